@@ -1,0 +1,58 @@
+"""The project's exceptions: one line saying what was wrong, one hint the user can act on."""
+
+from __future__ import annotations
+
+
+class GnrVideoError(Exception):
+    """Something the user can mend. The command line prints it without a traceback.
+
+    Args:
+        message: what was wrong and what was found, one line.
+        hint: what to do about it, one line (a command, an option, a place to look).
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class InputError(GnrVideoError):
+    """The input cannot be read: missing, not a video, truncated, no picture in it."""
+
+    exit_code = 3
+
+
+class OutputError(GnrVideoError):
+    """The output cannot be written: exists already, no permission, full disk, no encoder."""
+
+    exit_code = 4
+
+
+class WeightsError(GnrVideoError):
+    """A weights file or checkpoint is missing, damaged, or of another architecture."""
+
+    exit_code = 5
+
+
+class EngineError(GnrVideoError):
+    """An engine that was asked for by name cannot run here."""
+
+    exit_code = 6
+
+
+class FaceModelError(GnrVideoError):
+    """The face landmark model or MediaPipe itself is missing or damaged."""
+
+    exit_code = 7
+
+
+class StyleError(GnrVideoError):
+    """A style does not parse, or these weights cannot encode it."""
+
+    exit_code = 2
