@@ -1,0 +1,348 @@
+"""The trainable GNR networks, under the official parameter names: generator, discriminator, latent discriminator.
+
+Equations and structure follow GANs N' Roses (Chong and Forsyth 2021) and StyleGAN2 (Karras et al. 2020).
+Modulated convolutions are computed in their activation form, ``y = d * conv(W, s * x)``, which is exact and
+needs no grouped convolution; the run-time folds the same weights into plain ones (`engines.graph`).
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engines.architecture import Architecture
+from train.ops.bias_act import bias_act
+from train.ops.upfirdn2d import setup_filter, upfirdn2d
+
+
+class EqualConv2d(nn.Module):
+    """Convolution with the equalised learning rate: weights ~ N(0, 1), scaled by 1/sqrt(fan in) when used."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(c_out, c_in, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(c_out)) if bias else None
+        self.scale = 1 / sqrt(c_in * kernel**2)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.scale, self.bias, stride=self.stride, padding=self.padding)
+
+
+class EqualLinear(nn.Module):
+    """Fully connected layer with the equalised learning rate and, optionally, the scaled leaky ReLU."""
+
+    def __init__(self, n_in: int, n_out: int, *, bias_init: float = 0.0, lr_mul: float = 1.0, act: bool = False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_out, n_in) / lr_mul)
+        self.bias = nn.Parameter(torch.full((n_out,), float(bias_init)))
+        self.scale, self.lr_mul, self.act = lr_mul / sqrt(n_in), lr_mul, act
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.act:
+            return bias_act(F.linear(x, self.weight * self.scale), self.bias * self.lr_mul)
+        return F.linear(x, self.weight * self.scale, self.bias * self.lr_mul)
+
+
+class Blur(nn.Module):
+    """FIR low-pass with StyleGAN2's [1, 3, 3, 1] filter."""
+
+    kernel: Tensor
+
+    def __init__(self, pad: tuple[int, int], gain: float = 1.0):
+        super().__init__()
+        self.register_buffer("kernel", setup_filter(gain=gain))
+        self.pad = (*pad, *pad)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return upfirdn2d(x, self.kernel, padding=self.pad)
+
+
+class FusedLeakyReLU(nn.Module):
+    """Bias and scaled leaky ReLU; a module of its own because the official names have it so."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return bias_act(x, self.bias)
+
+
+class ConvLayer(nn.Sequential):
+    """[blur] -> convolution -> [bias, leaky ReLU]."""
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, *, down: bool = False, bias: bool = True, act: bool = True
+    ):
+        layers: list[nn.Module] = []
+        if down:
+            p = 4 - 2 + kernel - 1
+            layers.append(Blur(((p + 1) // 2, p // 2)))
+        layers.append(
+            EqualConv2d(
+                c_in, c_out, kernel, 2 if down else 1, 0 if down else kernel // 2, bias=bias and not act
+            )
+        )
+        if act:
+            layers.append(FusedLeakyReLU(c_out))
+        super().__init__(*layers)
+
+
+class ResBlock(nn.Module):
+    """Residual block; halves the resolution when `down`."""
+
+    def __init__(self, c_in: int, c_out: int, *, down: bool):
+        super().__init__()
+        self.conv1 = ConvLayer(c_in, c_in, 3)
+        self.conv2 = ConvLayer(c_in, c_out, 3, down=down)
+        if down or c_in != c_out:
+            self.skip: nn.Module = ConvLayer(c_in, c_out, 1, down=down, bias=False, act=False)
+        else:
+            self.skip = nn.Identity()
+        self.down = down
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(self.conv1(x))
+        if self.down:
+            blur, conv = self.skip[0], self.skip[1]  # type: ignore[index]
+            # Blur, then a strided 1x1: only every second blurred pixel is needed.
+            p = blur.pad
+            z = F.conv2d(upfirdn2d(x, blur.kernel, down=2, padding=p), conv.weight * conv.scale)
+        else:
+            z = self.skip(x)
+        return (y + z) / sqrt(2)
+
+
+class ModulatedConv2d(nn.Module):
+    """Convolution whose input channels are scaled by the style, with demodulation.
+
+    StyleGAN2, equations 1 to 3, moved to the activations: ``y = d * conv(W, s * x)`` with
+    ``d[o] = 1 / sqrt(sum_i,k (W[o,i,k] s[i])^2 + 1e-8)``.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, style_dim: int, *, demodulate: bool = True, up: bool = False
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, c_out, c_in, kernel, kernel))
+        self.modulation = EqualLinear(style_dim, c_in, bias_init=1.0)
+        self.blur = Blur((1, 1), gain=4.0) if up else nn.Identity()
+        self.scale = 1 / sqrt(c_in * kernel**2)
+        self.kernel, self.up, self.demodulate = kernel, up, demodulate
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x (N, c_in, H, W), w (N, style_dim) -> (N, c_out, H, W), twice the side when `up`."""
+        s = self.modulation(w)
+        weight = self.weight[0] * self.scale
+        x = x * s.to(x.dtype)[:, :, None, None]
+        if self.up:
+            y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        else:
+            y = F.conv2d(x, weight, padding=self.kernel // 2)
+        if self.demodulate:
+            with torch.autocast(x.device.type, enabled=False):
+                d = torch.rsqrt(s.float().square() @ weight.float().square().sum((2, 3)).t() + 1e-8)
+            y = y * d.to(y.dtype)[:, :, None, None]
+        return self.blur(y)
+
+
+class StyledConv(nn.Module):
+    """Modulated 3x3 convolution, bias, leaky ReLU (GNR adds no noise)."""
+
+    def __init__(self, c_in: int, c_out: int, style_dim: int, *, up: bool = False):
+        super().__init__()
+        self.conv = ModulatedConv2d(c_in, c_out, 3, style_dim, up=up)
+        self.activate = FusedLeakyReLU(c_out)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        return self.activate(self.conv(x, w))
+
+
+class StyledResBlock(nn.Module):
+    """Two styled convolutions with a residual connection (the AdaIN bottleneck)."""
+
+    def __init__(self, channels: int, style_dim: int):
+        super().__init__()
+        self.conv1 = StyledConv(channels, channels, style_dim)
+        self.conv2 = StyledConv(channels, channels, style_dim)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        return (self.conv2(self.conv1(x, w), w) + x) / sqrt(2)
+
+
+class Upsample(nn.Module):
+    """Twice the side, filtered; carries the picture from one resolution's RGB to the next."""
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", setup_filter(gain=4.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return upfirdn2d(x, self.kernel, up=2, padding=(2, 1, 2, 1))
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to a picture, added to the one from below."""
+
+    def __init__(self, c_in: int, style_dim: int, *, up: bool = True):
+        super().__init__()
+        self.conv = ModulatedConv2d(c_in, 3, 1, style_dim, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        self.upsample = Upsample() if up else nn.Identity()
+
+    def forward(self, x: Tensor, w: Tensor, skip: Tensor | None = None) -> Tensor:
+        y = self.conv(x, w).float() + self.bias
+        return y if skip is None else y + self.upsample(skip)
+
+
+class Encoder(nn.Module):
+    """Picture -> (content code, style code)."""
+
+    def __init__(self, a: Architecture):
+        super().__init__()
+        c, r = a.channels[a.size], a.size
+        stem: list[nn.Module] = [ConvLayer(3, c, 1)]
+        for _ in range(a.num_down):
+            out = a.channels[r // 2]
+            stem.append(ResBlock(c, out, down=True))
+            c, r = out, r // 2
+        stem += [ResBlock(c, c, down=False) for _ in range(a.n_res)]
+        self.stem = nn.Sequential(*stem)
+        self.content = nn.Sequential(ConvLayer(c, c, a.content_kernel), ConvLayer(c, c, a.content_kernel))
+        style: list[nn.Module] = []
+        while r > 4:
+            out = a.channels[r // 2]
+            style.append(ConvLayer(c, out, 3, down=True))
+            c, r = out, r // 2
+        style += [nn.Flatten(), EqualLinear(c * 16, a.channels[4], act=True)]
+        style.append(EqualLinear(a.channels[4], a.latent_dim))
+        self.style = nn.Sequential(*style)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (N, 3, S, S) in [-1, 1] -> content (N, C, s, s), style (N, latent_dim) float32."""
+        h = self.stem(x)
+        return self.content(h), self.style(h.contiguous()).float()
+
+
+class Generator(nn.Module):
+    """Content encoder, style head, mapping network and styled decoder of one direction."""
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        a = self.architecture = architecture
+        self.mapping = nn.Sequential(
+            *[
+                EqualLinear(a.latent_dim if i == 0 else a.style_dim, a.style_dim, lr_mul=0.01, act=True)
+                for i in range(a.n_mlp)
+            ]
+        )
+        self.encoder = Encoder(a)
+        c, r = a.content_channels, a.content_size
+        self.adain_bottleneck = nn.ModuleList(StyledResBlock(c, a.style_dim) for _ in range(a.n_res))
+        self.conv1 = StyledConv(c, c, a.style_dim)
+        self.to_rgb1 = ToRGB(c, a.style_dim, up=False)
+        self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
+        for _ in range(a.num_down):
+            r *= 2
+            out = a.channels[r]
+            self.convs.append(StyledConv(c, out, a.style_dim, up=True))
+            self.convs.append(StyledConv(out, out, a.style_dim))
+            self.to_rgbs.append(ToRGB(out, a.style_dim))
+            c = out
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (N, 3, S, S) in [-1, 1] -> content (N, C, s, s), style (N, latent_dim)."""
+        return self.encoder(x)
+
+    def decode(self, content: Tensor, style: Tensor) -> Tensor:
+        """content (N, C, s, s), style (N, latent_dim) -> picture (N, 3, S, S), about [-1, 1], float32."""
+        w = self.mapping(style)
+        h = content
+        for block in self.adain_bottleneck:
+            h = block(h, w)
+        h = self.conv1(h, w)
+        rgb = self.to_rgb1(h, w)
+        for up, conv, to_rgb in zip(self.convs[::2], self.convs[1::2], self.to_rgbs):
+            h = conv(up(h, w), w)
+            rgb = to_rgb(h, w, rgb)
+        return rgb
+
+    def forward(self, x: Tensor, style: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Translate x: (picture, content code, x's own style code); decodes with `style`, or its own."""
+        content, own = self.encode(x)
+        return self.decode(content, own if style is None else style), content, own
+
+
+class Discriminator(nn.Module):
+    """Three heads: local patches (s/8), global patches (s/32), and the batch's standard deviation.
+
+    The third head sees only how much the batch's pictures differ, which is the paper's diversity term.
+    """
+
+    def __init__(self, size: int, channels: dict[int, int], *, local_downs: int = 3, global_downs: int = 5):
+        super().__init__()
+
+        def branch(downs: int) -> tuple[list[nn.Module], int, int]:
+            c, r = channels[size], size
+            layers: list[nn.Module] = [ConvLayer(3, c, 1)]
+            for _ in range(downs):
+                out = channels[r // 2]
+                layers.append(ResBlock(c, out, down=True))
+                c, r = out, r // 2
+            return layers, c, r
+
+        layers, c, _ = branch(local_downs)
+        self.l_branch = nn.Sequential(*layers, ConvLayer(c, 1, 1, act=False))
+        layers, c, r = branch(global_downs)
+        self.g_branch = nn.Sequential(*layers)
+        self.g_adv = ConvLayer(c, 1, 1, act=False)
+        std: list[nn.Module] = []
+        while r > 4:
+            std.append(ConvLayer(c, channels[r // 2], 3, down=True))
+            c, r = channels[r // 2], r // 2
+        self.g_std = nn.Sequential(*std, nn.Flatten(), EqualLinear(c * 16, 128, act=True))
+        self.g_final = EqualLinear(128, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (N, 3, S, S) -> logits (N, 1, S/8, S/8), (N, 1, S/32, S/32), (N, 1), float32."""
+        local = self.l_branch(x)
+        h = self.g_branch(x)
+        code = self.g_std(h.contiguous()).float()
+        spread = torch.sqrt(code.var(0, keepdim=True, unbiased=False) + 1e-8)
+        std = self.g_final(spread).repeat(x.shape[0], 1)
+        return local.float(), self.g_adv(h).float(), std.float()
+
+
+class MinibatchStdLinear(nn.Module):
+    """Fully connected layer that also sees the batch's mean standard deviation."""
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__()
+        self.fc = EqualLinear(n_in + 1, n_out, act=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        std = torch.sqrt(x.var(0, unbiased=False) + 1e-8).mean().expand(x.shape[0], 1)
+        return self.fc(torch.cat([x, std.to(x.dtype)], 1))
+
+
+class LatentDiscriminator(nn.Module):
+    """Tells encoded style codes from N(0, I), so that seeds and references share one space."""
+
+    def __init__(self, latent_dim: int = 8, width: int = 256):
+        super().__init__()
+        self.fc = nn.Sequential(
+            EqualLinear(latent_dim, width),
+            *[EqualLinear(width, width, act=True) for _ in range(3)],
+            MinibatchStdLinear(width, width),
+            EqualLinear(width, 1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (N, latent_dim) -> logits (N, 1)."""
+        return self.fc(z)
