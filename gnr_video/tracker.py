@@ -1,0 +1,435 @@
+"""Face tracking: a frame and its time go in, the faces' landmarks with stable identities come out.
+
+The landmarks are those of MediaPipe's FaceLandmarker in VIDEO mode. Identities are this module's: faces are
+matched with the tracks of earlier frames by overlap and distance (Hungarian assignment).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import re
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import FaceModelError
+from gnr_video.face_model import resolve_face_model
+from gnr_video.frame import Face, Image, Points
+
+log = logging.getLogger(__name__)
+
+Box = tuple[float, float, float, float]
+"""(left, top, right, bottom), pixels."""
+
+PROBE_SECONDS = 1.0
+FORGET_SECONDS = 2.0
+DUPLICATE_IOU = 0.6
+
+
+class FaceTracker:
+    """Tracks the faces of one video. A context manager; one thread at a time.
+
+    MediaPipe filters the landmarks itself while it is asked for a single face, and runs its detector on
+    every frame (with 35 times the jitter) while it is asked for more faces than there are. So it is asked
+    for as many as are being tracked, and once a second a separate look is taken for further ones.
+
+    Args:
+        model: the model file; None lets `resolve_face_model` find or fetch it.
+        max_faces: how many faces to follow at most.
+
+    Raises:
+        FaceModelError: no model, no MediaPipe, or a system library that MediaPipe needs is missing.
+    """
+
+    def __init__(self, model: str | Path | None = None, *, max_faces: int = 1) -> None:
+        if max_faces < 1:
+            raise ValueError(f"max_faces must be at least 1, got {max_faces}")
+        self.max_faces = max_faces
+        self._model = resolve_face_model(model)
+        self._landmarkers: dict[int, _Landmarker] = {}
+        self._prober: _Landmarker | None = None
+        self._closed = False
+        self._identities = Identities()
+        self._clock = MillisecondClock()
+        self._count = 1
+        self._probe_due = -math.inf
+        self._fewer_since: float | None = None
+        self._landmarker(1)
+
+    def track(self, image: Image, time_seconds: float) -> list[Face]:
+        """Find the faces of the next frame.
+
+        Args:
+            image: uint8 HxWx3 RGB, upright.
+            time_seconds: its presentation time. Times should increase; one that does not is moved on by a
+                millisecond, the finest step MediaPipe knows.
+
+        Returns:
+            The faces, in the order of their `track_id`; landmarks float32 478x3 in pixels of `image`. Empty
+            when there is none.
+        """
+        if self._closed:
+            raise RuntimeError("the face tracker is closed")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"image must be uint8 HxWx3, got {image.dtype} {image.shape}")
+        if not math.isfinite(time_seconds):
+            raise ValueError(f"time_seconds must be finite, got {time_seconds}")
+        if self.max_faces > 1:
+            self._probe(image, time_seconds)
+        found = self._landmarker(self._count).video(image, self._clock.stamp(time_seconds))
+        found = without_duplicates(found)
+        if self.max_faces > 1:
+            self._follow_count(len(found), time_seconds)
+        ids = self._identities.assign([_box(p) for p in found], time_seconds)
+        faces = [Face(track_id, points) for track_id, points in zip(ids, found)]
+        return sorted(faces, key=lambda face: face.track_id)
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether the landmarks have been through MediaPipe's own One-Euro filter (one face only)."""
+        return self._count == 1
+
+    def reset(self) -> None:
+        """Forget everything: a scene cut. Faces of the next frame get new identities."""
+        self._identities.reset()
+        self._restart_landmarkers()
+        self._count = 1
+        self._probe_due = -math.inf
+        self._fewer_since = None
+
+    def close(self) -> None:
+        """Release MediaPipe's graphs; a second call does nothing."""
+        self._closed = True
+        landmarkers = [*self._landmarkers.values(), *([self._prober] if self._prober else [])]
+        self._landmarkers, self._prober = {}, None
+        for landmarker in landmarkers:
+            landmarker.close()
+
+    def __enter__(self) -> FaceTracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _landmarker(self, count: int) -> _Landmarker:
+        if count not in self._landmarkers:
+            self._landmarkers[count] = _Landmarker(self._model, num_faces=count, video=True)
+        return self._landmarkers[count]
+
+    def _restart_landmarkers(self) -> None:
+        for landmarker in self._landmarkers.values():
+            landmarker.restart(self._clock)
+
+    def _probe(self, image: Image, time_seconds: float) -> None:
+        if time_seconds < self._probe_due and time_seconds > self._probe_due - 2 * PROBE_SECONDS:
+            return
+        self._probe_due = time_seconds + PROBE_SECONDS
+        if self._count == self.max_faces:
+            return
+        if self._prober is None:
+            self._prober = _Landmarker(self._model, num_faces=self.max_faces, video=False)
+        present = len(without_duplicates(self._prober.image(image)))
+        if present > self._count:
+            self._switch(present)
+
+    def _follow_count(self, found: int, time_seconds: float) -> None:
+        """Ask for fewer faces once some have been gone for a while."""
+        if found >= self._count or self._count == 1:
+            self._fewer_since = None
+        elif self._fewer_since is None:
+            self._fewer_since = time_seconds
+        elif time_seconds - self._fewer_since >= PROBE_SECONDS:
+            self._switch(max(found, 1))
+
+    def _switch(self, count: int) -> None:
+        self._count = count
+        self._fewer_since = None
+        # What this graph remembers is from the last time it was used.
+        self._landmarker(count).restart(self._clock)
+
+
+class MillisecondClock:
+    """Presentation times as the strictly increasing whole milliseconds that MediaPipe demands.
+
+    Rates above 1000 fps and repeated times are spread one millisecond apart; a jump back (a seek, a stream
+    that starts again) continues from where the clock stands.
+    """
+
+    JUMP_MS = 500
+
+    def __init__(self) -> None:
+        self._offset: int | None = None
+        self._last = 0
+
+    def stamp(self, time_seconds: float) -> int:
+        """Milliseconds for a frame shown at `time_seconds`: more than any before, at least 1."""
+        milliseconds = round(time_seconds * 1000)
+        if self._offset is None or milliseconds + self._offset < self._last - self.JUMP_MS:
+            self._offset = self._last + 1 - milliseconds
+        self._last = max(milliseconds + self._offset, self._last + 1)
+        return self._last
+
+    def tick(self) -> int:
+        """The next millisecond, for something that belongs to no frame."""
+        self._last += 1
+        return self._last
+
+
+@dataclass
+class _Track:
+    box: Box
+    seen_at: float
+
+
+@dataclass
+class Identities:
+    """Gives the boxes of each frame the numbers they had before, and new numbers to new ones.
+
+    A face that is gone keeps its number for `forget_seconds`: it is given back to one that appears near
+    where the face was last seen.
+    """
+
+    forget_seconds: float = FORGET_SECONDS
+    _tracks: dict[int, _Track] = field(default_factory=dict)
+    _next: int = 0
+
+    def assign(self, boxes: Sequence[Box], time_seconds: float) -> list[int]:
+        """One number for each box, in the same order, none twice."""
+        self._tracks = {
+            k: t for k, t in self._tracks.items() if abs(time_seconds - t.seen_at) <= self.forget_seconds
+        }
+        known = list(self._tracks)
+        cost = np.array(
+            [[match_cost(self._tracks[k].box, box) for k in known] for box in boxes], dtype=np.float64
+        ).reshape(len(boxes), len(known))
+        ids = [-1] * len(boxes)
+        for row, column in hungarian(np.minimum(cost, NO_MATCH)):
+            if cost[row, column] < NO_MATCH:
+                ids[row] = known[column]
+        for row, box in enumerate(boxes):
+            if ids[row] < 0:
+                ids[row] = self._next
+                self._next += 1
+            self._tracks[ids[row]] = _Track(box, time_seconds)
+        return ids
+
+    def reset(self) -> None:
+        """No face of the past is any face of the future."""
+        self._tracks.clear()
+
+
+NO_MATCH = 1e6
+
+
+def match_cost(a: Box, b: Box) -> float:
+    """How unlike two boxes of the same face in neighbouring frames are: 1 - IoU + distance / size.
+
+    `NO_MATCH` when they are further apart than their own size, or one is twice the other's size.
+    """
+    size_a, size_b = max(a[2] - a[0], a[3] - a[1]), max(b[2] - b[0], b[3] - b[1])
+    size = max(size_a, size_b, 1e-6)
+    distance = math.hypot(a[0] + a[2] - b[0] - b[2], a[1] + a[3] - b[1] - b[3]) / 2 / size
+    if distance > 1.0 or min(size_a, size_b) < 0.5 * size:
+        return NO_MATCH
+    return 1.0 - iou(a, b) + distance
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, 0..1."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    common = width * height
+    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+
+
+def hungarian(cost: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Assignment of rows to columns with the least total cost, min(rows, columns) pairs.
+
+    Kuhn-Munkres with potentials and shortest augmenting paths, O(n^3) (Jonker and Volgenant, 1987).
+
+    Args:
+        cost: float64 rows x columns, finite.
+    """
+    if cost.size == 0:
+        return []
+    if cost.shape[0] > cost.shape[1]:
+        return sorted((row, column) for column, row in hungarian(cost.T))
+    rows, columns = cost.shape
+    u, v = np.zeros(rows + 1), np.zeros(columns + 1)
+    # Column 0 and row 0 are a dummy pair where each augmenting path starts.
+    row_of = np.zeros(columns + 1, dtype=int)
+    for row in range(1, rows + 1):
+        row_of[0] = row
+        column = 0
+        shortest = np.full(columns + 1, np.inf)
+        before = np.zeros(columns + 1, dtype=int)
+        done = np.zeros(columns + 1, dtype=bool)
+        while row_of[column]:
+            done[column] = True
+            i = row_of[column]
+            reduced = cost[i - 1] - u[i] - v[1:]
+            better = ~done[1:] & (reduced < shortest[1:])
+            shortest[1:][better] = reduced[better]
+            before[1:][better] = column
+            following = 1 + int(np.argmin(np.where(done[1:], np.inf, shortest[1:])))
+            delta = shortest[following]
+            u[row_of[done]] += delta
+            v[done] -= delta
+            shortest[~done] -= delta
+            column = following
+        while column:
+            row_of[column] = row_of[before[column]]
+            column = before[column]
+    return sorted((int(row_of[column]) - 1, column - 1) for column in range(1, columns + 1) if row_of[column])
+
+
+def without_duplicates(found: Sequence[Points]) -> list[Points]:
+    """Leave out a face that lies upon an earlier one: MediaPipe at times reports a face twice."""
+    kept: list[Points] = []
+    for points in found:
+        if all(iou(_box(points), _box(other)) < DUPLICATE_IOU for other in kept):
+            kept.append(points)
+    return kept
+
+
+def _box(points: Points) -> Box:
+    low, high = points[:, :2].min(0), points[:, :2].max(0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+class _Landmarker:
+    """One MediaPipe graph, arrays in and arrays out."""
+
+    def __init__(self, model: Path, *, num_faces: int, video: bool) -> None:
+        vision, self._mediapipe = _import_mediapipe()
+        mode = vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE
+        try:
+            with _quiet_stderr():
+                options = vision.FaceLandmarkerOptions(
+                    base_options=self._mediapipe.tasks.BaseOptions(model_asset_path=str(model)),
+                    running_mode=mode,
+                    num_faces=num_faces,
+                )
+                self._graph: Any = vision.FaceLandmarker.create_from_options(options)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _explained(error) from error
+
+    def video(self, image: Image, milliseconds: int) -> list[Points]:
+        return self._points(self._graph.detect_for_video(self._wrap(image), milliseconds), image)
+
+    def image(self, image: Image) -> list[Points]:
+        return self._points(self._graph.detect(self._wrap(image)), image)
+
+    def restart(self, clock: MillisecondClock) -> None:
+        # An empty picture loses the face, which clears the region of interest and the filter: 3 ms, where
+        # building the graph anew takes 200.
+        self.video(np.zeros((64, 64, 3), np.uint8), clock.tick())
+
+    def close(self) -> None:
+        self._graph.close()
+
+    def _wrap(self, image: Image) -> Any:
+        return self._mediapipe.Image(
+            image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image)
+        )
+
+    @staticmethod
+    def _points(result: Any, image: Image) -> list[Points]:
+        height, width = image.shape[:2]
+        # z comes in the same scale as x: multiples of the picture's width.
+        size = np.array([width, height, width], np.float32)
+        return [
+            np.array([(p.x, p.y, p.z) for p in face], np.float32) * size for face in result.face_landmarks
+        ]
+
+
+_warned_of_metrics = False
+
+
+def _import_mediapipe() -> tuple[Any, Any]:
+    """(the vision tasks, mediapipe itself)."""
+    global _warned_of_metrics
+    try:
+        with _quiet_stderr():
+            import mediapipe
+            from mediapipe.tasks.python import vision
+    except (ImportError, OSError) as error:
+        raise _explained(error) from error
+    version = tuple(int(n) for n in re.findall(r"\d+", getattr(mediapipe, "__version__", "0"))[:3])
+    if version >= (0, 10, 35) and not _warned_of_metrics:
+        _warned_of_metrics = True
+        log.warning(
+            "mediapipe %s sends usage metrics to play.googleapis.com and has no switch for it; "
+            'pip install "mediapipe>=0.10.30,<0.10.32" gives one that does not',
+            mediapipe.__version__,
+        )
+    return vision, mediapipe
+
+
+def _explained(error: Exception) -> FaceModelError:
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if re.search(r"lib(EGL|GLES|GL)", text):
+        return FaceModelError(
+            f"MediaPipe needs a system library that is missing: {text}",
+            "sudo apt-get install libegl1 libgles2",
+        )
+    if isinstance(error, ImportError):
+        return FaceModelError(
+            f"MediaPipe cannot be imported: {text}", 'pip install "mediapipe>=0.10.30,<0.10.32"'
+        )
+    return FaceModelError(f"MediaPipe's face landmarker does not start: {text}", "gnr-video doctor says more")
+
+
+_CHATTER = re.compile(
+    rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d|INFO: Created TensorFlow Lite"
+)
+_stderr_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep MediaPipe's native log lines off the terminal while a graph is built.
+
+    Its library obeys none of the logging variables (GLOG_minloglevel, TF_CPP_MIN_LOG_LEVEL), so the file
+    descriptor itself is turned aside; whatever is not such chatter is written on afterwards.
+    """
+    with _stderr_lock, contextlib.ExitStack() as stack:
+        try:
+            spare = os.dup(2)
+        except OSError:
+            spare = -1
+        if spare < 0:
+            yield
+            return
+        stack.callback(os.close, spare)
+        aside = stack.enter_context(tempfile.TemporaryFile())
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        finally:
+            if sys.stderr is not None:
+                sys.stderr.flush()
+            os.dup2(spare, 2)
+            aside.seek(0)
+            for line in aside:
+                if _CHATTER.match(line):
+                    log.debug("mediapipe: %s", line.decode(errors="replace").rstrip())
+                else:
+                    os.write(2, line)
