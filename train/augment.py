@@ -1,0 +1,139 @@
+"""Augmentation of a training batch: one random affine map per image, applied in a single resampling.
+
+The official training transform (rotation, zoom, shift, resize to 286 and random 256 crop, horizontal flip) is
+a chain of affine maps, so their product needs one bilinear read per pixel and no intermediate image. It runs
+where the images are; only the random numbers come from the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 0..255 to float32 -1..1; floating-point images pass unchanged."""
+    return images if images.is_floating_point() else images.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+def compose_affine(
+    angle: torch.Tensor,
+    scale: torch.Tensor,
+    shift: torch.Tensor,
+    crop_scale: float,
+    crop_shift: torch.Tensor,
+    flip: torch.Tensor,
+) -> torch.Tensor:
+    """The sampling matrices of: rotate and zoom, shift, enlarge by `crop_scale`, crop back, flip.
+
+    Coordinates are normalised: the image spans -1..1 in both directions, edge to edge (y downwards).
+
+    Args:
+        angle: (N,) radians; positive turns the content clockwise on the screen.
+        scale: (N,) enlargement of the content about the centre.
+        shift: (N, 2) movement of the content, normalised units (2 is the image's side).
+        crop_scale: enlargement before the crop, 286/256 officially.
+        crop_shift: (N, 2) centre of the crop window in units of half the window's side; within
+            +-(crop_scale - 1) the window stays inside the image.
+        flip: (N,) +1, or -1 to mirror horizontally.
+
+    Returns:
+        (N, 2, 3), maps output to input coordinates (`torch.nn.functional.affine_grid`).
+    """
+    # Forward: y = D (crop_scale (scale R x + shift) - crop_shift), D = diag(flip, 1). Solved for x:
+    # x = R^T / scale ((D y + crop_shift) / crop_scale - shift).
+    cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+    unrotate = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
+    mirror = torch.stack([flip, torch.ones_like(flip)], -1)
+    linear = unrotate * mirror[:, None, :] / crop_scale
+    offset = unrotate @ (crop_shift / crop_scale - shift)[:, :, None]
+    return torch.cat([linear, offset], -1)
+
+
+def random_affine(
+    count: int,
+    generator: torch.Generator | None,
+    *,
+    degrees: float = 20.0,
+    scale: tuple[float, float] = (0.8, 1.2),
+    translate: float = 0.1,
+    jitter_crop: float = 286 / 256,
+    flip: bool = True,
+) -> torch.Tensor:
+    """Draw `count` sampling matrices, float32 (count, 2, 3) on the CPU.
+
+    Args:
+        generator: a CPU generator: one seed gives the same maps on every device.
+        degrees: rotation in +-degrees.
+        scale: range of the zoom.
+        translate: shift in +-(this fraction of the side).
+        jitter_crop: enlargement before the random crop; 1 for none.
+        flip: mirror half of the images.
+    """
+    if not (0 < scale[0] <= scale[1] and jitter_crop >= 1 and translate >= 0 and degrees >= 0):
+        raise ValueError(
+            f"bad augmentation: {degrees=}, {scale=}, {translate=}, {jitter_crop=} (crop must be >= 1)"
+        )
+    # One draw of a fixed shape: switching a part off does not change what the others draw.
+    draw = torch.rand(count, 7, generator=generator)
+    signed = draw * 2 - 1
+    return compose_affine(
+        angle=signed[:, 0] * math.radians(degrees),
+        scale=scale[0] + draw[:, 1] * (scale[1] - scale[0]),
+        shift=signed[:, 2:4] * (2 * translate),
+        crop_scale=jitter_crop,
+        crop_shift=signed[:, 4:6] * (jitter_crop - 1),
+        flip=torch.where((draw[:, 6] < 0.5) & flip, -1.0, 1.0),
+    )
+
+
+def apply_affine(images: torch.Tensor, theta: torch.Tensor, *, mode: str = "bilinear") -> torch.Tensor:
+    """Resample images (N, C, S, S) by `theta` (N, 2, 3); outside, the image is continued by reflection.
+
+    Images may be uint8 (then the result is float32 in -1..1) or floating point. Differentiable.
+    """
+    if images.dim() != 4 or images.shape[2] != images.shape[3]:
+        raise ValueError(f"images must be (N, C, S, S), got {tuple(images.shape)}")
+    images = to_float(images)
+    theta = theta.to(images.device, torch.float32, non_blocking=True)
+    with torch.autocast(images.device.type, enabled=False):
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        out = F.grid_sample(images.float(), grid, mode=mode, padding_mode="reflection", align_corners=False)
+    return out.to(images.dtype)
+
+
+def augment(
+    images: torch.Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    degrees: float = 20.0,
+    scale: tuple[float, float] = (0.8, 1.2),
+    translate: float = 0.1,
+    jitter_crop: float = 286 / 256,
+    flip: bool = True,
+    mode: str = "bilinear",
+) -> torch.Tensor:
+    """Each image of the batch under its own random affine map (defaults: the official training's).
+
+    Args:
+        images: (N, 3, S, S), floating point in -1..1 or uint8. One image augmented N times:
+            ``augment(image.expand(n, -1, -1, -1), generator)``.
+        generator, degrees, scale, translate, jitter_crop, flip: see `random_affine`.
+        mode: "bilinear", or "bicubic" (sharper, several times the cost).
+
+    Returns:
+        The same shape, floating point, on the same device. Where the official transform fills black, the
+        image is continued by reflection: black corners would be a feature for the discriminator to find.
+    """
+    theta = random_affine(
+        images.shape[0],
+        generator,
+        degrees=degrees,
+        scale=scale,
+        translate=translate,
+        jitter_crop=jitter_crop,
+        flip=flip,
+    )
+    return apply_affine(images, theta, mode=mode)

@@ -1,0 +1,431 @@
+"""Training images: folders of pictures, decoded once and kept as one uint8 tensor per domain.
+
+First stage of training. Domain A holds faces, domain B anime heads. Every file is decoded, turned upright,
+cropped to its central square, brought to the framing of the training set and reduced to the training size;
+from then on a batch is an index into memory (or into the GPU's memory).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engines.errors import GnrVideoError, InputError
+
+if TYPE_CHECKING:
+    from PIL import Image as PilImage
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jp2", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pnm", ".exr", ".hdr"}
+)
+"""File name endings (lower case) that count as images."""
+
+_FORMAT = 1  # part of the cache key: raise it when decoding changes
+_NAMED = 8  # skipped files named in one warning
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How the faces of a folder are brought to the framing of the training set: a zoom, then a shift.
+
+    A point p of the square image (in units of a 256-pixel image) goes to ``c + scale * (p - c) + (dx, dy)``
+    with c the centre. What comes in from outside repeats the border.
+
+    Attributes:
+        scale: enlargement about the centre; 1 keeps the size.
+        dx, dy: shift to the right and downwards, in pixels of a 256-pixel image whatever the real size.
+    """
+
+    scale: float = 1.0
+    dx: float = 0.0
+    dy: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.scale > 0 and np.isfinite([self.scale, self.dx, self.dy]).all()):
+            raise ValueError(f"framing must be finite with scale > 0, got {self!r}")
+
+    def matrix(self, size: int) -> NDArray[np.float64]:
+        """2x3 affine from pixels of the original to pixels of the result (pixel centres at integers)."""
+        centre, unit = (size - 1) / 2, size / 256
+        return np.array(
+            [
+                [self.scale, 0.0, (1 - self.scale) * centre + self.dx * unit],
+                [0.0, self.scale, (1 - self.scale) * centre + self.dy * unit],
+            ]
+        )
+
+
+FFHQ_FRAMING = Framing(scale=1.18, dy=-30.0)
+"""FFHQ and StyleGAN faces (eyes at y = 123 of 256, 61 px apart) to selfie2anime's (y = 92, 72 px apart)."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePool:
+    """The images of one domain, ready to be drawn from.
+
+    Attributes:
+        images: uint8 (N, 3, S, S), RGB, on any device.
+    """
+
+    images: torch.Tensor
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.images.shape)
+        if self.images.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
+            raise ValueError(f"images must be uint8 (N, 3, S, S), got {self.images.dtype} {shape}")
+        if shape[0] == 0:
+            raise ValueError("an image pool needs at least one image")
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    def __repr__(self) -> str:
+        return f"ImagePool(images={len(self)}, size={self.size}, device={self.images.device})"
+
+    @property
+    def size(self) -> int:
+        """Side of the images in pixels."""
+        return int(self.images.shape[-1])
+
+    def to(self, device: torch.device | str) -> ImagePool:
+        """The same images on another device."""
+        return ImagePool(self.images.to(device))
+
+    def sample(
+        self,
+        batch: int,
+        generator: torch.Generator | None = None,
+        *,
+        device: torch.device | str | None = None,
+    ) -> torch.Tensor:
+        """Draw a batch: uint8 (batch, 3, S, S) on `device` (default: where the images are).
+
+        The images of a batch differ from each other unless the batch is larger than the pool. `generator` is
+        a CPU generator whatever the device, so that a seed draws the same images everywhere.
+        """
+        count = len(self)
+        if batch <= count:
+            index = torch.randperm(count, generator=generator)[:batch]
+        else:
+            index = torch.randint(count, (batch,), generator=generator)
+        picked = self.images.index_select(0, index.to(self.images.device, non_blocking=True))
+        return picked if device is None else picked.to(device, non_blocking=True)
+
+    def first(self, count: int) -> torch.Tensor:
+        """The first images in file order, uint8 (<= count, 3, S, S): the fixed faces of a sample sheet."""
+        return self.images[:count].clone()
+
+
+@dataclass(frozen=True, eq=False)
+class Domains:
+    """A data set: faces (A) and anime heads (B), each with images kept apart from training.
+
+    Attributes:
+        train_a, train_b: trained on.
+        test_a, test_b: never trained on; metrics and sample sheets.
+        test_extra: images held back from the extra A folders, already reframed; None without any.
+    """
+
+    train_a: ImagePool
+    train_b: ImagePool
+    test_a: ImagePool
+    test_b: ImagePool
+    test_extra: ImagePool | None = None
+
+
+def load_dataset(
+    data: Path,
+    size: int,
+    *,
+    extra_a: Sequence[tuple[Path, Framing]] = (),
+    hold_out: int = 0,
+    cache: Path | None = None,
+) -> Domains:
+    """Load ``data/trainA``, ``trainB``, ``testA``, ``testB`` and extra folders of faces.
+
+    Args:
+        data: the data set's folder.
+        size: side of the images in pixels.
+        extra_a: folders added to domain A, each with the framing that its faces need.
+        hold_out: this many images (the last by name) of every extra folder are kept from training and
+            returned as `test_extra`.
+        cache: folder for the decoded images, see `load_images`.
+
+    A missing test folder is replaced by the first 16 training images, with a warning.
+
+    Raises:
+        InputError: `data`, a training folder or an extra folder is missing or holds no readable image.
+    """
+    data = Path(data)
+    if not data.is_dir():
+        raise InputError(f"no such data set folder: {data}", "it holds trainA, trainB, testA and testB")
+    faces = [(path, Framing()) for path in list_images([data / "trainA"])]
+    held: list[tuple[Path, Framing]] = []
+    for folder, framing in extra_a:
+        found = [(path, framing) for path in list_images([folder])]
+        if hold_out >= len(found):
+            raise InputError(
+                f"{folder} holds {len(found)} images, {hold_out} of them are to be held out",
+                "hold out fewer or add images",
+            )
+        faces += found[: len(found) - hold_out]
+        held += found[len(found) - hold_out :]
+    train_a = ImagePool(_load(faces, size, cache))
+    train_b = ImagePool(load_images([data / "trainB"], size, cache=cache))
+
+    def test(name: str, train: ImagePool) -> ImagePool:
+        if (data / name).is_dir():
+            return ImagePool(load_images([data / name], size, cache=cache))
+        log.warning("%s is missing: sample sheets and metrics will use training images", data / name)
+        return ImagePool(train.first(16))
+
+    return Domains(
+        train_a=train_a,
+        train_b=train_b,
+        test_a=test("testA", train_a),
+        test_b=test("testB", train_b),
+        test_extra=ImagePool(_load(held, size, cache)) if held else None,
+    )
+
+
+def load_images(
+    folders: Sequence[Path],
+    size: int,
+    *,
+    cache: Path | None = None,
+    framing: Framing | Sequence[Framing] = Framing(),
+) -> torch.Tensor:
+    """Decode every image under `folders` into one tensor, in the order of the folders, then by name.
+
+    Any format that Pillow or OpenCV reads. EXIF orientation is applied, transparency is laid over white,
+    16-bit samples are reduced to 8, the central square is taken, reframed, and resized with area filtering.
+    Files that do not decode are skipped and named in a warning.
+
+    Args:
+        folders: searched recursively; hidden files are left out.
+        size: side of the result in pixels.
+        cache: folder for the decoded tensor. It is stored as .npy under a name that depends on every file's
+            path, size and modification time, and memory-mapped (copy on write) from then on.
+        framing: one for all folders, or one per folder.
+
+    Returns:
+        uint8 (N, 3, size, size), RGB, N >= 1.
+
+    Raises:
+        InputError: a folder is missing or empty, or no file in it decodes.
+    """
+    framings = [framing] * len(folders) if isinstance(framing, Framing) else list(framing)
+    if len(framings) != len(folders):
+        raise ValueError(f"{len(folders)} folders but {len(framings)} framings")
+    files = [(path, one) for folder, one in zip(folders, framings) for path in list_images([folder])]
+    return _load(files, size, cache)
+
+
+def list_images(folders: Sequence[Path]) -> list[Path]:
+    """All image files under the folders, by name within each folder.
+
+    Raises:
+        InputError: a folder is missing or holds no image.
+    """
+    found: list[Path] = []
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise InputError(f"no such image folder: {folder}", "a data set has trainA, trainB, testA, testB")
+        here = [
+            path
+            for path in sorted(folder.rglob("*"))
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        ]
+        if not here:
+            raise InputError(f"no images in {folder}", f"it needs files such as {folder.name}/0001.png")
+        found += here
+    return found
+
+
+def _load(files: Sequence[tuple[Path, Framing]], size: int, cache: Path | None) -> torch.Tensor:
+    if size < 1:
+        raise ValueError(f"size must be positive, got {size}")
+    if cache is None:
+        images, skipped = _decode_all(files, size)
+        _warn_skipped(skipped, len(files))
+        return torch.from_numpy(images)
+    target = Path(cache) / f"images-{size}-{_cache_key(files, size)}.npy"
+    stored = _read_cache(target, size)
+    if stored is None:
+        images, skipped = _decode_all(files, size)
+        stored = _write_cache(target, images, skipped) or (images, skipped)
+    images, skipped = stored
+    _warn_skipped(skipped, len(files))
+    return torch.from_numpy(images)
+
+
+def _cache_key(files: Sequence[tuple[Path, Framing]], size: int) -> str:
+    digest = hashlib.sha256(f"{_FORMAT} {size}".encode())
+    for path, framing in files:
+        stat = path.stat()
+        digest.update(f"\n{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{framing!r}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _read_cache(target: Path, size: int) -> tuple[NDArray[np.uint8], list[str]] | None:
+    try:
+        skipped = json.loads(target.with_suffix(".json").read_text())["skipped"]
+        # Copy on write: torch wants writable memory, the file stays as it is.
+        images = np.load(target, mmap_mode="c", allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("decoding the images again, %s is damaged (%s)", target, error)
+        return None
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (3, size, size):
+        log.warning("decoding the images again, %s holds %s %s", target, images.dtype, images.shape)
+        return None
+    return images, [str(name) for name in skipped]
+
+
+def _write_cache(
+    target: Path, images: NDArray[np.uint8], skipped: list[str]
+) -> tuple[NDArray[np.uint8], list[str]] | None:
+    """Store and map the images; None (with a warning) where that fails, for training can go on without."""
+    temporary = target.with_name(f".{target.stem}-{os.getpid()}.npy")
+    sidecar = temporary.with_suffix(".json")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        np.save(temporary, images, allow_pickle=False)
+        sidecar.write_text(json.dumps({"skipped": skipped}))
+        os.replace(sidecar, target.with_suffix(".json"))
+        os.replace(temporary, target)
+    except OSError as error:
+        log.warning("the decoded images are not cached: %s", error)
+        return None
+    finally:
+        temporary.unlink(missing_ok=True)
+        sidecar.unlink(missing_ok=True)
+    return _read_cache(target, images.shape[-1])
+
+
+def _decode_all(files: Sequence[tuple[Path, Framing]], size: int) -> tuple[NDArray[np.uint8], list[str]]:
+    _require_pillow()
+    images = np.empty((len(files), 3, size, size), np.uint8)
+    reasons: list[str | None] = [None] * len(files)
+
+    def work(index: int) -> None:
+        path, framing = files[index]
+        try:
+            images[index] = fit(decode(path), size, framing).transpose(2, 0, 1)
+        except GnrVideoError as error:
+            reasons[index] = f"{path}: {error.message}"
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        for _ in pool.map(work, range(len(files))):
+            pass
+    good = [index for index, reason in enumerate(reasons) if reason is None]
+    skipped = [reason for reason in reasons if reason is not None]
+    if not good:
+        raise InputError(
+            f"none of the {len(files)} images can be read; first {skipped[0]}", "check the files"
+        )
+    return (images if not skipped else images[good]), skipped
+
+
+def _warn_skipped(skipped: Sequence[str], total: int) -> None:
+    if skipped:
+        named = "; ".join(skipped[:_NAMED]) + ("; ..." if len(skipped) > _NAMED else "")
+        log.warning("skipped %d of %d images that do not decode: %s", len(skipped), total, named)
+
+
+def _require_pillow() -> None:
+    try:
+        import PIL  # noqa: F401
+    except ImportError:
+        raise InputError("reading a data set needs Pillow", 'pip install "gnr-video[train]"') from None
+
+
+def decode(path: Path) -> NDArray[np.uint8]:
+    """Read one image file: uint8 HxWx3 RGB, upright, transparency over white.
+
+    Raises:
+        InputError: the file is unreadable, truncated or no image.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            return _to_rgb(image)
+    except UnidentifiedImageError:
+        return _decode_cv2(path)
+    except Image.DecompressionBombError as error:
+        raise InputError(f"too large ({error})") from error
+    # Pillow's plugins raise many kinds on damaged data, SyntaxError and struct.error among them.
+    except Exception as error:
+        raise InputError(f"cannot be decoded ({error})") from error
+
+
+def _to_rgb(image: PilImage.Image) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        # Pillow clips these to 255 when asked for RGB, so reduce them here.
+        samples: NDArray[Any] = np.asarray(image).astype(np.float64)
+        if image.mode == "F":
+            samples = samples * (255.0 if samples.max(initial=0.0) <= 1.0 else 1.0)
+        elif image.mode != "I" or samples.max(initial=0.0) > 255:
+            samples = samples / 257.0
+        grey = np.clip(np.rint(samples), 0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return np.array(image.convert("RGB"))
+
+
+def _decode_cv2(path: Path) -> NDArray[np.uint8]:
+    """What Pillow does not know (EXR, HDR, ...). OpenCV applies EXIF orientation and reduces to 8 bits."""
+    import cv2
+
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error) as error:
+        raise InputError(f"cannot be decoded ({error})") from error
+    if image is None:
+        raise InputError("not an image")
+    return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def fit(image: NDArray[np.uint8], size: int, framing: Framing = Framing()) -> NDArray[np.uint8]:
+    """Central square of a uint8 HxWx3 image, reframed, resized to size x size (area filter when reducing)."""
+    import cv2
+
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = image[top : top + side, left : left + side]
+    if framing != Framing():
+        # At the original's resolution, so that the reduction after it sees every pixel.
+        square = cv2.warpAffine(
+            square,
+            framing.matrix(side),
+            (side, side),
+            flags=cv2.INTER_CUBIC if framing.scale >= 1 else cv2.INTER_AREA,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+    if side != size:
+        filter_ = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+        square = cv2.resize(square, (size, size), interpolation=filter_)
+    return np.ascontiguousarray(square)
