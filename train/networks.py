@@ -17,6 +17,9 @@ from engines.architecture import Architecture
 from train.ops.bias_act import bias_act
 from train.ops.upfirdn2d import setup_filter, upfirdn2d
 
+SLOPE = 0.2
+ACT_GAIN = sqrt(2.0)
+
 
 class EqualConv2d(nn.Module):
     """Convolution with the equalised learning rate: weights ~ N(0, 1), scaled by 1/sqrt(fan in) when used."""
@@ -90,6 +93,34 @@ class ConvLayer(nn.Sequential):
         if act:
             layers.append(FusedLeakyReLU(c_out))
         super().__init__(*layers)
+        self.down, self.act = down, act
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """x (N, c_in, H, W) -> `gain` times the layer's output.
+
+        Leaky ReLU is positively homogeneous, so the gains go into the weights and the bias, and the picture
+        is passed over fewer times.
+        """
+        conv: EqualConv2d = self[1 if self.down else 0]  # type: ignore[assignment]
+        padding = conv.padding
+        if self.down:
+            blur: Blur = self[0]  # type: ignore[assignment]
+            if conv.weight.shape[-1] == 1:  # a strided 1x1 needs only every second blurred pixel
+                x = upfirdn2d(x, blur.kernel, down=2, padding=blur.pad)
+                stride = 1
+            else:
+                x, stride = blur(x), 2
+        else:
+            stride = 1
+        if not self.act:
+            bias = conv.bias if conv.bias is None else conv.bias * gain
+            return F.conv2d(x, conv.weight * (conv.scale * gain), bias, stride=stride, padding=padding)
+        gain *= ACT_GAIN
+        activate: FusedLeakyReLU = self[-1]  # type: ignore[assignment]
+        y = F.conv2d(
+            x, conv.weight * (conv.scale * gain), activate.bias * gain, stride=stride, padding=padding
+        )
+        return F.leaky_relu(y, SLOPE)
 
 
 class ResBlock(nn.Module):
@@ -103,18 +134,12 @@ class ResBlock(nn.Module):
             self.skip: nn.Module = ConvLayer(c_in, c_out, 1, down=down, bias=False, act=False)
         else:
             self.skip = nn.Identity()
-        self.down = down
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(self.conv1(x))
-        if self.down:
-            blur, conv = self.skip[0], self.skip[1]  # type: ignore[index]
-            # Blur, then a strided 1x1: only every second blurred pixel is needed.
-            p = blur.pad
-            z = F.conv2d(upfirdn2d(x, blur.kernel, down=2, padding=p), conv.weight * conv.scale)
-        else:
-            z = self.skip(x)
-        return (y + z) / sqrt(2)
+        y = self.conv2(self.conv1(x), sqrt(0.5))
+        if isinstance(self.skip, ConvLayer):
+            return y + self.skip(x, sqrt(0.5))
+        return y + x * sqrt(0.5)
 
 
 class ModulatedConv2d(nn.Module):
@@ -134,8 +159,8 @@ class ModulatedConv2d(nn.Module):
         self.scale = 1 / sqrt(c_in * kernel**2)
         self.kernel, self.up, self.demodulate = kernel, up, demodulate
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """x (N, c_in, H, W), w (N, style_dim) -> (N, c_out, H, W), twice the side when `up`."""
+    def forward(self, x: Tensor, w: Tensor, gain: float = 1.0) -> Tensor:
+        """x (N, c_in, H, W), w (N, style_dim) -> `gain` times (N, c_out, H, W), twice the side when `up`."""
         s = self.modulation(w)
         weight = self.weight[0] * self.scale
         x = x * s.to(x.dtype)[:, :, None, None]
@@ -146,7 +171,7 @@ class ModulatedConv2d(nn.Module):
         if self.demodulate:
             with torch.autocast(x.device.type, enabled=False):
                 d = torch.rsqrt(s.float().square() @ weight.float().square().sum((2, 3)).t() + 1e-8)
-            y = y * d.to(y.dtype)[:, :, None, None]
+            y = y * (d * gain).to(y.dtype)[:, :, None, None]
         return self.blur(y)
 
 
@@ -159,7 +184,8 @@ class StyledConv(nn.Module):
         self.activate = FusedLeakyReLU(c_out)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return self.activate(self.conv(x, w))
+        y = self.conv(x, w, ACT_GAIN)
+        return F.leaky_relu(y + (self.activate.bias * ACT_GAIN).to(y.dtype)[:, None, None], SLOPE)
 
 
 class StyledResBlock(nn.Module):
@@ -337,7 +363,7 @@ class LatentDiscriminator(nn.Module):
     def __init__(self, latent_dim: int = 8, width: int = 256):
         super().__init__()
         self.fc = nn.Sequential(
-            EqualLinear(latent_dim, width),
+            EqualLinear(latent_dim, width, act=True),
             *[EqualLinear(width, width, act=True) for _ in range(3)],
             MinibatchStdLinear(width, width),
             EqualLinear(width, 1),
