@@ -415,14 +415,14 @@ def fit(image: NDArray[np.uint8], size: int, framing: Framing = Framing()) -> ND
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = image[top : top + side, left : left + side]
+    square: NDArray[Any] = image[top : top + side, left : left + side]
     if framing != Framing():
         # At the original's resolution, so that the reduction after it sees every pixel.
         square = cv2.warpAffine(
             square,
             framing.matrix(side),
             (side, side),
-            flags=cv2.INTER_CUBIC if framing.scale >= 1 else cv2.INTER_AREA,
+            flags=cv2.INTER_CUBIC if framing.scale >= 1 else cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
     if side != size:
