@@ -14,11 +14,12 @@ import socket
 import urllib.error
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from engines.errors import WeightsError
 
@@ -57,8 +58,8 @@ class Lpips(nn.Module):
         dtype: of the trunk. bfloat16 saves the casts that autocast would repeat in every call; heads and
             distances are float32 in any case.
 
-    Frozen and always in evaluation mode; gradients flow to the images that need them. An expected target
-    that stays the same is best given as `features(target)`, computed once.
+    Frozen and always in evaluation mode; first-order gradients flow to the images that need them. A target
+    that several distances share is best given as `features(target)`, computed once under `no_grad`.
 
     Raises:
         WeightsError: heads or trunk cannot be had or do not fit.
@@ -83,7 +84,8 @@ class Lpips(nn.Module):
         heads = _read_heads(net)
         self.slices = _build_trunk(net)
         _fill(self.slices, _read_trunk(net, trunk), net)
-        self.slices.to(dtype=dtype, memory_format=torch.channels_last)
+        self.slices.to(dtype)
+        self.slices.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # The constants of the LPIPS scaling layer: ImageNet's mean and deviation in units of -1..1.
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
@@ -97,7 +99,7 @@ class Lpips(nn.Module):
         return self
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The trunk's five taps, each (N, C, H, W) float32 with channel vectors of unit length.
+        """The trunk's five taps, each (N, C, H, W) in the trunk's compute type, not yet normalised.
 
         Args:
             images: (N, 3, H, W) in -1..1.
@@ -106,32 +108,93 @@ class Lpips(nn.Module):
         if side is not None and images.shape[-1] > side:
             images = F.interpolate(images.float(), size=(side, side), mode="area")
         x = (images - self.shift) / self.scale
-        first = next(self.slices.parameters())
-        x = x.to(first.dtype).contiguous(memory_format=torch.channels_last)
+        x = x.to(next(self.slices.parameters()).dtype).contiguous(memory_format=torch.channels_last)
         taps = []
         for part in self.slices:
             x = part(x)
-            taps.append(_unit(x))
+            taps.append(x)
         return taps
 
     def distance(self, a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> torch.Tensor:
         """(N,) float32 distances of two lists from `features`."""
-        total = torch.zeros((), device=a[0].device)
+        heads = [self.get_buffer(f"head{index}") for index in range(len(self.slices))]
+        # Autocast would take the dot products in bfloat16.
         with torch.autocast(a[0].device.type, enabled=False):
-            for index, (one, two) in enumerate(zip(a, b)):
-                weight = self.get_buffer(f"head{index}")
-                per_channel = (one - two).square().mean(dim=(2, 3))
-                total = total + per_channel @ weight
-        return total
+            parts = [_TapDistance.apply(one, two, head) for one, two, head in zip(a, b, heads)]
+        return torch.stack(parts).sum(0)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
         """(N,) float32 distances of x (N, 3, H, W) in -1..1 to y: images as well, or `features` of them."""
-        if isinstance(y, torch.Tensor):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and y.requires_grad):
-                target: Sequence[torch.Tensor] = self.features(y)
-        else:
-            target = y
+        target = self.features(y) if isinstance(y, torch.Tensor) else y
         return self.distance(self.features(x), target)
+
+
+class _TapDistance(torch.autograd.Function):
+    """One tap's term: the mean over positions of ``sum_c w_c (u_c - v_c)^2``, u and v unit vectors.
+
+    As separate autograd operations this costs more than VGG16's convolutions, all of it memory traffic. Here
+    value and gradients come from one pass in float32 over blocks that stay in the cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """x, y (N, C, H, W), any floating type; weight (C,) float32. Returns (N,) float32."""
+        a, b = _positions_first(x), _positions_first(y)
+        count, positions, channels = a.shape
+        want_a, want_b = ctx.needs_input_grad[:2]
+        grad_a = torch.empty_like(a) if want_a else None
+        grad_b = torch.empty_like(b) if want_b else None
+        total = torch.zeros(count, device=a.device, dtype=torch.float32)
+        samples, rows = count, positions
+        if a.device.type == "cpu":
+            samples, rows = 1, max(1, _BLOCK_ELEMENTS // channels)
+        for n in range(0, count, samples):
+            for p in range(0, positions, rows):
+                block = (slice(n, n + samples), slice(p, p + rows))
+                u, length_u = _unit(a[block])
+                v, length_v = _unit(b[block])
+                delta = u - v
+                slope = delta * weight
+                total[n : n + samples] += torch.linalg.vecdot(delta, slope).sum(1)
+                # With u = x / |x|: dx = (du - u (u . du)) / |x|. The factor 2 / positions waits for the
+                # incoming gradient, or float16 would underflow.
+                if grad_a is not None:
+                    radial = torch.linalg.vecdot(u, slope)[..., None]
+                    grad_a[block] = torch.addcmul(slope, u, radial, value=-1).div_(length_u)
+                if grad_b is not None:
+                    radial = torch.linalg.vecdot(v, slope)[..., None]
+                    grad_b[block] = torch.addcmul(slope, v, radial, value=-1).div_(-length_v)
+        ctx.save_for_backward(grad_a, grad_b)
+        ctx.side, ctx.factor = x.shape[2:], 2 / positions
+        return total / positions
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+        def spread(local: torch.Tensor | None) -> torch.Tensor | None:
+            if local is None:
+                return None
+            scaled = local * (grad * ctx.factor).to(local.dtype)[:, None, None]
+            return scaled.unflatten(1, ctx.side).permute(0, 3, 1, 2)
+
+        grad_a, grad_b = ctx.saved_tensors
+        return spread(grad_a), spread(grad_b), None
+
+
+_BLOCK_ELEMENTS = 1 << 16
+"""Elements a CPU block: some float32 copies of it fit the second-level cache."""
+
+
+def _positions_first(x: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) as (N, H W, C); a view when x is channels_last."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _unit(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 unit vectors along the last dimension, and the lengths they were divided by."""
+    x = x.float()
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).add_(1e-10)
+    return x / length, length
 
 
 def try_lpips(
@@ -147,13 +210,6 @@ def try_lpips(
     except WeightsError as error:
         log.warning("training without LPIPS: %s", error)
         return None
-
-
-def _unit(x: torch.Tensor) -> torch.Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        x = x.float()
-        # vector_norm's gradient at an all-zero vector is 0; that of sqrt(sum(x^2)) would be NaN.
-        return x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + 1e-10)
 
 
 def _build_trunk(net: Net) -> nn.ModuleList:
