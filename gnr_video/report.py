@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -16,8 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engines.errors import OutputError
 from gnr_video._version import __version__
+from gnr_video.files import write_atomically
 
 # A fixed logarithmic histogram: 1 us to 1000 s in steps of 2 %, so a percentile is within 1 % after any
 # number of frames, in 8 KB a stage.
@@ -229,7 +228,7 @@ class Report:
         Raises:
             OutputError: the file cannot be written.
         """
-        write_atomically(Path(path), (self.to_json() + "\n").encode())
+        write_atomically(path, (self.to_json() + "\n").encode())
 
 
 def stage_table(stages: Mapping[str, StageSummary]) -> str:
@@ -330,27 +329,6 @@ def gpu_names() -> list[str]:
     except Exception:  # a broken driver must not break a report
         pass
     return []
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file beside its final name and rename it.
-
-    Raises:
-        OutputError: the folder does not exist, no permission, disk full.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        with partial.open("wb") as stream:
-            stream.write(data)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}",
-            "check the folder, its permissions and the free space",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _usable_cores() -> int:
