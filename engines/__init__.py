@@ -1,0 +1,124 @@
+"""How the generator is executed. `create` picks the fastest engine that runs here, or the one asked for."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from engines.errors import EngineError
+
+if TYPE_CHECKING:
+    from engines.base import Engine
+    from engines.weights import Weights
+
+log = logging.getLogger(__name__)
+
+ENGINES = ("openvino", "torch")
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+def native_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware (AVX512-BF16 or AMX); emulated, it is slower than fp32."""
+    import torch
+
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
+
+
+def best_device() -> str:
+    """ "cuda" where torch sees a GPU, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def default_precision(device: str) -> str:
+    """fp16 on CUDA, bf16 on CPUs that have it, else fp32."""
+    if device.startswith("cuda"):
+        return "fp16"
+    return "bf16" if device == "cpu" and native_bf16() else "fp32"
+
+
+def candidates(device: str) -> list[str]:
+    """Engines that `auto` tries on a device, fastest first."""
+    if device == "cpu" and platform.machine().lower() in ("x86_64", "amd64"):
+        return ["openvino", "torch"]
+    return ["torch"]
+
+
+def unavailable(name: str) -> str:
+    """Why an engine cannot be made here, with the line that installs it; empty when nothing is missing."""
+    if name not in ENGINES:
+        return f"no engine is called {name!r}; there are {', '.join(ENGINES)}"
+    if name == "openvino" and find_spec("openvino") is None:
+        return 'openvino is not installed (pip install "gnr-video[cpu]")'
+    return ""
+
+
+def create(
+    weights: Weights,
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+) -> Engine:
+    """Make an engine.
+
+    Args:
+        weights: the generator.
+        engine: a name of `ENGINES`, or "auto": the fastest that works; it never fails for want of an
+            optional one.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        precision: "auto", "fp32", "bf16", "fp16" (CUDA).
+        threads: CPU threads; None: the runtime's own choice.
+
+    Returns:
+        The engine, with `fallback` saying which faster ones were passed over, and why.
+
+    Raises:
+        EngineError: unknown name, or the engine asked for by name cannot run here.
+    """
+    if engine not in ("auto", *ENGINES):
+        raise EngineError(f"no engine is called {engine!r}", f"choose auto, {', '.join(ENGINES)}")
+    if precision not in ("auto", *PRECISIONS):
+        raise EngineError(f"no precision is called {precision!r}", f"choose auto, {', '.join(PRECISIONS)}")
+    if device == "auto":
+        device = "cpu" if engine == "openvino" else best_device()
+    if precision == "auto":
+        precision = default_precision(device)
+    if engine != "auto":
+        return _make(engine, weights, device, precision, threads)
+
+    from engines.base import Fallback
+
+    passed_over = []
+    names = candidates(device)
+    for name in names[:-1]:
+        try:
+            made = _make(name, weights, device, precision, threads)
+        except (EngineError, RuntimeError, ImportError, OSError) as error:
+            log.info("engine %s passed over: %s", name, error)
+            passed_over.append(f"{name}: {error}")
+        else:
+            break
+    else:
+        made = _make(names[-1], weights, device, precision, threads)
+    made.fallback = Fallback("; ".join(passed_over))
+    log.info("engine %s, %s on %s", made.name, made.precision, made.device)
+    return made
+
+
+def _make(name: str, weights: Weights, device: str, precision: str, threads: int | None) -> Engine:
+    reason = unavailable(name)
+    if reason:
+        raise EngineError(reason)
+    if name == "openvino":
+        from engines.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(weights, device=device, precision=precision, threads=threads)
+    from engines.torch_engine import TorchEngine
+
+    return TorchEngine(weights, device=device, precision=precision, threads=threads)

@@ -1,4 +1,4 @@
-"""The official GANs N' Roses generator as its eager code runs it: the baseline that every speed is held against.
+"""The official GANs N' Roses generator as its eager code runs it: the baseline for every speed claim.
 
 Same operations in the same order as the official PyTorch code (rosinality's StyleGAN2 layers): equalised
 learning rates and modulation applied at every call, grouped convolutions per sample, blurs by padding and a

@@ -3,8 +3,8 @@
 What training needs but a fixed network does not is multiplied into constant weights: the equalised learning
 rate, the gain sqrt(2) after each activation (leaky ReLU is positively homogeneous), the residual 1/sqrt(2),
 the normalisation of pixels, and, for a fixed style, modulation and demodulation (StyleGAN2, equation 3). A
-blur followed by a strided 1x1 convolution becomes a strided blur and a plain 1x1. What is left is convolution,
-depthwise FIR, leaky ReLU and addition, which every runtime knows how to fuse.
+blur followed by a strided 1x1 convolution becomes a strided blur and a plain 1x1. What is left is
+convolution, depthwise FIR, leaky ReLU and addition, which every runtime knows how to fuse.
 
 The graphs take and give uint8 NHWC pictures, so that only bytes cross a bus.
 """
@@ -53,7 +53,9 @@ def _conv(
     return conv
 
 
-def _blur(channels: int, *, stride: int, padding: int, gain: float = 1.0, bias: Tensor | None = None) -> nn.Conv2d:
+def _blur(
+    channels: int, *, stride: int, padding: int, gain: float = 1.0, bias: Tensor | None = None
+) -> nn.Conv2d:
     weight = (_fir() * gain).expand(channels, 1, 4, 4)
     return _conv(weight, bias, stride=stride, padding=padding, groups=channels)
 
@@ -97,8 +99,8 @@ class _ConvAct(nn.Module):
 class _ResBlock(nn.Module):
     """Residual block of the encoder; the factor its input carries grows by sqrt(2) if there is no skip layer.
 
-    (a + b) / sqrt(2): the branch has an activation gain of sqrt(2) that cancels it; the skip convolution takes
-    it into its weights; an identity skip cannot, so the whole input is carried smaller by that factor.
+    (a + b) / sqrt(2): the branch has an activation gain of sqrt(2) that cancels it; the skip convolution
+    takes it into its weights; an identity skip cannot, so its whole input is carried smaller by that factor.
     """
 
     def __init__(self, tensors: Tensors, name: str, *, down: bool, gain_in: float, gain_out: float) -> None:

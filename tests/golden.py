@@ -72,7 +72,7 @@ def _weights(architecture_json: str, style_encoder: bool, seed: int) -> Weights:
 def golden_weights(
     architecture: Architecture | None = None, *, style_encoder: bool = False, seed: int = 7
 ) -> Weights:
-    """Weights filled by the recipe; with the official architecture and seed 7 they give the golden outputs."""
+    """Weights filled by the recipe; the official architecture and seed 7 give the golden outputs."""
     return _weights((architecture or Architecture()).to_json(), style_encoder, seed)
 
 

@@ -1,0 +1,140 @@
+"""Engine `torch`: always there. CPU in bf16 or fp32, CUDA in fp16 as a CUDA graph, all channels_last."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+
+from engines.base import Crops, Engine
+from engines.errors import EngineError
+from engines.graph import ContentEncoder, Decoder
+from engines.weights import Weights
+
+log = logging.getLogger(__name__)
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MAX_CUDA_GRAPHS = 4
+
+
+class TorchEngine(Engine):
+    """The folded graphs in torch.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N".
+        precision: "fp32", "bf16" or (CUDA only) "fp16".
+        threads: of torch on the CPU, for the whole process; None: as it is.
+
+    Raises:
+        EngineError: no such device, or not in this precision.
+    """
+
+    name = "torch"
+
+    def __init__(self, weights: Weights, *, device: str, precision: str, threads: int | None = None) -> None:
+        super().__init__(weights, device=device, precision=precision)
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise EngineError(
+                f"torch sees no CUDA device (torch {torch.__version__})",
+                "use --device cpu, or install a CUDA build of torch",
+            )
+        if precision not in TYPES or (precision == "fp16" and device == "cpu"):
+            raise EngineError(f"torch does not run {precision} on {device}", "use bf16 or fp32")
+        if threads is not None and device == "cpu":
+            torch.set_num_threads(threads)
+        self._dtype = TYPES[precision]
+        self._encoder: Any = self._place(ContentEncoder(weights))
+        self._dynamic: Any = None
+        self._baked: Any = None
+        self._graphs: dict[int, _CudaGraph] = {}
+
+    def _place(self, module: torch.nn.Module) -> torch.nn.Module:
+        try:
+            module = module.eval().to(self.device, self._dtype)
+            return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        except RuntimeError as error:
+            raise EngineError(f"torch cannot use {self.device}: {error}") from error
+
+    def _use_style(self, vectors: torch.Tensor) -> None:
+        # Folding a style in takes about as long as one frame, and then saves two passes per layer. The CUDA
+        # graph reads its vectors from a buffer instead: baking would mean capturing again.
+        if self.device.startswith("cuda"):
+            return
+        with torch.inference_mode():
+            self._baked = self._place(Decoder(self._check_open(), vectors))
+
+    def _decoder(self) -> Any:
+        if self._dynamic is None:
+            self._dynamic = self._place(Decoder(self._check_open()))
+        return self._dynamic
+
+    def _encode(self, crops: Crops) -> torch.Tensor:
+        with torch.inference_mode():
+            content: torch.Tensor = self._encoder(torch.from_numpy(crops).to(self.device))
+        return content
+
+    def _decode(self, content: torch.Tensor, vectors: torch.Tensor | None) -> Crops:
+        with torch.inference_mode():
+            if vectors is None and self._baked is not None:
+                images = self._baked(content)
+            else:
+                if vectors is None:
+                    assert self._vectors is not None
+                    vectors = self._vectors.expand(content.shape[0], -1)
+                images = self._decoder()(content, vectors.to(self.device))
+            return images.contiguous().cpu().numpy()
+
+    def _translate(self, crops: Crops, vectors: torch.Tensor | None) -> Crops:
+        if not self.device.startswith("cuda"):
+            return super()._translate(crops, vectors)
+        if vectors is None:
+            assert self._vectors is not None
+            vectors = self._vectors.expand(len(crops), -1)
+        graph = self._graphs.get(len(crops))
+        if graph is None:
+            if len(self._graphs) >= MAX_CUDA_GRAPHS:
+                return super()._translate(crops, vectors)
+            graph = _CudaGraph(self._encoder, self._decoder(), crops.shape, vectors.shape[1], self.device)
+            self._graphs[len(crops)] = graph
+        return graph.run(crops, vectors)
+
+    def _batch(self, content: Any) -> int:
+        if not isinstance(content, torch.Tensor) or content.ndim != 4:
+            raise EngineError(f"content codes of another engine: {type(content).__name__}")
+        return content.shape[0]
+
+    def _release(self) -> None:
+        self._encoder = self._dynamic = self._baked = None
+        self._graphs.clear()
+
+
+class _CudaGraph:
+    """Encoder and dynamic decoder captured for one batch size: one launch per frame, style included."""
+
+    def __init__(self, encoder: Any, decoder: Any, shape: tuple[int, ...], vectors: int, device: str) -> None:
+        self.images = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self.vectors = torch.zeros((shape[0], vectors), device=device)
+        self.staging = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
+        self.result = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
+        self.stream = torch.cuda.Stream(device)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(device), torch.inference_mode():
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                for _ in range(3):  # cuDNN chooses its kernels before the capture
+                    decoder(encoder(self.images), self.vectors)
+            self.stream.synchronize()
+            with torch.cuda.graph(self.graph, stream=self.stream):
+                self.output = decoder(encoder(self.images), self.vectors).contiguous()
+
+    def run(self, crops: Crops, vectors: torch.Tensor) -> Crops:
+        self.staging.copy_(torch.from_numpy(crops))
+        with torch.cuda.stream(self.stream), torch.inference_mode():
+            self.images.copy_(self.staging, non_blocking=True)
+            self.vectors.copy_(vectors)
+            self.graph.replay()
+            self.result.copy_(self.output, non_blocking=True)
+        self.stream.synchronize()
+        return np.array(self.result.numpy())
