@@ -227,6 +227,30 @@ class ToRGB(nn.Module):
         return y if skip is None else y + self.upsample(skip)
 
 
+class GrownStem(nn.Sequential):
+    """Input layer and downsampling blocks of an encoder or discriminator branch, able to grow outwards.
+
+    After growing, the old input layer works on a halved picture and is blended with the new outer block's
+    output while `alpha` goes from 0 to 1 (Progressive GAN, Karras et al. 2018, section 2).
+    """
+
+    def fade_from(self, old_input: nn.Module) -> None:
+        self.add_module("fade", nn.ModuleDict({"input": old_input}))
+        self.fade.register_buffer("alpha", torch.zeros(()))  # type: ignore[union-attr, operator]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, 3, S, S) -> the last block's output."""
+        layers = [layer for name, layer in self.named_children() if name != "fade"]
+        fade = self._modules.get("fade")
+        h = layers[0](x)
+        for i, layer in enumerate(layers[1:]):
+            h = layer(h)
+            if i == 0 and fade is not None and fade.alpha < 1:  # type: ignore[union-attr, operator]
+                old = fade["input"](F.avg_pool2d(x, 2))  # type: ignore[index]
+                h = torch.lerp(old.to(h.dtype), h, fade.alpha.to(h.dtype))  # type: ignore[union-attr]
+        return h
+
+
 class Encoder(nn.Module):
     """Picture -> (content code, style code)."""
 
@@ -239,7 +263,7 @@ class Encoder(nn.Module):
             stem.append(ResBlock(c, out, down=True))
             c, r = out, r // 2
         stem += [ResBlock(c, c, down=False) for _ in range(a.n_res)]
-        self.stem = nn.Sequential(*stem)
+        self.stem = GrownStem(*stem)
         self.content = nn.Sequential(ConvLayer(c, c, a.content_kernel), ConvLayer(c, c, a.content_kernel))
         style: list[nn.Module] = []
         while r > 4:
@@ -324,9 +348,9 @@ class Discriminator(nn.Module):
             return layers, c, r
 
         layers, c, _ = branch(local_downs)
-        self.l_branch = nn.Sequential(*layers, ConvLayer(c, 1, 1, act=False))
+        self.l_branch = GrownStem(*layers, ConvLayer(c, 1, 1, act=False))
         layers, c, r = branch(global_downs)
-        self.g_branch = nn.Sequential(*layers)
+        self.g_branch = GrownStem(*layers)
         self.g_adv = ConvLayer(c, 1, 1, act=False)
         std: list[nn.Module] = []
         while r > 4:

@@ -1,0 +1,97 @@
+"""The GNR losses: what each one asks for, and the weights that the paper and the official code give them.
+
+Source: GANs N' Roses (Chong and Forsyth 2021), section 3, and the official code where it differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each term counts in the generators' and discriminators' losses; 0 switches a term off.
+
+    Attributes:
+        adversarial: non-saturating loss over the three heads.
+        style_consistency: variance of the style codes of one image under augmentation.
+        cycle_l2, cycle_lpips: A -> B -> A, with style codes shuffled among the augmentations of an image.
+        style_reconstruction: the style read off a translation is the one it was decoded with.
+        latent: encoded style codes look like N(0, I).
+        identity: an image decoded from its own content and style is itself; faded out by the trainer. Without
+            it a short training settles on tone-inverted translations.
+        r1: gradient penalty of the discriminators.
+        r1_form: "sample" is the usual penalty (mean over the batch of the squared gradient of each picture's
+            mean logit); "mean" is the official code's (gradient of the batch's mean logit), which is smaller
+            by the square of the batch size.
+    """
+
+    adversarial: float = 1.0
+    style_consistency: float = 50.0
+    cycle_l2: float = 20.0
+    cycle_lpips: float = 10.0
+    style_reconstruction: float = 5.0
+    latent: float = 2.0
+    identity: float = 0.0
+    r1: float = 10.0
+    r1_form: str = "mean"
+
+
+OFFICIAL = LossWeights()
+PAPER = LossWeights(
+    style_consistency=10.0,
+    cycle_l2=20.0,
+    cycle_lpips=20.0,
+    style_reconstruction=0.0,
+    latent=0.0,
+    r1_form="sample",
+)
+
+
+def generator_adversarial(logits: Sequence[Tensor]) -> Tensor:
+    """Non-saturating loss, summed over the heads: mean softplus(-D(fake))."""
+    return torch.stack([F.softplus(-head).mean() for head in logits]).sum()
+
+
+def discriminator_adversarial(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """Logistic loss, summed over the heads: mean softplus(-D(real)) + mean softplus(D(fake))."""
+    return torch.stack(
+        [F.softplus(-r).mean() + F.softplus(f).mean() for r, f in zip(real, fake, strict=True)]
+    ).sum()
+
+
+def r1_penalty(logits: Sequence[Tensor], images: Tensor, form: str = "sample") -> Tensor:
+    """R1 (Mescheder et al. 2018), summed over the heads.
+
+    Args:
+        logits: each (N, ...), computed from `images` with a graph.
+        images: (N, 3, S, S), requiring a gradient.
+        form: see `LossWeights.r1_form`.
+    """
+    total = images.new_zeros(())
+    for head in logits:
+        out = head.mean() if form == "mean" else head.flatten(1).mean(1).sum()
+        (gradient,) = torch.autograd.grad(out, images, create_graph=True)
+        total = total + gradient.float().square().flatten(1).sum(1).mean()
+    return total
+
+
+def style_consistency(styles: Tensor, contents: int) -> Tensor:
+    """Sum over the code's entries of the variance among an image's augmentations, averaged over the images.
+
+    Args:
+        styles: (contents * n, latent_dim), the n augmentations of an image standing together.
+    """
+    return styles.unflatten(0, (contents, -1)).var(1, unbiased=False).sum(1).mean()
+
+
+def shuffle_within(codes: Tensor, contents: int, generator: torch.Generator) -> Tensor:
+    """Permute the style codes among the augmentations of each image (which should all have the same one)."""
+    n = codes.shape[0] // contents
+    order = torch.cat([torch.randperm(n, generator=generator) + i * n for i in range(contents)])
+    return codes[order.to(codes.device)]

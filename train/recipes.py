@@ -1,0 +1,187 @@
+"""Training recipes: everything that decides what a training run does, under a name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from engines.architecture import OFFICIAL_CHANNELS, Architecture
+from engines.errors import GnrVideoError
+from train.losses import OFFICIAL, PAPER, LossWeights
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training at one resolution.
+
+    Attributes:
+        size: side of the pictures.
+        steps: how many.
+        batch: pictures per domain and step.
+        fade_steps: over how many steps a newly grown input layer is faded in.
+    """
+
+    size: int
+    steps: int
+    batch: int
+    fade_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `Trainer` needs to know.
+
+    Attributes:
+        name: how it is asked for.
+        architecture: of the finished generators; earlier stages train its inner part.
+        stages: in order; sizes must not shrink.
+        contents: different images per batch; each is augmented batch / contents times (official: 1).
+        loss: weights of the losses.
+        identity_until: share of all steps after which the identity term has faded to nothing.
+        lr: Adam's learning rate, betas (0, 0.99).
+        lr_schedule: "halve" (every `lr_halve_every` steps, as the official code) or "cosine" (to a tenth).
+        ema: decay per step of the averaged generators.
+        r1_every: steps between R1 penalties.
+        local_size, global_size: side of the discriminator's patch maps (official at 256: 32 and 8).
+        lpips_net, lpips_size: trunk of the cycle's LPIPS, and the side it is computed at.
+        degrees, scale, translate: of the augmentation.
+        augment_reals: the discriminators' real images get the same augmentation (else crop and flip only).
+    """
+
+    name: str
+    architecture: Architecture
+    stages: tuple[Stage, ...]
+    contents: int = 1
+    loss: LossWeights = OFFICIAL
+    identity_until: float = 0.5
+    lr: float = 2e-3
+    lr_schedule: str = "halve"
+    lr_halve_every: int = 100_000
+    ema: float = 0.999
+    r1_every: int = 16
+    local_size: int = 32
+    global_size: int = 8
+    lpips_net: str = "vgg"
+    lpips_size: int | None = None
+    degrees: float = 20.0
+    scale: tuple[float, float] = (0.8, 1.2)
+    translate: float = 0.1
+    augment_reals: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = [stage.size for stage in self.stages]
+        if sizes != sorted(sizes) or sizes[-1] != self.architecture.size:
+            raise ValueError(f"stages must grow to {self.architecture.size}, got {sizes}")
+        for stage in self.stages:
+            if stage.batch % self.contents or stage.batch // self.contents < 2:
+                raise ValueError(f"batch {stage.batch} does not hold {self.contents} images twice or more")
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    def stage_at(self, step: int) -> tuple[int, int]:
+        """(number of the stage, step within it); the last stage goes on for ever."""
+        for number, stage in enumerate(self.stages[:-1]):
+            if step < stage.steps:
+                return number, step
+            step -= stage.steps
+        return len(self.stages) - 1, step
+
+    def architecture_at(self, size: int) -> Architecture:
+        """The inner part of the architecture that works at `size`; its content code is the same."""
+        halvings = (self.architecture.size // size).bit_length() - 1
+        return replace(
+            self.architecture,
+            size=size,
+            num_down=self.architecture.num_down - halvings,
+            channels={r: c for r, c in self.architecture.channels.items() if r <= size},
+        )
+
+    def with_steps(self, steps: int) -> Recipe:
+        """The same recipe, shortened or stretched to about `steps` in all."""
+        ratio = steps / self.steps
+        stages = tuple(
+            replace(s, steps=max(round(s.steps * ratio), 1), fade_steps=round(s.fade_steps * ratio))
+            for s in self.stages
+        )
+        return replace(self, stages=stages)
+
+
+def _channels(size: int, widths: Mapping[int, int]) -> dict[int, int]:
+    return {r: c for r, c in widths.items() if r <= size}
+
+
+HALF_WIDTH = {4: 256, 8: 256, 16: 256, 32: 256, 64: 128, 128: 64, 256: 32}
+SLIM = {4: 256, 8: 256, 16: 256, 32: 192, 64: 96, 128: 32, 256: 32}
+
+_OWN_LOSS = LossWeights(identity=10.0, r1=1.0, r1_form="sample")
+_OWN = Recipe(
+    name="default",
+    architecture=Architecture(256, 4, style_dim=256, channels=HALF_WIDTH),
+    stages=(Stage(128, 30_000, 32), Stage(256, 20_000, 16, fade_steps=2_000)),
+    contents=4,
+    loss=_OWN_LOSS,
+    lr=1.5e-3,
+    lr_schedule="cosine",
+    local_size=16,
+    lpips_size=128,
+    degrees=15.0,
+    scale=(0.85, 1.15),
+    translate=0.06,
+    augment_reals=True,
+)
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="official",
+            architecture=Architecture(channels=_channels(256, OFFICIAL_CHANNELS)),
+            stages=(Stage(256, 300_000, 4),),
+        ),
+        Recipe(
+            name="paper",
+            architecture=Architecture(channels=_channels(256, OFFICIAL_CHANNELS)),
+            stages=(Stage(256, 300_000, 7),),
+            loss=PAPER,
+        ),
+        _OWN,
+        replace(
+            _OWN,
+            name="cpu",
+            architecture=Architecture(128, 3, style_dim=256, channels=_channels(128, SLIM)),
+            stages=(Stage(64, 6_000, 8), Stage(128, 2_000, 8, fade_steps=150)),
+            contents=2,
+            lr=1.5e-3,
+            ema=0.998,
+            lpips_size=64,
+        ),
+        replace(
+            _OWN,
+            name="tiny",
+            architecture=Architecture(
+                32, 2, style_dim=32, channels={4: 32, 8: 32, 16: 16, 32: 16}
+            ),
+            stages=(Stage(16, 10, 4), Stage(32, 10, 4, fade_steps=4)),
+            contents=2,
+            local_size=8,
+            global_size=4,
+            lpips_size=None,
+        ),
+    )
+}
+"""`official` and `paper` follow their sources; `default` is how the shipped weights are made on a GPU, `cpu`
+their small stand-in; `tiny` is for trying the trainer itself."""
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        GnrVideoError: there is none.
+    """
+    try:
+        return RECIPES[name]
+    except KeyError:
+        raise GnrVideoError(f"no recipe {name!r}", f"there are {', '.join(RECIPES)}") from None

@@ -1,0 +1,543 @@
+"""GNR training: one step, and the loop around it that can be stopped and resumed at any moment."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engines.errors import GnrVideoError
+from engines.weights import STYLE_ENCODER, save_weights
+from train.augment import augment, to_float
+from train.data import Domains, ImagePool
+from train.grow import grow, set_fade
+from train.losses import (
+    discriminator_adversarial,
+    generator_adversarial,
+    r1_penalty,
+    shuffle_within,
+    style_consistency,
+)
+from train.lpips import Lpips
+from train.networks import Discriminator, Generator, LatentDiscriminator
+from train.recipes import Recipe
+from train.sheets import sample_sheet, save_png
+
+log = logging.getLogger(__name__)
+
+LICENCE = (
+    "research and personal use: trained on selfie2anime, which holds photographs of real people and frames "
+    "of copyrighted works published for research"
+)
+SHEET_STYLES = 6
+
+
+class TrainingDiverged(GnrVideoError):
+    """A loss is no longer a finite number; the last good checkpoint is kept."""
+
+    exit_code = 8
+
+
+@dataclass
+class Networks:
+    """The networks of both directions. A: faces, B: anime."""
+
+    g_ab: Generator
+    g_ba: Generator
+    d_a: Discriminator
+    d_b: Discriminator
+    d_latent: LatentDiscriminator
+    ema_ab: Generator
+    ema_ba: Generator
+
+    def generators(self) -> list[nn.Module]:
+        return [self.g_ab, self.g_ba]
+
+    def discriminators(self) -> list[nn.Module]:
+        return [self.d_a, self.d_b, self.d_latent]
+
+    def all(self) -> dict[str, nn.Module]:
+        return dict(self.__dict__)
+
+
+@dataclass
+class Clock:
+    """Where the time of a run goes; used for the progress line."""
+
+    started: float = field(default_factory=time.monotonic)
+    steps: int = 0
+
+    def seconds_per_step(self) -> float:
+        return (time.monotonic() - self.started) / max(self.steps, 1)
+
+
+class Trainer:
+    """Trains both directions of GNR on a pair of image pools.
+
+    Args:
+        data: images of both domains, stored at the recipe's largest size or larger.
+        recipe: what to do.
+        out: folder for the checkpoint, the weights, sample sheets and logs; created.
+        device: "cpu" or "cuda".
+        seed: of everything random.
+        lpips_trunk: weights of the LPIPS trunk, see `train.lpips.Lpips`. Needed only when the recipe's
+            `cycle_lpips` is above 0.
+        bf16: autocast to bfloat16 (default: on a GPU, and on CPUs that multiply it in hardware).
+    """
+
+    def __init__(
+        self,
+        data: Domains,
+        recipe: Recipe,
+        out: Path,
+        *,
+        device: str = "cpu",
+        seed: int = 0,
+        lpips_trunk: Path | None = None,
+        bf16: bool | None = None,
+    ) -> None:
+        self.data, self.recipe, self.out = data, recipe, Path(out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.device = torch.device(device)
+        self.bf16 = has_fast_bf16(self.device) if bf16 is None else bf16
+        self.step = 0
+        self.seed = seed
+        self.generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
+        self.stage = 0
+        self.networks = self._build(recipe.stages[0].size)
+        self._make_optimisers()
+        self.lpips: Lpips | None = None
+        if recipe.loss.cycle_lpips > 0:
+            net = "alex" if recipe.lpips_net == "alex" else "vgg"
+            dtype = torch.bfloat16 if self.bf16 else torch.float32
+            self.lpips = Lpips(net, lpips_trunk, resize_to=recipe.lpips_size, dtype=dtype).to(self.device)
+        self._scaled: dict[tuple[int, int], ImagePool] = {}
+
+    # -- building, growing, optimisers
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures that are being trained on now."""
+        return self.networks.g_ab.architecture.size
+
+    def _build(self, size: int) -> Networks:
+        a = self.recipe.architecture_at(size)
+        g_ab, g_ba = Generator(a), Generator(a)
+
+        def discriminator() -> Discriminator:
+            return Discriminator(
+                size,
+                dict(a.channels),
+                local_downs=int(math.log2(size // self.recipe.local_size)),
+                global_downs=int(math.log2(size // self.recipe.global_size)),
+            )
+
+        nets = Networks(
+            g_ab,
+            g_ba,
+            discriminator(),
+            discriminator(),
+            LatentDiscriminator(a.latent_dim),
+            copy.deepcopy(g_ab),
+            copy.deepcopy(g_ba),
+        )
+        for net in nets.all().values():
+            net.to(self.device)
+        nets.ema_ab.requires_grad_(False)
+        nets.ema_ba.requires_grad_(False)
+        return nets
+
+    def _make_optimisers(self) -> None:
+        fused = self.device.type == "cuda" or None
+
+        def adam(nets: Iterable[nn.Module], ratio: float = 1.0) -> torch.optim.Adam:
+            named = [p for net in nets for p in net.parameters()]
+            return torch.optim.Adam(
+                named, lr=self.recipe.lr * ratio, betas=(0.0, 0.99**ratio), eps=1e-8, fused=fused
+            )
+
+        # Lazy regularisation (StyleGAN2, appendix B): the extra steps are counted in.
+        lazy = self.recipe.r1_every / (self.recipe.r1_every + 1)
+        self.g_optimiser = adam(self.networks.generators())
+        self.d_optimiser = adam(self.networks.discriminators(), lazy)
+        self._base_lr = [group["lr"] for o in (self.g_optimiser, self.d_optimiser) for group in o.param_groups]
+
+    def _grow_to(self, size: int) -> None:
+        """Double the resolution until `size`, carrying parameters and optimiser state over."""
+        while self.size < size:
+            old, old_state = self.networks, (self.g_optimiser.state, self.d_optimiser.state)
+            new = self._build(self.size * 2)
+            pairs: dict[nn.Parameter, nn.Parameter] = {}
+            before = old.all()
+            for name, net in new.all().items():
+                if isinstance(net, LatentDiscriminator):
+                    net.load_state_dict(before[name].state_dict())
+                    carried = {n: n for n, _ in net.named_parameters()}
+                else:
+                    carried = grow(before[name], net)
+                was, now = dict(before[name].named_parameters()), dict(net.named_parameters())
+                pairs |= {now[n]: was[o] for n, o in carried.items() if n in now and o in was}
+                net.to(self.device)
+            new.ema_ab.requires_grad_(False)
+            new.ema_ba.requires_grad_(False)
+            self.networks = new
+            self._make_optimisers()
+            for optimiser, state in zip((self.g_optimiser, self.d_optimiser), old_state):
+                for group in optimiser.param_groups:
+                    for parameter in group["params"]:
+                        previous = pairs.get(parameter)
+                        if previous is not None and previous in state:
+                            optimiser.state[parameter] = state[previous]
+
+    # -- schedules
+
+    def _enter_step(self) -> int:
+        """Grow when a stage begins; set the learning rate and the fade. Returns the batch size."""
+        number, within = self.recipe.stage_at(self.step)
+        stage = self.recipe.stages[number]
+        self._grow_to(stage.size)
+        self.stage = number
+        if stage.fade_steps:
+            alpha = within / stage.fade_steps
+            for net in self.networks.all().values():
+                set_fade(net, alpha)
+        progress = min(self.step / self.recipe.steps, 1.0)
+        if self.recipe.lr_schedule == "cosine":
+            factor = 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
+        else:
+            factor = 0.5 ** (self.step // self.recipe.lr_halve_every)
+        groups = [g for o in (self.g_optimiser, self.d_optimiser) for g in o.param_groups]
+        for group, base in zip(groups, self._base_lr):
+            group["lr"] = base * factor
+        return stage.batch
+
+    def identity_weight(self) -> float:
+        """The identity term's weight now: full, then a linear fade to nothing."""
+        end = self.recipe.identity_until * self.recipe.steps
+        return self.recipe.loss.identity * min(1.0, max(0.0, 2 * (1 - self.step / max(end, 1))))
+
+    # -- one step
+
+    def _pool(self, pool: ImagePool) -> ImagePool:
+        """The pool at the current resolution, on the device."""
+        key = (id(pool), self.size)
+        if key not in self._scaled:
+            images = pool.images
+            if images.shape[-1] != self.size:
+                images = torch.cat(
+                    [
+                        F.interpolate(part.float(), size=(self.size, self.size), mode="area")
+                        .round_()
+                        .to(torch.uint8)
+                        for part in images.split(64)
+                    ]
+                )
+            self._scaled = {k: v for k, v in self._scaled.items() if k[1] == self.size}
+            self._scaled[key] = ImagePool(images.to(self.device))
+        return self._scaled[key]
+
+    def _augment(self, images: Tensor) -> Tensor:
+        r = self.recipe
+        out = augment(images, self.generator, degrees=r.degrees, scale=r.scale, translate=r.translate)
+        return out.contiguous(memory_format=torch.channels_last)
+
+    def _reals(self, images: Tensor) -> Tensor:
+        if self.recipe.augment_reals:
+            return self._augment(images)
+        out = augment(images, self.generator, degrees=0.0, scale=(1.0, 1.0), translate=0.0)
+        return out.contiguous(memory_format=torch.channels_last)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+    def train_step(self) -> dict[str, Tensor]:
+        """One update of the generators, then of the discriminators on the same translations.
+
+        Returns:
+            The terms' values (scalars, before weighting), for the log.
+        """
+        batch = self._enter_step()
+        r, w, nets, n = self.recipe, self.recipe.loss, self.networks, self.recipe.contents
+        raw_a = self._pool(self.data.train_a).sample(batch, self.generator)
+        raw_b = self._pool(self.data.train_b).sample(batch, self.generator)
+        real_a, real_b = self._reals(raw_a), self._reals(raw_b)
+        a = self._augment(raw_a[:n].repeat_interleave(batch // n, 0))
+        b = self._augment(raw_b[:n].repeat_interleave(batch // n, 0))
+        seeds = torch.randn(2, batch, r.architecture.latent_dim, generator=self.generator).to(self.device)
+        use_seed = (torch.arange(batch, device=self.device) % 2 == 0)[:, None]
+        terms: dict[str, Tensor] = {}
+
+        # Generators.
+        for net in nets.discriminators():
+            net.requires_grad_(False)
+        with self._autocast():
+            content_a, style_a = nets.g_ab.encode(a)
+            content_b, style_b = nets.g_ba.encode(b)
+            to_b = torch.where(use_seed, seeds[0], style_b)
+            to_a = torch.where(use_seed, seeds[1], style_a)
+            fake_b = nets.g_ab.decode(content_a, to_b).contiguous(memory_format=torch.channels_last)
+            fake_a = nets.g_ba.decode(content_b, to_a).contiguous(memory_format=torch.channels_last)
+            terms["adversarial"] = generator_adversarial(nets.d_b(fake_b)) + generator_adversarial(
+                nets.d_a(fake_a)
+            )
+            content_ab, style_ab = nets.g_ba.encode(fake_b)
+            content_ba, style_ba = nets.g_ab.encode(fake_a)
+            again_a = nets.g_ba.decode(content_ab, shuffle_within(style_a, n, self.generator))
+            again_b = nets.g_ab.decode(content_ba, shuffle_within(style_b, n, self.generator))
+            terms["style_consistency"] = style_consistency(style_a, n) + style_consistency(style_b, n)
+            terms["cycle_l2"] = F.mse_loss(again_a, a) + F.mse_loss(again_b, b)
+            if self.lpips is not None:
+                distance = self.lpips(torch.cat([again_a, again_b]), torch.cat([a, b]))
+                terms["cycle_lpips"] = 2 * distance.mean()
+            if w.style_reconstruction:
+                terms["style_reconstruction"] = F.mse_loss(style_ab, to_b) + F.mse_loss(style_ba, to_a)
+            if w.latent:
+                codes = nets.d_latent(style_a), nets.d_latent(style_b)
+                terms["latent"] = generator_adversarial(codes) / 2
+            identity = self.identity_weight()
+            if identity > 0:
+                same_b = nets.g_ab.decode(content_b, style_b)
+                same_a = nets.g_ba.decode(content_a, style_a)
+                terms["identity"] = F.l1_loss(same_a, a) + F.l1_loss(same_b, b)
+        total = torch.stack(
+            [value * (identity if name == "identity" else getattr(w, name)) for name, value in terms.items()]
+        ).sum()
+        self.g_optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        self.g_optimiser.step()
+        self._update_ema()
+
+        # Discriminators.
+        for net in nets.discriminators():
+            net.requires_grad_(True)
+        fake_a, fake_b = fake_a.detach(), fake_b.detach()
+        with self._autocast():
+            terms["discriminator"] = discriminator_adversarial(
+                nets.d_b(real_b), nets.d_b(fake_b)
+            ) + discriminator_adversarial(nets.d_a(real_a), nets.d_a(fake_a))
+            d_total = terms["discriminator"]
+            if w.latent:
+                prior = torch.randn(2 * batch, r.architecture.latent_dim, generator=self.generator)
+                codes = torch.cat([style_a, style_b]).detach()
+                terms["latent_discriminator"] = discriminator_adversarial(
+                    [nets.d_latent(prior.to(self.device))], [nets.d_latent(codes)]
+                )
+                d_total = d_total + terms["latent_discriminator"]
+        self.d_optimiser.zero_grad(set_to_none=True)
+        d_total.backward()
+        if w.r1 and self.step % r.r1_every == 0:
+            penalty = torch.zeros((), device=self.device)
+            for net, real in ((nets.d_a, real_a), (nets.d_b, real_b)):
+                real = real.detach().requires_grad_(True)
+                with self._autocast():
+                    logits = net(real)
+                penalty = penalty + r1_penalty(logits, real, w.r1_form)
+            (penalty * (w.r1 / 2 * r.r1_every)).backward()
+            terms["r1"] = penalty
+        self.d_optimiser.step()
+        self.step += 1
+        return {name: value.detach() for name, value in terms.items()}
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        # A short memory at first, or the average would start from the random initialisation.
+        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        for average, live in (
+            (self.networks.ema_ab, self.networks.g_ab),
+            (self.networks.ema_ba, self.networks.g_ba),
+        ):
+            torch._foreach_lerp_(list(average.parameters()), list(live.parameters()), 1 - decay)
+
+    # -- the loop
+
+    def run(
+        self,
+        *,
+        minutes: float | None = None,
+        steps: int | None = None,
+        log_every: int = 50,
+        sample_every: int = 500,
+        save_every_seconds: float = 300.0,
+        progress: Callable[[str], None] = log.info,
+        scalars: Callable[[int, dict[str, float]], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Train until the recipe's end, `steps` in all, `minutes` of this run, or `stop()` answers true.
+
+        Writes the checkpoint and the weights every `save_every_seconds` and at the end, whatever ends it.
+
+        Raises:
+            TrainingDiverged: a loss is not finite. The checkpoint on disk is the last good one.
+        """
+        end = self.recipe.steps if steps is None else steps
+        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        clock, saved = Clock(), time.monotonic()
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        try:
+            while self.step < end and time.monotonic() < deadline and not stop():
+                terms = self.train_step()
+                clock.steps += 1
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, torch.zeros_like(value)) + value
+                    counts[name] = counts.get(name, 0) + 1
+                if self.step % log_every == 0 or self.step == end:
+                    means = {name: float(value) / counts[name] for name, value in sums.items()}
+                    self._check(means)
+                    self._log(means, clock, end, deadline, progress)
+                    if scalars is not None:
+                        scalars(self.step, means)
+                    sums, counts = {}, {}
+                if self.step % sample_every == 0:
+                    self.write_sheet()
+                if time.monotonic() - saved > save_every_seconds:
+                    self.save()
+                    saved = time.monotonic()
+        except TrainingDiverged:
+            raise
+        except BaseException:
+            self._check({name: float(value) for name, value in sums.items()})
+            self.save()
+            raise
+        self._check({name: float(value) for name, value in sums.items()})
+        self.save()
+        self.write_sheet()
+
+    def _check(self, means: dict[str, float]) -> None:
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise TrainingDiverged(
+                f"the {', '.join(bad)} loss is not a finite number at step {self.step}",
+                f"the last good checkpoint is in {self.out}: resume from it with a lower --lr or a higher --r1",
+            )
+
+    def _log(
+        self,
+        means: dict[str, float],
+        clock: Clock,
+        end: int,
+        deadline: float,
+        progress: Callable[[str], None],
+    ) -> None:
+        pace = clock.seconds_per_step()
+        left = min((end - self.step) * pace, deadline - time.monotonic())
+        values = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+        progress(
+            f"step {self.step}/{end}  {self.size}px  {pace:.2f} s/step  {max(left, 0) / 60:.0f} min left  {values}"
+        )
+        record = {"step": self.step, "size": self.size, "seconds_per_step": round(pace, 4), **means}
+        with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    # -- what is written
+
+    @torch.no_grad()
+    def write_sheet(self) -> Path:
+        """Sample sheet: fixed test faces by fixed styles, from the averaged generator."""
+        pools = [p for p in (self.data.test_extra, self.data.test_a) if p is not None]
+        faces = torch.cat([self._pool(p).first(4) for p in pools])
+        seeds = torch.randn(SHEET_STYLES, self.recipe.architecture.latent_dim, generator=_seeded(1))
+        rows = []
+        with self._autocast():
+            for face in to_float(faces).to(self.device):
+                content, _ = self.networks.ema_ab.encode(face[None])
+                out = self.networks.ema_ab.decode(
+                    content.expand(SHEET_STYLES, -1, -1, -1).contiguous(memory_format=torch.channels_last),
+                    seeds.to(self.device),
+                )
+                rows.append(torch.cat([face[None].cpu(), out.float().cpu().clamp(-1, 1)]))
+        path = self.out / "samples" / f"{self.step:07d}.png"
+        path.parent.mkdir(exist_ok=True)
+        save_png(sample_sheet(rows), path)
+        return path
+
+    def save(self) -> None:
+        """Checkpoint (everything needed to go on) and weights file, each written beside and renamed."""
+        state = {
+            "networks": {name: net.state_dict() for name, net in self.networks.all().items()},
+            "optimisers": [self.g_optimiser.state_dict(), self.d_optimiser.state_dict()],
+            "step": self.step,
+            "size": self.size,
+            "recipe": self.recipe.name,
+            "architecture": self.recipe.architecture.to_json(),
+            "rng": self.generator.get_state(),
+            "torch_rng": torch.get_rng_state(),
+            "seed": self.seed,
+        }
+        target = self.out / "state.pt"
+        partial = target.with_name(".state.pt.part")
+        torch.save(state, partial)
+        os.replace(partial, target)
+        self.export(self.out / "weights.safetensors")
+
+    def export(self, path: Path, **metadata: str) -> None:
+        """Weights file of the averaged generators, as the run-time reads it."""
+        tensors: dict[str, Any] = dict(self.networks.ema_ab.state_dict())
+        for name, tensor in self.networks.ema_ba.encoder.state_dict().items():
+            tensors[STYLE_ENCODER + name] = tensor
+        tensors = {
+            name: tensor
+            for name, tensor in tensors.items()
+            if ".fade." not in name and not name.startswith("encoder.style.")
+        }
+        meta = {
+            "name": f"{self.recipe.name} {self.size}px, step {self.step}",
+            "provenance": f"gnr-video train, recipe {self.recipe.name}, {self.step} steps",
+            "licence": LICENCE,
+            "step": str(self.step),
+            "recipe": self.recipe.name,
+        }
+        save_weights(path, self.networks.g_ab.architecture, tensors, {**meta, **metadata})
+
+    def resume(self) -> bool:
+        """Go on from the checkpoint in the output folder; false when there is none.
+
+        Raises:
+            GnrVideoError: the checkpoint is damaged or of another architecture.
+        """
+        path = self.out / "state.pt"
+        if not path.is_file():
+            return False
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise GnrVideoError(
+                f"cannot read the checkpoint {path}: {error}", "remove it to start over"
+            ) from error
+        if state["architecture"] != self.recipe.architecture.to_json():
+            raise GnrVideoError(
+                f"{path} is of another architecture (recipe {state['recipe']!r}, this is {self.recipe.name!r})",
+                "resume with the recipe it was made with, or choose another --out",
+            )
+        self._grow_to(state["size"])
+        for name, net in self.networks.all().items():
+            net.load_state_dict(state["networks"][name])
+        self.g_optimiser.load_state_dict(state["optimisers"][0])
+        self.d_optimiser.load_state_dict(state["optimisers"][1])
+        self.step = state["step"]
+        self.generator.set_state(state["rng"])
+        torch.set_rng_state(state["torch_rng"])
+        return True
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is multiplied in hardware (elsewhere it is emulated, and slow)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
