@@ -1,0 +1,381 @@
+"""Temporal smoothing of alignments: the stage between the face tracker and the engine.
+
+A file is smoothed over a look-ahead window (Rauch-Tung-Striebel), so its result has no lag; a live picture
+is answered at once. A lost face is held, then faded out; a short gap is bridged when its end is in view.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnr_video.align import fit_alignment, with_landmarks
+from gnr_video.frame import Alignment, Face, Points
+
+Vector = NDArray[np.float64]
+
+RADIUS = 128.0
+"""Half the crop: what turns ln scale and angle into pixels at the crop's edge."""
+
+LOOKAHEAD = 15
+HOLD_FRAMES = 5
+FADE_OUT_FRAMES = 8
+FADE_IN_FRAMES = 5
+SCENE_START_FRAMES = 3
+
+PROCESS_NOISE = 1e4
+MEASUREMENT_NOISE = 1.0
+MIN_DT = 1e-3
+
+
+def to_parameters(alignment: Alignment, last_angle: float | None = None) -> Vector:
+    """(cx/s, cy/s, 128 ln s, 128 theta): float64 4, all in crop pixels.
+
+    `last_angle`: the angle is taken as the turn nearest to this one, so that it never jumps by 2 pi.
+    """
+    angle = alignment.angle if last_angle is None else unwrap(alignment.angle, last_angle)
+    s = alignment.scale
+    return np.array([alignment.center_x / s, alignment.center_y / s, RADIUS * math.log(s), RADIUS * angle])
+
+
+def from_parameters(parameters: Vector, track_id: int = 0, opacity: float = 1.0) -> Alignment:
+    """The alignment with these parameters; its angle in -pi..pi."""
+    x, y, zoom, turn = (float(p) for p in parameters)
+    s = math.exp(zoom / RADIUS)
+    return Alignment(track_id, x * s, y * s, s, unwrap(turn / RADIUS, 0.0), opacity)
+
+
+def unwrap(angle: float, near: float) -> float:
+    """The angle that differs from `angle` by whole turns and from `near` by at most half a turn."""
+    return angle - 2 * math.pi * round((angle - near) / (2 * math.pi))
+
+
+@dataclass
+class OneEuro:
+    """One-Euro filter (Casiez et al. 2012): smooth while still, quick while moving.
+
+    All components share one speed, the norm of the filtered derivative, so that they lag alike.
+
+    Attributes:
+        min_cutoff: cut-off frequency at rest, Hz.
+        beta: how much the cut-off grows with speed, Hz per unit/s.
+        d_cutoff: cut-off of the derivative's filter, Hz.
+    """
+
+    min_cutoff: float = 0.2
+    beta: float = 0.3
+    d_cutoff: float = 1.0
+    _value: Vector | None = field(default=None, init=False, repr=False)
+    _derivative: Vector | None = field(default=None, init=False, repr=False)
+    _time: float = field(default=0.0, init=False, repr=False)
+
+    def __call__(self, time_seconds: float, value: Vector) -> Vector:
+        """Filter the next value (float64 N), `time_seconds` after the one before."""
+        if self._value is None or self._derivative is None:
+            self._value, self._derivative = value.copy(), np.zeros_like(value)
+        else:
+            dt = max(time_seconds - self._time, MIN_DT)
+            raw = (value - self._value) / dt
+            self._derivative = self._derivative + _alpha(self.d_cutoff, dt) * (raw - self._derivative)
+            cutoff = self.min_cutoff + self.beta * float(np.linalg.norm(self._derivative))
+            self._value = self._value + _alpha(cutoff, dt) * (value - self._value)
+        self._time = time_seconds
+        return self._value.copy()
+
+    def reset(self) -> None:
+        """The next value starts the filter anew."""
+        self._value = self._derivative = None
+
+
+def _alpha(cutoff: float, dt: float) -> float:
+    rate = 2 * math.pi * cutoff * dt
+    return rate / (rate + 1)
+
+
+@dataclass
+class _Step:
+    """A frame of the Kalman filter: state (position; velocity) x N and its 2x2 covariance, common to all."""
+
+    predicted: Vector
+    predicted_cov: Vector
+    filtered: Vector
+    filtered_cov: Vector
+    gain: Vector
+    """The smoother's gain from the step before to this one (unused in a first step)."""
+
+
+def kalman_start(value: Vector, r: float = MEASUREMENT_NOISE) -> _Step:
+    """First step: the position is what was measured, the velocity unknown (1000 px/s about 0)."""
+    state = np.stack([value, np.zeros_like(value)])
+    cov = np.diag([r, 1e6])
+    return _Step(state, cov, state, cov, np.zeros((2, 2)))
+
+
+def kalman_step(
+    last: _Step,
+    dt: float,
+    value: Vector | None,
+    q: float = PROCESS_NOISE,
+    r: float = MEASUREMENT_NOISE,
+) -> _Step:
+    """Predict with constant velocity over `dt` seconds, correct with `value` where there is one.
+
+    White-noise acceleration of spectral density q: Q = q [[dt^3/3, dt^2/2], [dt^2/2, dt]]
+    (Bar-Shalom, Li and Kirubarajan 2001, equation 6.2.2-12).
+    """
+    dt = max(dt, MIN_DT)
+    f = np.array([[1.0, dt], [0.0, 1.0]])
+    noise = q * np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]])
+    predicted = f @ last.filtered
+    predicted_cov = f @ last.filtered_cov @ f.T + noise
+    gain = np.linalg.solve(predicted_cov, f @ last.filtered_cov).T
+    if value is None:
+        return _Step(predicted, predicted_cov, predicted, predicted_cov, gain)
+    k = predicted_cov[:, :1] / (predicted_cov[0, 0] + r)
+    filtered = predicted + k * (value - predicted[0])
+    filtered_cov = predicted_cov - k @ predicted_cov[:1]
+    return _Step(predicted, predicted_cov, filtered, filtered_cov, gain)
+
+
+def rts_backward(steps: Sequence[_Step]) -> Vector:
+    """State (2xN) of the first step, given all of them (Rauch, Tung and Striebel 1965)."""
+    smoothed = steps[-1].filtered
+    for step, following in zip(reversed(steps[:-1]), reversed(steps[1:])):
+        smoothed = step.filtered + following.gain @ (smoothed - following.predicted)
+    return smoothed
+
+
+def rts_smooth(
+    times: Sequence[float],
+    values: NDArray[np.float64],
+    q: float = PROCESS_NOISE,
+    r: float = MEASUREMENT_NOISE,
+) -> NDArray[np.float64]:
+    """Smooth a whole series: Kalman filter with constant velocity, then Rauch-Tung-Striebel backwards.
+
+    Args:
+        times: T seconds, increasing, any spacing.
+        values: float64 TxN; a row with a NaN is a gap and is interpolated. The first row must be there.
+        q: spectral density of the acceleration, units^2/s^3.
+        r: variance of a measurement, units^2.
+
+    Returns:
+        float64 2xTxN: positions and velocities (units/s).
+    """
+    values = np.asarray(values, np.float64)
+    if len(values) != len(times) or not len(values) or np.isnan(values[0]).any():
+        raise ValueError(f"needs as many times as values and a first value, got {len(times)}, {values.shape}")
+    steps = [kalman_start(values[0], r)]
+    for before, now, value in zip(times, times[1:], values[1:]):
+        steps.append(kalman_step(steps[-1], now - before, None if np.isnan(value).any() else value, q, r))
+    smoothed = [steps[-1].filtered]
+    for step, following in zip(reversed(steps[:-1]), reversed(steps[1:])):
+        smoothed.append(step.filtered + following.gain @ (smoothed[-1] - following.predicted))
+    return np.stack(smoothed[::-1], axis=1)
+
+
+@dataclass
+class _Observation:
+    """One track in one frame of the window."""
+
+    step: _Step
+    segment: int
+    """Steps of different segments have a cut or a long absence between them: nothing is carried across."""
+    landmarks: Points | None
+    """In the frame, pixels; None where the face was not seen."""
+    live: Vector
+    """The parameters to show when there is no look-ahead."""
+
+
+@dataclass
+class _Track:
+    """What is known of one face."""
+
+    filter: OneEuro | None
+    window: deque[_Observation | None]
+    """One entry for each pending frame."""
+    opacity: float
+    last: _Observation | None = None
+    """The newest entry, which may have left the window."""
+    segment: int = 0
+    missing: int = 0
+    angle: float = 0.0
+    shown: Alignment | None = None
+    unseen: int = 0
+
+    def append(self, observation: _Observation | None) -> None:
+        self.window.append(observation)
+        self.last = observation
+
+
+_Sight = tuple[Alignment, Points]
+"""A face's own fit and its landmarks in the frame."""
+
+
+def _fit(face: Face) -> Alignment | None:
+    try:
+        return fit_alignment(face)
+    except ValueError:
+        # Landmarks in one point or not finite: as good as not seen.
+        return None
+
+
+class Aligner:
+    """Turns the faces of each frame into smoothed alignments, one state per track.
+
+    Args:
+        lookahead: how many frames an answer may wait for its future. 0 answers at once (live).
+        filtered: whether the landmarks come already filtered (MediaPipe does so with one face). Only live
+            answers of landmarks that do not are put through a One-Euro filter: a second filter only lags.
+        lag_seconds: how late the landmarks are; made good with the smoothed velocity.
+    """
+
+    def __init__(
+        self, lookahead: int = LOOKAHEAD, *, filtered: bool = True, lag_seconds: float = 0.0
+    ) -> None:
+        if lookahead < 0:
+            raise ValueError(f"lookahead must be at least 0, got {lookahead}")
+        self.lookahead = lookahead
+        self.filtered = filtered
+        self.lag_seconds = lag_seconds
+        self._tracks: dict[int, _Track] = {}
+        self._pending = 0
+        self._time: float | None = None
+        self._scene_frame = 0
+
+    def push(self, time_seconds: float, faces: Sequence[Face], *, cut: bool = False) -> list[list[Alignment]]:
+        """Take the next frame's faces.
+
+        Args:
+            time_seconds: presentation time of the frame.
+            faces: its faces, each `track_id` once.
+            cut: this frame begins a new scene: what is pending becomes final without it, and nothing is
+                carried over.
+
+        Returns:
+            The alignments of the frames that became final, oldest first: one list for each frame, in the
+            order of `track_id`.
+        """
+        final = self.flush() if cut else []
+        dt = time_seconds - self._time if self._time is not None else 0.0
+        self._time = time_seconds
+        seen = {face.track_id: (fit, face.landmarks) for face in faces if (fit := _fit(face)) is not None}
+        for track_id, track in self._tracks.items():
+            self._observe(track, seen.pop(track_id, None), time_seconds, dt)
+        for track_id, sight in seen.items():
+            self._tracks[track_id] = self._new_track(sight, time_seconds)
+        self._scene_frame += 1
+        self._pending += 1
+        if self._pending > self.lookahead:
+            final.append(self._emit())
+        return final
+
+    def flush(self) -> list[list[Alignment]]:
+        """The frames still pending, final without any more future; then the state is that of a new scene."""
+        final = list(self._drain())
+        self._tracks.clear()
+        self._time = None
+        self._scene_frame = 0
+        return final
+
+    def _drain(self) -> Iterator[list[Alignment]]:
+        while self._pending:
+            yield self._emit()
+
+    def _new_track(self, sight: _Sight, time_seconds: float) -> _Track:
+        # In the first frames of a scene the tracker is only just finding what was there all along.
+        opacity = 1.0 if self._scene_frame < SCENE_START_FRAMES else 0.0
+        one_euro = OneEuro() if self.lookahead == 0 and not self.filtered else None
+        # Its window reaches back over the pending frames in which it was not there.
+        track = _Track(one_euro, deque([None] * self._pending), opacity)
+        self._start_segment(track, sight, time_seconds)
+        return track
+
+    def _start_segment(self, track: _Track, sight: _Sight, time_seconds: float) -> None:
+        fit, landmarks = sight
+        parameters = to_parameters(fit)
+        if track.filter is not None:
+            track.filter.reset()
+            track.filter(time_seconds, parameters)
+        track.segment += 1
+        track.missing = 0
+        track.angle = fit.angle
+        track.append(_Observation(kalman_start(parameters), track.segment, landmarks, parameters))
+
+    def _observe(self, track: _Track, sight: _Sight | None, time_seconds: float, dt: float) -> None:
+        last = track.last
+        if sight is None:
+            track.missing += 1
+            # The two sides of a longer gap are never bridged, so there is nothing to predict.
+            if last is None or track.missing > max(self.lookahead, HOLD_FRAMES):
+                track.append(None)
+            else:
+                track.append(_Observation(kalman_step(last.step, dt, None), track.segment, None, last.live))
+            return
+        if last is None:
+            self._start_segment(track, sight, time_seconds)
+            return
+        fit, landmarks = sight
+        parameters = to_parameters(fit, track.angle)
+        track.angle = float(parameters[3]) / RADIUS
+        track.missing = 0
+        step = kalman_step(last.step, dt, parameters)
+        live = track.filter(time_seconds, parameters) if track.filter is not None else parameters
+        track.append(_Observation(step, track.segment, landmarks, live))
+
+    def _emit(self) -> list[Alignment]:
+        """The oldest pending frame's alignments; its observations leave the windows."""
+        self._pending -= 1
+        shown = []
+        for track_id, track in list(self._tracks.items()):
+            alignment = self._show(track_id, track)
+            track.window.popleft()
+            if alignment is not None:
+                shown.append(alignment)
+            elif track.last is None and not any(track.window):
+                del self._tracks[track_id]
+        return sorted(shown, key=lambda a: a.track_id)
+
+    def _show(self, track_id: int, track: _Track) -> Alignment | None:
+        observation = track.window[0]
+        if observation is not None:
+            seen = observation.landmarks is not None
+            if seen or self._returns(track, observation.segment):
+                track.unseen = 0
+                return self._present(track_id, track, observation)
+        if track.shown is None:
+            return None
+        track.unseen += 1
+        if track.unseen > HOLD_FRAMES:
+            track.opacity = max(0.0, track.opacity - 1.0 / FADE_OUT_FRAMES)
+        if track.opacity <= 1e-9:
+            track.opacity = 0.0
+            return None
+        return replace(track.shown, opacity=track.opacity)
+
+    def _present(self, track_id: int, track: _Track, observation: _Observation) -> Alignment:
+        if track.shown is not None or track.opacity == 0.0:
+            track.opacity = min(1.0, track.opacity + 1.0 / FADE_IN_FRAMES)
+        velocity = observation.step.filtered[1]
+        if self.lookahead == 0:
+            position = observation.live
+        else:
+            steps = [o.step for o in track.window if o is not None and o.segment == observation.segment]
+            position, velocity = rts_backward(steps)
+        alignment = from_parameters(position + self.lag_seconds * velocity, track_id, track.opacity)
+        if observation.landmarks is not None:
+            alignment = with_landmarks(alignment, observation.landmarks)
+        elif track.shown is not None:
+            # Not seen in this frame: its outline in the crop stays as it was.
+            alignment = replace(alignment, landmarks=track.shown.landmarks)
+        track.shown = alignment
+        return alignment
+
+    @staticmethod
+    def _returns(track: _Track, segment: int) -> bool:
+        return any(o is not None and o.segment == segment and o.landmarks is not None for o in track.window)
