@@ -53,7 +53,7 @@ class TorchEngine(Engine):
     def _place(self, module: torch.nn.Module) -> torch.nn.Module:
         try:
             module = module.eval().to(self.device, self._dtype)
-            return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+            return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         except RuntimeError as error:
             raise EngineError(f"torch cannot use {self.device}: {error}") from error
 
