@@ -86,7 +86,9 @@ class Architecture:
         )
 
 
-def encoder_tensors(a: Architecture, *, style_head: bool = True, prefix: str = "encoder.") -> dict[str, Shape]:
+def encoder_tensors(
+    a: Architecture, *, style_head: bool = True, prefix: str = "encoder."
+) -> dict[str, Shape]:
     """Names and shapes of the encoder's tensors (content encoder and, by default, style head)."""
     t: dict[str, Shape] = {}
 

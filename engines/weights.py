@@ -134,6 +134,7 @@ def load_weights(path: str | Path) -> Weights:
         raise WeightsError(f"{path}: its architecture cannot be read: {error}") from error
     with_style = any(name.startswith(STYLE_ENCODER) for name in tensors)
     check_tensors(
-        inference_tensors(architecture, style_encoder=with_style), {n: tuple(t.shape) for n, t in tensors.items()}
+        inference_tensors(architecture, style_encoder=with_style),
+        {n: tuple(t.shape) for n, t in tensors.items()},
     )
     return Weights(architecture, tensors, metadata, data_hash)
