@@ -7,6 +7,7 @@ from then on a batch is an index into memory (or into the GPU's memory).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -286,9 +287,9 @@ def _read_cache(target: Path, size: int) -> tuple[NDArray[np.uint8], list[str]] 
         skipped = json.loads(target.with_suffix(".json").read_text())["skipped"]
         # Copy on write: torch wants writable memory, the file stays as it is.
         images = np.load(target, mmap_mode="c", allow_pickle=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         log.warning("decoding the images again, %s is damaged (%s)", target, error)
         return None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (3, size, size):
@@ -313,8 +314,9 @@ def _write_cache(
         log.warning("the decoded images are not cached: %s", error)
         return None
     finally:
-        temporary.unlink(missing_ok=True)
-        sidecar.unlink(missing_ok=True)
+        for leftover in (temporary, sidecar):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
     return _read_cache(target, images.shape[-1])
 
 

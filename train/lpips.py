@@ -145,9 +145,10 @@ class _TapDistance(torch.autograd.Function):
         grad_a = torch.empty_like(a) if want_a else None
         grad_b = torch.empty_like(b) if want_b else None
         total = torch.zeros(count, device=a.device, dtype=torch.float32)
-        samples, rows = count, positions
         if a.device.type == "cpu":
             samples, rows = 1, max(1, _BLOCK_ELEMENTS // channels)
+        else:
+            samples, rows = max(1, _BLOCK_ELEMENTS_GPU // (positions * channels)), positions
         for n in range(0, count, samples):
             for p in range(0, positions, rows):
                 block = (slice(n, n + samples), slice(p, p + rows))
@@ -182,7 +183,9 @@ class _TapDistance(torch.autograd.Function):
 
 
 _BLOCK_ELEMENTS = 1 << 16
-"""Elements a CPU block: some float32 copies of it fit the second-level cache."""
+"""Elements of a block on the CPU: some float32 copies of it fit the second-level cache."""
+_BLOCK_ELEMENTS_GPU = 1 << 26
+"""The same on a GPU, where it bounds the temporary memory (about 1.5 GB)."""
 
 
 def _positions_first(x: torch.Tensor) -> torch.Tensor:
