@@ -153,8 +153,12 @@ class ContentEncoder(nn.Module):
         self.content = nn.Sequential(*(_ConvAct(tensors, f"encoder.content.{i}") for i in range(2)))
         self.requires_grad_(False)
 
+    def features(self, x: Tensor) -> Tensor:
+        """Content code of pictures (N, 3, S, S) with values 0..255, in the module's type."""
+        return self.content(self.stem(x))
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.content(self.stem(_to_features(images, next(self.parameters()))))
+        return self.features(_to_features(images, next(self.parameters())))
 
 
 class StyleEncoder(nn.Module):
@@ -183,9 +187,13 @@ class StyleEncoder(nn.Module):
         self.linear2 = _linear(tensors, f"{STYLE_ENCODER}style.{len(head) + 2}")
         self.requires_grad_(False)
 
+    def features(self, x: Tensor) -> Tensor:
+        """Style code of pictures (N, 3, S, S) with values 0..255, in the module's type."""
+        x = self.head(self.stem(x))
+        return self.linear2(_activate(self.linear1(x.flatten(1))))
+
     def forward(self, images: Tensor) -> Tensor:
-        x = self.head(self.stem(_to_features(images, self.linear1.weight)))
-        return self.linear2(_activate(self.linear1(x.flatten(1)))).float()
+        return self.features(_to_features(images, self.linear1.weight)).float()
 
 
 def _linear(tensors: Tensors, name: str, *, lr_mul: float = 1.0, act: bool = False) -> nn.Linear:

@@ -1,0 +1,136 @@
+"""Folding is exact: baked and dynamic graphs equal the trainable network for any architecture. Device: CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engines.architecture import Architecture
+from engines.baseline import OfficialGenerator, normalise, quantise
+from engines.graph import ContentEncoder, Decoder, MappingNetwork, StyleEncoder, StyleVectors
+from engines.weights import Weights
+from tests.golden import fill_tensor, generator_state, golden_weights, narrow, relative_error
+
+TOLERANCE = 1e-5
+
+
+@st.composite
+def architectures(draw: st.DrawFn) -> Architecture:
+    size = draw(st.sampled_from([16, 32]))
+    resolutions = [2**i for i in range(2, size.bit_length())]
+    return Architecture(
+        size=size,
+        num_down=draw(st.integers(1, len(resolutions) - 1)),
+        n_res=draw(st.integers(0, 3)),
+        latent_dim=draw(st.integers(1, 9)),
+        style_dim=draw(st.integers(1, 20)),
+        n_mlp=draw(st.integers(1, 4)),
+        content_kernel=draw(st.sampled_from([1, 3])),
+        channels={r: draw(st.integers(1, 12)) for r in resolutions},
+    )
+
+
+def pictures(size: int, count: int, seed: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator(seed))
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@settings(max_examples=12, deadline=None)
+@given(architecture=architectures(), seed=st.integers(0, 1000), batch=st.integers(1, 3))
+def test_any_architecture_equals_the_official_path(architecture, seed, batch):
+    weights = golden_weights(architecture, style_encoder=True, seed=seed)
+    official = OfficialGenerator(weights)
+    images = pictures(architecture.size, batch, seed)
+    z = torch.randn(batch, architecture.latent_dim, generator=generator(seed))
+    with torch.inference_mode():
+        content = official.encode(normalise(images))
+        w = official.mapping(z)
+        expected = official.decode(content, w)
+        vectors = StyleVectors(weights)(w)
+        assert relative_error(MappingNetwork(weights)(z), w) < TOLERANCE
+        assert relative_error(ContentEncoder(weights)(images), content) < TOLERANCE
+        style = official.encode_style(normalise(images))
+        assert relative_error(StyleEncoder(weights)(images), style) < TOLERANCE
+        for up in ("transposed", "polyphase"):
+            dynamic = Decoder(weights, up=up)
+            assert relative_error(dynamic.features(content, vectors), expected) < TOLERANCE
+            baked = Decoder(weights, vectors[:1], up=up)
+            assert relative_error(baked.features(content[:1]), expected[:1]) < TOLERANCE
+
+
+def test_equals_the_trainable_network():
+    from train.networks import Generator
+
+    architecture = narrow(size=64, num_down=3, n_res=2, content_kernel=3)
+    state = generator_state(architecture, seed=3)
+    trainable = Generator(architecture)
+    trainable.load_state_dict(state)
+    trainable.eval()
+    styled = {f"style_{name}": t for name, t in state.items() if name.startswith("encoder.")}
+    weights = Weights(architecture, {**state, **styled})
+    images = pictures(64, 2, 5)
+    z = torch.randn(2, 8, generator=generator(6))
+    with torch.inference_mode():
+        content, style = trainable.encode(normalise(images))
+        expected = trainable.decode(content, z)
+        vectors = StyleVectors(weights)(MappingNetwork(weights)(z))
+        assert relative_error(ContentEncoder(weights)(images), content) < TOLERANCE
+        assert relative_error(StyleEncoder(weights)(images), style) < TOLERANCE
+        assert relative_error(Decoder(weights).features(content, vectors), expected) < TOLERANCE
+        for i in range(2):
+            baked = Decoder(weights, vectors[i])
+            assert relative_error(baked.features(content[i : i + 1]), expected[i : i + 1]) < TOLERANCE
+
+
+def test_bytes_are_rounded_and_clamped():
+    weights = golden_weights(narrow())
+    official = OfficialGenerator(weights)
+    images = pictures(64, 1, 0)
+    z = 3 * torch.randn(1, 8, generator=generator(0))
+    with torch.inference_mode():
+        w = official.mapping(z)
+        expected = quantise(official.decode(official.encode(normalise(images)), w))
+        found = Decoder(weights)(ContentEncoder(weights)(images), StyleVectors(weights)(w))
+    assert found.dtype == torch.uint8 and found.shape == (1, 64, 64, 3)
+    assert (expected == 0).any() and (expected == 255).any()
+    difference = (found.int() - expected.int()).abs()
+    assert difference.max() <= 1 and (difference > 0).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_vectors_are_normalised_against_overflow(scale):
+    """Demodulation cancels the scale of weights and styles; half precision must not see it in between."""
+    architecture = narrow()
+    weights = golden_weights(architecture)
+    tensors = dict(weights.tensors)
+    for name in tensors:
+        if ".conv.weight" in name and not name.startswith("to_rgb"):
+            tensors[name] = tensors[name] * scale
+    scaled = Weights(architecture, tensors)
+    w = torch.randn(1, architecture.style_dim, generator=generator(1))
+    content = torch.randn(1, architecture.content_channels, 8, 8, generator=generator(2))
+    with torch.inference_mode():
+        official = OfficialGenerator(scaled)
+        expected = official.decode(content, w)
+        vectors = StyleVectors(scaled)(w)
+        decoder = Decoder(scaled)
+        assert relative_error(decoder.features(content, vectors), expected) < TOLERANCE
+        assert max(layer.conv.weight.abs().max() for layer in decoder.layers) <= 1
+        half = decoder.half().features(content.half(), vectors.half())
+        assert torch.isfinite(half).all()
+
+
+def test_a_style_encoder_is_needed_for_references():
+    from engines.errors import WeightsError
+
+    with pytest.raises(WeightsError, match="no style encoder"):
+        StyleEncoder(golden_weights(narrow()))
+
+
+def test_recipe_is_deterministic():
+    assert torch.equal(fill_tensor("conv1.conv.weight", (2, 2)), fill_tensor("conv1.conv.weight", (2, 2)))
