@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -13,13 +12,11 @@ from engines.errors import InputError, OutputError
 from gnr_video.files import write_atomically
 from gnr_video.frame import Image
 
-if TYPE_CHECKING:
-    import av
-
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_CAP_HEIGHT = 21  # pixels of a capital letter at font scale 1
 _FINER = 2  # text is drawn this much larger and averaged: OpenCV's stroke fonts are ragged when small
 _STROKE = 2
+_EARLY = 1e-6  # seconds by which a frame may be late and still be shown, against rounding
 _LIGHT = {"background": (255, 255, 255), "text": (40, 40, 40), "empty": (238, 238, 238)}
 _DARK = {"background": (24, 24, 27), "text": (228, 228, 231), "empty": (39, 39, 42)}
 
@@ -126,44 +123,35 @@ def before_after_sheet(
 
 
 def frames_at(path: str | Path, times: Sequence[float]) -> list[Image]:
-    """The upright frames that a video shows at the given times.
+    """The upright frames that a video shows at the given times. Reads it up to the last of them.
 
     Args:
-        path: a video file.
+        path: anything that `gnr_video.source.open_source` reads.
         times: seconds since the first frame, ascending. A time after the end gives the last frame.
 
     Returns:
         One uint8 HxWx3 RGB picture for each time.
 
     Raises:
-        InputError: the file cannot be read or holds no picture.
+        InputError: it cannot be read or holds no picture.
     """
-    import av
+    from gnr_video.source import open_source
 
     shown: list[Image] = []
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path} has no video stream", "give a file with a picture")
-            container.streams.video[0].thread_type = "AUTO"
-            first: float | None = None
-            last: av.VideoFrame | None = None
-            for frame in container.decode(video=0):
-                seconds = frame.time if frame.time is not None else 0.0
-                first = seconds if first is None else first
-                # `last` stays on the screen until this frame's time.
-                while last is not None and len(shown) < len(times) and times[len(shown)] < seconds - first:
-                    shown.append(_upright(last))
-                last = frame
-                if len(shown) == len(times):
-                    break
-            if last is None:
-                raise InputError(f"{path} holds no frame", "check that the file is complete")
-            while len(shown) < len(times):
-                shown.append(_upright(last))
-    except (av.FFmpegError, OSError) as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}", "give a video file") from error
-    return shown
+    with open_source(path) as source:
+        first = last = None
+        for frame in source:
+            first = first or frame
+            seconds = frame.pts_seconds - first.pts_seconds
+            # The frame before stays on the screen until this one's time.
+            while last is not None and len(shown) < len(times) and times[len(shown)] < seconds - _EARLY:
+                shown.append(last.image)
+            if len(shown) == len(times):
+                break
+            last = frame
+    if last is None:
+        raise InputError(f"{path} holds no frame", "check that the file is complete")
+    return shown + [last.image] * (len(times) - len(shown))
 
 
 def save_png(path: str | Path, image: Image) -> Path:
@@ -179,31 +167,15 @@ def save_png(path: str | Path, image: Image) -> Path:
     return Path(path)
 
 
-def _upright(frame: av.VideoFrame) -> Image:
-    """The decoded frame as RGB, turned as its display matrix says."""
-    image = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)), np.uint8)
-
-
 def _duration(path: str | Path) -> float:
-    """Seconds from the first frame's start to the last frame's end, read from the packets."""
-    import av
+    """Seconds from the first frame to the end; counted where the container does not say."""
+    from gnr_video.source import open_source
 
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path} has no video stream", "give a file with a picture")
-            stream = container.streams.video[0]
-            low, high = None, 0
-            for packet in container.demux(stream):
-                if packet.pts is not None:
-                    low = packet.pts if low is None else min(low, packet.pts)
-                    high = max(high, packet.pts + (packet.duration or 0))
-            if low is None or stream.time_base is None:
-                return 0.0
-            return float((high - low) * stream.time_base)
-    except (av.FFmpegError, OSError) as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}", "give a video file") from error
+    with open_source(path) as source:
+        if source.info.duration_seconds is not None:
+            return source.info.duration_seconds
+        times = [frame.pts_seconds for frame in source]
+        return times[-1] - times[0] if times else 0.0
 
 
 def _fitted(image: Image, width: int, height: int, empty: tuple[int, int, int]) -> Image:

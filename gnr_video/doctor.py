@@ -1,0 +1,468 @@
+"""Examines the installation: every part that a run needs, and the line that mends what is missing.
+
+Nothing is downloaded and nothing is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+from engines.errors import GnrVideoError
+from gnr_video.report import cpu_model, distribution_version
+
+Status = Literal["ok", "warn", "fail"]
+
+OLDEST_PYTHON = (3, 10)
+MEDIAPIPE_RANGE = ((0, 10, 30), (0, 10, 32))
+"""Lowest version, and the first that is too new."""
+MEDIAPIPE_METRICS = (0, 10, 35)
+"""From this version on MediaPipe sends usage metrics to its maker and has no switch for it."""
+OPENCV_PACKAGES = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+
+_FIX_MEDIAPIPE = 'pip install "mediapipe>=0.10.30,<0.10.32"'
+_GRAPHICS_LIBRARIES = ("libEGL.so.1", "libGLESv2.so.2")
+_PACKAGE_LINES = {
+    "debian": "sudo apt-get install -y libegl1 libgles2",
+    "fedora": "sudo dnf install -y libglvnd-egl libglvnd-gles",
+    "arch": "sudo pacman -S --needed libglvnd",
+    "suse": "sudo zypper install -y libglvnd",
+}
+_FAMILIES = {
+    "debian": ("debian", "ubuntu", "linuxmint", "raspbian"),
+    "fedora": ("fedora", "rhel", "centos", "rocky", "almalinux", "amzn"),
+    "arch": ("arch", "manjaro"),
+    "suse": ("suse", "opensuse", "sles"),
+}
+_CACHE_FILES_COUNTED = 10_000
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: what was looked at.
+        status: "ok"; "warn": a run works, but not as well as it could; "fail": a run does not work.
+        detail: what was found, one line.
+        fix: what to do about it (a command where there is one); empty only when there is nothing to do.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    fix: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status not in ("ok", "warn", "fail"):
+            raise ValueError(f"status must be ok, warn or fail, got {self.status!r}")
+        if self.status == "fail" and not self.fix:
+            raise ValueError(f"the failing check {self.name!r} names no fix")
+
+
+def run_doctor() -> list[Check]:
+    """All checks, in the order of the pipeline. Takes a few seconds, most of it for importing torch."""
+    checks: list[Check] = []
+    for examine in CHECKS:
+        try:
+            checks += examine()
+        except Exception as error:  # a broken part must not hide the others
+            name = examine.__name__.removeprefix("check_").replace("_", " ")
+            checks.append(
+                Check(
+                    name,
+                    "fail",
+                    f"{type(error).__name__}: {error}",
+                    "reinstall: pip install --force-reinstall gnr-video",
+                )
+            )
+    return checks
+
+
+def healthy(checks: Iterable[Check]) -> bool:
+    """Whether a run can work: no check failed."""
+    return all(check.status != "fail" for check in checks)
+
+
+def format_checks(checks: Sequence[Check]) -> str:
+    """The findings as aligned text, each fix below its finding, and a summary at the end."""
+    width = max((len(check.name) for check in checks), default=0)
+    mark = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
+    lines = []
+    for check in checks:
+        lines.append(f"{mark[check.status]}  {check.name:<{width}}  {check.detail}")
+        if check.fix:
+            lines.append(f"{'':{width + 6}}  -> {check.fix}")
+    count = {status: sum(check.status == status for check in checks) for status in mark}
+    if count["fail"]:
+        summary = f"{count['fail']} failed, {count['warn']} warnings: mend what is marked FAIL"
+    elif count["warn"]:
+        summary = f"ready to run, {count['warn']} warnings"
+    else:
+        summary = "ready to run"
+    return "\n".join([*lines, "", summary])
+
+
+def check_python() -> Iterator[Check]:
+    yield python_check((sys.version_info.major, sys.version_info.minor))
+
+
+def python_check(version: tuple[int, int]) -> Check:
+    """Judge a version of Python."""
+    detail = f"{'.'.join(map(str, version))} on {platform.system()} {platform.machine()}"
+    if version < OLDEST_PYTHON:
+        needed = ".".join(map(str, OLDEST_PYTHON))
+        fix = f"make a virtual environment with Python {needed} or newer: python{needed} -m venv .venv"
+        return Check("Python", "fail", f"{detail}, needs {needed} or newer", fix)
+    return Check("Python", "ok", detail)
+
+
+def check_packages() -> Iterator[Check]:
+    """The packages that every run needs: there, and importable."""
+    for distribution, module in (
+        ("numpy", "numpy"),
+        ("torch", "torch"),
+        ("opencv-python", "cv2"),
+        ("av", "av"),
+        ("click", "click"),
+        ("safetensors", "safetensors"),
+    ):
+        yield package_check(distribution, module)
+
+
+def package_check(distribution: str, module: str) -> Check:
+    """Whether a package is installed and its module can be imported."""
+    version = distribution_version(distribution)
+    if module == "cv2" and version is None:
+        names = [name for name in OPENCV_PACKAGES if distribution_version(name) is not None]
+        version = f"{distribution_version(names[0])} ({names[0]})" if names else None
+    try:
+        import_module(module)
+    except ImportError as error:
+        if version is None:
+            return Check(distribution, "fail", "not installed", f"pip install {distribution}")
+        if module == "cv2" and "libGL" in str(error):
+            fix = "sudo apt-get install -y libgl1 (or pip install --force-reinstall opencv-python-headless)"
+            return Check(distribution, "fail", f"{version}, but {error}", fix)
+        return Check(
+            distribution, "fail", f"{version}, but {error}", f"pip install --force-reinstall {distribution}"
+        )
+    return Check(distribution, "ok", version or "version unknown")
+
+
+def check_opencv_conflict() -> Iterator[Check]:
+    yield opencv_conflict([name for name in OPENCV_PACKAGES if distribution_version(name) is not None])
+
+
+def opencv_conflict(installed: Sequence[str]) -> Check:
+    """Whether several OpenCV packages share the folder `cv2/`: the last one overwrote the others."""
+    if len(installed) > 1:
+        return Check(
+            "OpenCV packages",
+            "warn",
+            f"{' and '.join(installed)} are installed over each other",
+            f"pip uninstall -y {' '.join(installed)} && pip install opencv-python",
+        )
+    return Check("OpenCV packages", "ok", installed[0] if installed else "none from PyPI")
+
+
+def check_mediapipe() -> Iterator[Check]:
+    version = distribution_version("mediapipe")
+    found = mediapipe_version(version)
+    if version is not None:
+        try:
+            import_module("mediapipe.tasks.python.vision")
+        except (ImportError, OSError) as error:
+            found = Check(
+                "mediapipe", "fail", f"{version}, but {error}", f"{_FIX_MEDIAPIPE} --force-reinstall"
+            )
+    yield found
+
+
+def mediapipe_version(version: str | None) -> Check:
+    """Judge a version of MediaPipe (None: not installed)."""
+    if version is None:
+        return Check("mediapipe", "fail", "not installed", _FIX_MEDIAPIPE)
+    number = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    low, high = MEDIAPIPE_RANGE
+    if number >= MEDIAPIPE_METRICS:
+        return Check(
+            "mediapipe", "warn", f"{version} sends usage metrics to play.googleapis.com", _FIX_MEDIAPIPE
+        )
+    if number >= high:
+        detail = f"{version} brings opencv-contrib-python, which fights with opencv-python"
+        return Check("mediapipe", "warn", detail, _FIX_MEDIAPIPE)
+    if number < low:
+        return Check("mediapipe", "warn", f"{version} is older than what was tested", _FIX_MEDIAPIPE)
+    return Check("mediapipe", "ok", version)
+
+
+def check_graphics_libraries() -> Iterator[Check]:
+    """MediaPipe on Linux loads libEGL and libGLESv2 even when it runs on the CPU."""
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    missing = []
+    for library in _GRAPHICS_LIBRARIES:
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            missing.append(library)
+    if missing:
+        try:
+            release = Path("/etc/os-release").read_text(errors="replace")
+        except OSError:
+            release = ""
+        yield Check(
+            "system libraries",
+            "fail",
+            f"MediaPipe needs {' and '.join(missing)}",
+            system_package_line(release),
+        )
+    else:
+        yield Check("system libraries", "ok", ", ".join(_GRAPHICS_LIBRARIES))
+
+
+def system_package_line(os_release: str) -> str:
+    """The command that installs libEGL and libGLESv2, for the text of an /etc/os-release."""
+    words = (
+        " ".join(re.findall(r"^(?:ID|ID_LIKE)=(.*)$", os_release, re.MULTILINE))
+        .replace('"', " ")
+        .lower()
+        .split()
+    )
+    for family, names in _FAMILIES.items():
+        if any(word.startswith(name) for word in words for name in names):
+            return _PACKAGE_LINES[family]
+    return f"{_PACKAGE_LINES['debian']} (Debian, Ubuntu) or {_PACKAGE_LINES['fedora']} (Fedora, RHEL)"
+
+
+def check_face_model() -> Iterator[Check]:
+    """The face landmark model; only looked for, never fetched here."""
+    from gnr_video import face_model
+    from gnr_video.paths import cache_dir
+
+    fetch = (
+        f'{_python()} -c "from gnr_video.face_model import resolve_face_model as f; print(f())"'
+        f" (or set {face_model.VARIABLE} to a copy of {face_model.URL})"
+    )
+    chosen = os.environ.get(face_model.VARIABLE)
+    path = Path(chosen).expanduser() if chosen else cache_dir() / face_model.FILE_NAME
+    if not path.is_file():
+        if chosen:
+            yield Check(
+                "face model",
+                "fail",
+                f"${face_model.VARIABLE} names no file: {path}",
+                f"unset {face_model.VARIABLE}",
+            )
+        else:
+            yield Check("face model", "warn", "not here yet; the first run fetches it (3.8 MB)", fetch)
+    elif face_model.file_sha256(path) != face_model.SHA256:
+        if chosen:
+            fix = f"unset {face_model.VARIABLE}, or point it to a copy of {face_model.URL}"
+            yield Check("face model", "fail", f"{path} is another file than the expected one", fix)
+        else:
+            yield Check("face model", "warn", f"{path} is damaged; the next run fetches it again", fetch)
+    else:
+        yield Check("face model", "ok", str(path))
+
+
+def check_processor() -> Iterator[Check]:
+    import torch
+
+    from engines import native_bf16
+
+    detail = f"{cpu_model()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        bf16 = "bf16 in hardware" if native_bf16() else "no bf16 in hardware, so fp32 (half as fast)"
+        detail = f"{detail}, {bf16}"
+    yield Check("CPU", "ok", detail)
+
+
+def check_gpu() -> Iterator[Check]:
+    import torch
+
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(i)
+            yield Check(
+                f"GPU cuda:{i}",
+                "ok",
+                f"{device.name}, compute capability {device.major}.{device.minor}, "
+                f"{device.total_memory / 2**30:.0f} GB, CUDA {torch.version.cuda}",
+            )
+    elif shutil.which("nvidia-smi"):
+        if torch.version.cuda is None:
+            fix = "install a CUDA build of torch: https://pytorch.org/get-started/locally"
+            yield Check(
+                "GPU",
+                "warn",
+                f"an NVIDIA driver is here, but torch {torch.__version__} is built for CPU only",
+                fix,
+            )
+        else:
+            fix = "update the NVIDIA driver: nvidia-smi must list a GPU and at least that CUDA version"
+            yield Check("GPU", "warn", f"torch for CUDA {torch.version.cuda} finds no usable NVIDIA GPU", fix)
+    else:
+        yield Check("GPU", "ok", "none; the CPU is used")
+
+
+def check_engines() -> Iterator[Check]:
+    """Every engine: whether it can be made here. Only torch has to."""
+    from engines import ENGINES, unavailable
+
+    for name in ENGINES:
+        reason = unavailable(name)
+        if not reason and name != "torch":
+            reason = _import_error(name)
+        yield engine_check(name, reason)
+
+
+def engine_check(name: str, reason: str) -> Check:
+    """Judge an engine by why it is unavailable ("": it is not)."""
+    if not reason:
+        return Check(f"engine {name}", "ok", distribution_version(name) or "available")
+    command = re.search(r"pip install [^)]+", reason)
+    fix = command.group() if command else f"see docs: engine {name}"
+    detail = reason.split(" (pip install")[0]
+    return Check(f"engine {name}", "fail" if name == "torch" else "warn", detail, fix)
+
+
+def _import_error(module: str) -> str:
+    try:
+        import_module(module.replace("-", "_"))
+    except ImportError as error:
+        return f"{module} is installed, but {error} (pip install --force-reinstall {module})"
+    return ""
+
+
+def check_weights() -> Iterator[Check]:
+    """The default weights, and the official ones where they were fetched."""
+    from gnr_video.weights import official_file
+
+    yield weights_check("default weights", None)
+    if official_file().is_file():
+        yield weights_check("official weights", "official")
+
+
+def weights_check(name: str, which: str | None) -> Check:
+    """Whether weights are there and whole."""
+    from engines.weights import load_weights
+    from gnr_video.weights import resolve_weights
+
+    try:
+        path = resolve_weights(which)
+        weights = load_weights(path)
+    except GnrVideoError as error:
+        fix = error.hint or "pip install --force-reinstall gnr-video, or give a file with --weights"
+        return Check(name, "fail" if which is None else "warn", error.message, fix)
+    megabytes = path.stat().st_size / 1e6
+    styles = "takes styles from pictures" if weights.has_style_encoder else "no style encoder"
+    side = weights.architecture.size
+    size = f"{side}x{side}, {weights.parameters / 1e6:.1f} M parameters, {megabytes:.0f} MB"
+    return Check(name, "ok", f"{path.name}, {size}, {styles}")
+
+
+def check_ffmpeg() -> Iterator[Check]:
+    import av
+
+    libraries = ", ".join(
+        f"{name} {'.'.join(map(str, av.library_versions[name]))}"
+        for name in ("libavcodec", "libavformat", "libswscale")
+        if name in av.library_versions
+    )
+    version = getattr(av, "ffmpeg_version_info", "")
+    yield Check("FFmpeg in av", "ok", f"{version} ({libraries})".strip())
+
+
+def check_encoders() -> Iterator[Check]:
+    """Which encoders really encode a frame here: hardware encoders are in every build and fail only then."""
+    from gnr_video.encoders import list_encoders
+
+    yield encoders_check(list_encoders())
+
+
+def encoders_check(works: dict[str, bool]) -> Check:
+    """Judge the result of `list_encoders`."""
+    able = [name for name, ok in works.items() if ok]
+    if works.get("libx264"):
+        return Check("video encoders", "ok", ", ".join(able))
+    fix = "pip install --force-reinstall av (its wheels carry libx264)"
+    if able:
+        return Check(
+            "video encoders", "warn", f"no libx264, the default for mp4; these work: {', '.join(able)}", fix
+        )
+    return Check("video encoders", "fail", "none works", fix)
+
+
+def check_cache() -> Iterator[Check]:
+    from gnr_video.paths import cache_dir
+
+    yield cache_check(cache_dir())
+
+
+def cache_check(folder: Path) -> Check:
+    """Whether the cache folder can be written to, and how much is in it."""
+    from gnr_video.paths import CACHE_VARIABLE
+
+    fix = f"set {CACHE_VARIABLE} to a folder you can write to"
+    if not folder.exists():
+        parent = next(p for p in folder.absolute().parents if p.exists())
+        if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
+            return Check("cache", "ok", f"{folder} (not made yet)")
+        return Check("cache", "fail", f"{folder} cannot be made: {parent} is not writable", fix)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Check("cache", "fail", f"{folder} cannot be written to: {error.strerror or error}", fix)
+    total, count = 0, 0
+    for base, _, names in os.walk(folder):
+        for name in names:
+            count += 1
+            if count > _CACHE_FILES_COUNTED:
+                return Check("cache", "ok", f"{folder}, more than {total / 1e6:.0f} MB")
+            try:
+                total += os.lstat(os.path.join(base, name)).st_size
+            except OSError:  # removed meanwhile
+                continue
+    return Check("cache", "ok", f"{folder}, {total / 1e6:.1f} MB in {count} files")
+
+
+CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
+    check_python,
+    check_packages,
+    check_opencv_conflict,
+    check_mediapipe,
+    check_graphics_libraries,
+    check_face_model,
+    check_processor,
+    check_gpu,
+    check_engines,
+    check_weights,
+    check_ffmpeg,
+    check_encoders,
+    check_cache,
+)
+"""What `run_doctor` goes through."""
+
+
+def _python() -> str:
+    """How the user most likely calls this interpreter."""
+    return Path(sys.executable).name or "python"
