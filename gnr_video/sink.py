@@ -475,52 +475,69 @@ class ContainerSink(VideoSink):
 
 
 class _PaletteGraph:
-    """RGB pictures to 256 colours, with a palette for each (FFmpeg's palettegen, paletteuse)."""
+    """RGB pictures to 256 colours with FFmpeg's palettegen and paletteuse, one palette for some seconds.
+
+    A palette for each picture would flicker and keep the encoder from leaving out what stands still; one for
+    the whole video would need all of it in memory.
+    """
+
+    MEMORY = 64 << 20
+    """Bytes of pictures that wait for their palette."""
 
     def __init__(self, size: tuple[int, int], time_base: Fraction) -> None:
-        import av
-        from av.filter import Graph
+        self._size, self._time_base = size, time_base
+        self._window = max(1, min(100, self.MEMORY // (size[0] * size[1] * 3)))
+        self._waiting = 0
+        self._graph: Any = None
 
-        self._graph = Graph()
-        source = self._graph.add_buffer(
-            width=size[0], height=size[1], format=av.VideoFormat("rgb24", *size), time_base=time_base
-        )
-        split = self._graph.add("split")
-        palette = self._graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
-        # Ordered dither stays in place from frame to frame, where error diffusion would crawl.
-        use = self._graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=4")
-        end = self._graph.add("buffersink")
-        source.link_to(split)
-        split.link_to(palette, 0, 0)
-        split.link_to(use, 1, 0)
-        palette.link_to(use, 0, 1)
-        use.link_to(end)
-        self._graph.configure()
-        self._time_base = time_base
-
-    def push(self, image: Image, pts: int) -> Iterator[Any]:
+    def push(self, image: Image, pts: int) -> list[Any]:
+        """Take a picture in; pictures that are ready come back, in order."""
         import av
 
-        # A copy, because the graph keeps the picture until the next one has come.
+        if self._graph is None:
+            self._graph = self._build()
+        # A copy, because the graph keeps the picture.
         picture = av.VideoFrame.from_ndarray(image, "rgb24")
         picture.pts, picture.time_base = pts, self._time_base
         self._graph.push(picture)
-        return self._pull()
+        self._waiting += 1
+        return self.flush() if self._waiting >= self._window else []
 
-    def flush(self) -> Iterator[Any]:
-        self._graph.push(None)
-        return self._pull()
-
-    def _pull(self) -> Iterator[Any]:
+    def flush(self) -> list[Any]:
+        """The pictures that still wait."""
         import av
 
-        while True:
-            try:
-                picture: Any = self._graph.pull()
-            except (av.error.BlockingIOError, av.error.EOFError):
-                return
-            picture.pict_type = 0
-            yield picture
+        ready: list[Any] = []
+        if self._waiting:
+            self._graph.push(None)
+            with suppress(av.error.BlockingIOError, av.error.EOFError):
+                while True:
+                    picture = self._graph.pull()
+                    picture.pict_type = 0
+                    ready.append(picture)
+        self._graph, self._waiting = None, 0
+        return ready
+
+    def _build(self) -> Any:
+        import av
+        from av.filter import Graph
+
+        graph = Graph()
+        width, height = self._size
+        rgb = av.VideoFormat("rgb24", width, height)
+        source = graph.add_buffer(width=width, height=height, format=rgb, time_base=self._time_base)
+        split = graph.add("split")
+        palette = graph.add("palettegen", "reserve_transparent=1")
+        # Ordered dither stays in place from frame to frame, where error diffusion would crawl.
+        use = graph.add("paletteuse", "dither=bayer:bayer_scale=4:diff_mode=rectangle")
+        end = graph.add("buffersink")
+        source.link_to(split)
+        split.link_to(use, 0, 0)
+        split.link_to(palette, 1, 0)
+        palette.link_to(use, 0, 1)
+        use.link_to(end)
+        graph.configure()
+        return graph
 
 
 class StillSink(VideoSink):
