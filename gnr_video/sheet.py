@@ -146,9 +146,9 @@ def frames_at(path: str | Path, times: Sequence[float]) -> list[Image]:
             # The frame before stays on the screen until this one's time.
             while last is not None and len(shown) < len(times) and times[len(shown)] < seconds - _EARLY:
                 shown.append(last.image)
+            last = frame
             if len(shown) == len(times):
                 break
-            last = frame
     if last is None:
         raise InputError(f"{path} holds no frame", "check that the file is complete")
     return shown + [last.image] * (len(times) - len(shown))

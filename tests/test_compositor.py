@@ -1,0 +1,314 @@
+"""Paste-back: masks, blending inside the region only, every mode and edge case. Device: CPU."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gnr_video.compositor import FACE_OVAL, MODES, Compositor, face_mask, head_mask, square_mask
+from gnr_video.frame import Alignment
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def plain(size: int, colour: tuple[int, int, int]) -> np.ndarray:
+    return np.full((size, size, 3), colour, np.uint8)
+
+
+def gradient(size: int) -> np.ndarray:
+    """The same smooth picture at any size."""
+    axis = (np.arange(size) + 0.5) / size
+    x, y = np.meshgrid(axis, axis)
+    return np.round(np.stack([40 + 170 * x, 200 - 150 * y, 60 + 90 * x * y], axis=2)).astype(np.uint8)
+
+
+def oval_landmarks(dx: float = 0.0, dy: float = 0.0) -> np.ndarray:
+    """478 points whose face oval is an ellipse around (128, 130) in the 256 crop."""
+    points = np.full((478, 2), 128.0, np.float32)
+    turn = np.arange(len(FACE_OVAL)) * 2 * np.pi / len(FACE_OVAL)
+    points[list(FACE_OVAL)] = np.stack([128 + 75 * np.sin(turn) + dx, 130 - 100 * np.cos(turn) + dy], axis=1)
+    return points
+
+
+def crop_coordinates(alignment: Alignment, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where every frame pixel lies in the 256 crop, by the formula in Alignment's docstring."""
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    dx, dy = (x - alignment.center_x) / alignment.scale, (y - alignment.center_y) / alignment.scale
+    c, s = math.cos(alignment.angle), math.sin(alignment.angle)
+    return c * dx + s * dy + 128, -s * dx + c * dy + 128
+
+
+def reference(image: np.ndarray, alignment: Alignment, crop: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The blend written out in floating point over the whole frame."""
+    x, y = (a.astype(np.float32) for a in crop_coordinates(alignment, *image.shape[:2]))
+    zoom = crop.shape[0] / 256
+
+    def at(source: np.ndarray) -> np.ndarray:
+        u, v = (x + 0.5) * zoom - 0.5, (y + 0.5) * zoom - 0.5
+        return cv2.remap(source.astype(np.float32), u, v, cv2.INTER_LINEAR)
+
+    alpha = at(mask)[..., None] / 255 * alignment.opacity
+    return image + alpha * (at(crop) - image)
+
+
+alignments = st.builds(
+    Alignment,
+    st.just(0),
+    st.floats(-80, 400),
+    st.floats(-80, 320),
+    st.floats(0.05, 3.0),
+    st.floats(-math.pi, math.pi),
+    st.floats(0, 1),
+)
+
+
+@pytest.mark.parametrize("size", [16, 128, 256, 512])
+@pytest.mark.parametrize("make", [head_mask, square_mask, lambda size: face_mask(oval_landmarks(), size)])
+def test_masks_are_zero_on_the_border_and_whole_in_the_middle(make, size):
+    mask = make(size)
+    assert mask.shape == (size, size)
+    assert mask.dtype == np.uint8
+    assert not mask[[0, -1]].any()
+    assert not mask[:, [0, -1]].any()
+    assert mask[size // 2, size // 2] == 255
+
+
+def test_head_mask_takes_in_hair_ears_and_chin_but_no_corner():
+    mask = head_mask()
+    for x, y in ((128, 92), (92, 92), (164, 92), (128, 200), (60, 110), (196, 110)):
+        assert mask[y, x] == 255, "eyes, mouth and cheeks are all anime"
+    assert mask[230, 128] > 0.8 * 255, "chin"
+    assert mask[18, 128] > 0.5 * 255, "hair on top"
+    assert min(mask[110, 32], mask[110, 223]) > 0.5 * 255, "ears"
+    assert max(mask[10, 10], mask[10, 245], mask[240, 20], mask[240, 235]) == 0, "background and shoulders"
+    np.testing.assert_array_equal(mask, mask[:, ::-1])
+
+
+@pytest.mark.parametrize("make", [head_mask, square_mask])
+def test_masks_have_the_same_shape_at_every_size_and_no_step(make):
+    large = make(256).astype(int)
+    small = cv2.resize(make(256), (128, 128), interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(make(128).astype(int) - small).max() <= 12
+    steps = max(np.abs(np.diff(large, axis=0)).max(), np.abs(np.diff(large, axis=1)).max())
+    assert steps <= 32, "a step would be seen as an edge"
+
+
+def test_face_mask_follows_the_landmarks():
+    here, there = face_mask(oval_landmarks()), face_mask(oval_landmarks(dx=9.5, dy=-6.25))
+
+    def centre(mask: np.ndarray) -> np.ndarray:
+        m = cv2.moments(mask)
+        return np.array([m["m10"] / m["m00"], m["m01"] / m["m00"]])
+
+    np.testing.assert_allclose(centre(there) - centre(here), [9.5, -6.25], atol=0.3)
+    jaw = oval_landmarks()[list(FACE_OVAL)].round().astype(int)
+    assert all(here[y, x] < 128 for x, y in jaw), "the feather ends on the face"
+    assert here[92, 100] == 255
+
+
+def test_face_mask_survives_landmarks_outside_the_crop_and_their_absence():
+    assert not face_mask(oval_landmarks(dx=5000)).any()
+    leaning = face_mask(oval_landmarks(dx=90))
+    assert leaning.any()
+    assert not leaning[:, -1].any()
+    assert face_mask(None)[128, 128] == 255
+    broken = oval_landmarks()
+    broken[FACE_OVAL[3]] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        face_mask(broken)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    alignment=alignments,
+    size=st.sampled_from([64, 128, 256]),
+    mode=st.sampled_from(["head", "face", "square"]),
+)
+def test_pixels_outside_the_mask_keep_every_bit(alignment, size, mode):
+    image, crop = picture(240, 320), picture(size, size, 1)
+    before = image.copy()
+    out = Compositor(mode).compose(image, [(alignment, crop)])
+    assert out.shape == image.shape
+    assert out.dtype == np.uint8
+    assert not np.shares_memory(out, image)
+    np.testing.assert_array_equal(image, before)
+    # A frame pixel sees a little around itself: two pixels of the coarser of frame and crop.
+    reach = math.ceil(2 * max(256 / size, 1 / alignment.scale))
+    mask = {"head": head_mask, "square": square_mask, "face": lambda: face_mask(None)}[mode]()
+    near = cv2.dilate(mask, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    x, y = (np.round(a).astype(int) for a in crop_coordinates(alignment, 240, 320))
+    inside = (x >= -reach) & (y >= -reach) & (x <= 255 + reach) & (y <= 255 + reach)
+    outside = ~inside | (near[y.clip(0, 255), x.clip(0, 255)] == 0)
+    np.testing.assert_array_equal(out[outside], image[outside])
+
+
+@settings(deadline=None, max_examples=30)
+@given(alignment=alignments, size=st.sampled_from([128, 256]))
+def test_blend_equals_the_formula(alignment, size):
+    alignment = replace(alignment, scale=max(alignment.scale, 0.4))
+    image = cv2.resize(gradient(256), (320, 240))[::-1].copy()
+    out = Compositor().compose(image, [(alignment, gradient(size))])
+    expected = reference(image, alignment, gradient(size), head_mask(size))
+    # Two roundings to 8 bits, and a mask resampled once more.
+    assert np.abs(out - expected).max() <= 4
+
+
+def test_the_middle_of_the_mask_shows_the_crop_alone():
+    crop = cv2.GaussianBlur(picture(256, 256, 3), (0, 0), 2)
+    out = Compositor().compose(np.zeros((300, 300, 3), np.uint8), [(Alignment(0, 150, 150, 1.0, 0.0), crop)])
+    inside = head_mask() == 255
+    difference = np.abs(out[22:278, 22:278].astype(int) - crop)[inside]
+    assert difference.max() <= 2
+
+
+@pytest.mark.parametrize("size", [128, 256])
+@pytest.mark.parametrize("scale", [0.3, 0.9, 1.0, 2.2])
+def test_the_face_moves_by_fractions_of_a_pixel(size, scale):
+    """A white crop's centre of gravity follows the alignment: the paste adds no jitter of its own."""
+
+    def centre(x: float, y: float, angle: float) -> np.ndarray:
+        black = np.zeros((720, 720, 3), np.uint8)
+        out = Compositor().compose(black, [(Alignment(0, x, y, scale, angle), plain(size, (255, 255, 255)))])
+        m = cv2.moments(out[..., 0])
+        return np.array([m["m10"] / m["m00"], m["m01"] / m["m00"]]) - (x, y)
+
+    still = centre(360, 360, 0.0)
+    for dx, dy in ((0.25, 0.0), (0.5, 0.5), (0.13, 0.77)):
+        assert np.abs(centre(360 + dx, 360 + dy, 0.0) - still).max() < 0.06
+
+
+def test_opacity_fades_to_the_untouched_frame():
+    image, crop = picture(300, 300), plain(256, (255, 255, 255))
+    alignment = Alignment(0, 150, 150, 1.0, 0.2)
+    gone = Compositor().compose(image, [(replace(alignment, opacity=0.0), crop)])
+    np.testing.assert_array_equal(gone, image)
+    assert not np.shares_memory(gone, image)
+    full = Compositor().compose(image, [(alignment, crop)]).astype(float)
+    half = Compositor().compose(image, [(replace(alignment, opacity=0.5), crop)])
+    assert np.abs(half - (full + image) / 2).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "alignment",
+    [
+        Alignment(0, -500, -500, 1.0, 0.3),
+        Alignment(0, 0, 0, 1.0, 0.3),
+        Alignment(0, 319, 120, 0.001, 0.0),
+        Alignment(0, 160, 120, 60.0, 3.0),
+        Alignment(0, 1e7, -1e7, 5.0, -1.0),
+    ],
+)
+@pytest.mark.parametrize("mode", MODES)
+def test_faces_partly_or_wholly_outside(alignment, mode):
+    image = picture(240, 320)
+    compositor = Compositor(mode)
+    out = compositor.compose(image, [(alignment, picture(128, 128, 1))])
+    width, height = compositor.output_size((320, 240))
+    assert out.shape == (height, width, 3)
+
+
+def test_a_face_far_outside_changes_nothing():
+    image = picture(240, 320)
+    out = Compositor().compose(image, [(Alignment(0, -500, 100, 1.0, 0.0), plain(256, (0, 0, 0)))])
+    np.testing.assert_array_equal(out, image)
+
+
+def test_larger_faces_cover_smaller_ones_in_any_order():
+    image = np.zeros((300, 300, 3), np.uint8)
+    near = (Alignment(0, 150, 150, 0.8, 0.0), plain(256, (255, 0, 0)))
+    far = (Alignment(1, 150, 150, 0.5, 0.0), plain(256, (0, 255, 0)))
+    one, other = (Compositor().compose(image, faces) for faces in ([near, far], [far, near]))
+    np.testing.assert_array_equal(one, other)
+    assert tuple(one[150, 150]) == (255, 0, 0)
+
+
+def test_two_overlapping_faces_are_both_there():
+    image = np.zeros((300, 600, 3), np.uint8)
+    faces = [
+        (Alignment(0, 230, 150, 1.0, 0.2), plain(256, (255, 0, 0))),
+        (Alignment(1, 360, 150, 1.0, -0.2), plain(128, (0, 255, 0))),
+    ]
+    out = Compositor().compose(image, faces)
+    assert tuple(out[150, 160]) == (255, 0, 0)
+    assert tuple(out[150, 430]) == (0, 255, 0)
+
+
+@pytest.mark.parametrize("size", [128, 256])
+def test_a_small_face_is_averaged_not_sampled(size):
+    """Stripes finer than the frame's pixels become grey, wherever the face lies between the pixels."""
+    crop = plain(size, (0, 0, 0))
+    crop[:, ::2] = 255
+    image = np.full((100, 100, 3), 128, np.uint8)
+    for shift in (0.0, 0.3, 0.5):
+        alignment = Alignment(0, 50 + shift, 50, 30 / 256, 0.0)
+        out = Compositor().compose(image, [(alignment, crop)])
+        assert np.abs(out.astype(int) - 128).max() <= 24
+
+
+def test_side_by_side_is_the_source_and_the_head_result():
+    image, face = picture(120, 161), (Alignment(0, 80, 60, 0.4, 0.1), picture(256, 256, 1))
+    compositor = Compositor("side-by-side")
+    out = compositor.compose(image, [face])
+    assert compositor.output_size((161, 120)) == (322, 120)
+    np.testing.assert_array_equal(out[:, :161], image)
+    np.testing.assert_array_equal(out[:, 161:], Compositor("head").compose(image, [face]))
+
+
+def test_crop_mode_shows_the_translation_and_holds_it():
+    compositor = Compositor("crop", size=256)
+    image, alignment = picture(90, 90), Alignment(3, 45, 45, 0.3, 0.0)
+    assert (compositor.compose(image, []) == 127).all(), "grey before the first face"
+    crop = picture(256, 256, 1)
+    np.testing.assert_array_equal(compositor.compose(image, [(alignment, crop)]), crop)
+    held = compositor.compose(image, [])
+    np.testing.assert_array_equal(held, crop)
+    held[:] = 0
+    np.testing.assert_array_equal(compositor.compose(image, []), crop, "the held picture is nobody else's")
+    small = compositor.compose(image, [(alignment, gradient(128))])
+    assert np.abs(small.astype(int) - gradient(256)).max() <= 2
+    first = replace(alignment, track_id=0)
+    np.testing.assert_array_equal(
+        compositor.compose(image, [(alignment, gradient(256)), (first, crop)]), crop
+    )
+    compositor.reset()
+    assert (compositor.compose(image, []) == 127).all()
+
+
+def test_crop_mode_dissolves_a_lost_face_to_its_source():
+    fading = Alignment(0, 45, 45, 0.3, 0.0, opacity=0.25)
+    faces, image = [(fading, plain(128, (200, 200, 200)))], picture(90, 90)
+    out = Compositor("crop", size=128).compose(image, faces, [plain(256, (100, 100, 100))])
+    assert np.abs(out.astype(int) - 125).max() <= 1
+    out = Compositor("crop", size=128).compose(image, faces)
+    assert (out == 200).all()
+
+
+def test_views_and_read_only_arrays_are_accepted():
+    image, crop = picture(240, 320), picture(256, 256, 1)
+    alignment = Alignment(0, 160, 120, 0.8, 0.4)
+    expected = Compositor().compose(image, [(alignment, crop)])
+    locked = image.copy()
+    locked.setflags(write=False)
+    mirrored = crop[:, ::-1].copy()[:, ::-1]
+    np.testing.assert_array_equal(Compositor().compose(locked, [(alignment, mirrored)]), expected)
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="oval"):
+        Compositor("oval")
+    with pytest.raises(ValueError, match="size"):
+        Compositor("crop", size=0)
+    alignment, image = Alignment(0, 10, 10, 1.0, 0.0), picture(20, 20)
+    for crop in (np.zeros((256, 128, 3), np.uint8), np.zeros((256, 256, 3)), np.zeros((256, 256), np.uint8)):
+        with pytest.raises(ValueError, match="SxSx3"):
+            Compositor().compose(image, [(alignment, crop)])
+    with pytest.raises(ValueError, match="2 source crops for 1 faces"):
+        Compositor("crop").compose(image, [(alignment, plain(256, (1, 2, 3)))], [plain(8, (0, 0, 0))] * 2)

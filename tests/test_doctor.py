@@ -1,0 +1,262 @@
+"""The doctor: real checks on this machine, and its judgement of broken installations. Device: CPU."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+import types
+
+import pytest
+
+from gnr_video import doctor, face_model
+from gnr_video.doctor import Check
+
+
+@pytest.fixture(scope="module")
+def checks():
+    start = time.perf_counter()
+    found = doctor.run_doctor()
+    return found, time.perf_counter() - start
+
+
+def test_every_part_is_examined_and_every_failure_has_a_fix(checks):
+    found, seconds = checks
+    names = [check.name for check in found]
+    assert len(names) == len(set(names))
+    for part in ("Python", "torch", "mediapipe", "face model", "CPU", "engine torch", "engine openvino"):
+        assert part in names
+    for part in ("default weights", "FFmpeg in av", "video encoders", "cache", "OpenCV packages"):
+        assert part in names
+    assert all(check.fix for check in found if check.status != "ok")
+    assert all("\n" not in check.detail + check.fix for check in found)
+    assert seconds < 20  # about 2 s on an idle machine
+
+
+def test_what_the_tests_themselves_need_is_found(checks):
+    status = {check.name: check.status for check in checks[0]}
+    for part in (
+        "Python",
+        "numpy",
+        "torch",
+        "av",
+        "click",
+        "safetensors",
+        "engine torch",
+        "FFmpeg in av",
+        "CPU",
+    ):
+        assert status[part] == "ok"
+
+
+def test_nothing_is_fetched_and_the_cache_is_not_made(tmp_path):
+    environment = {**os.environ, "GNR_VIDEO_CACHE": str(tmp_path / "cache")}
+    environment.pop(face_model.VARIABLE, None)
+    code = (
+        "from gnr_video.doctor import run_doctor\nfor c in run_doctor(): print(c.status, c.name, '|', c.fix)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "cache").exists()
+    line = next(line for line in done.stdout.splitlines() if "face model" in line)
+    assert line.startswith("warn")
+    assert "resolve_face_model" in line
+
+
+def test_importing_the_doctor_loads_nothing_heavy():
+    heavy = {"torch", "cv2", "av", "mediapipe", "openvino"}
+    code = f"import sys, gnr_video.doctor; print({heavy} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_check_that_breaks_does_not_hide_the_others(monkeypatch):
+    def check_something_odd():
+        raise RuntimeError("driver exploded")
+        yield
+
+    monkeypatch.setattr(doctor, "CHECKS", (check_something_odd, doctor.check_python))
+    found = doctor.run_doctor()
+    assert [check.name for check in found] == ["something odd", "Python"]
+    assert found[0].status == "fail"
+    assert "driver exploded" in found[0].detail
+
+
+def test_format_aligns_and_sums_up():
+    found = [Check("Python", "ok", "3.11"), Check("face model", "warn", "missing", "fetch it")]
+    text = doctor.format_checks(found).splitlines()
+    assert text[0].index("3.11") == text[1].index("missing") == text[2].index("-> fetch it")
+    assert text[-1] == "ready to run, 1 warnings"
+    assert doctor.healthy(found)
+    broken = [*found, Check("torch", "fail", "not installed", "pip install torch")]
+    assert not doctor.healthy(broken)
+    assert "FAIL  torch" in doctor.format_checks(broken)
+    assert doctor.format_checks(broken).splitlines()[-1].startswith("1 failed, 1 warnings")
+    assert doctor.format_checks([]).strip() == "ready to run"
+
+
+def test_a_failure_without_a_fix_is_refused():
+    with pytest.raises(ValueError, match="names no fix"):
+        Check("torch", "fail", "gone")
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "word"),
+    [
+        (None, "fail", "not installed"),
+        ("0.10.21", "warn", "older"),
+        ("0.10.30", "ok", "0.10.30"),
+        ("0.10.31", "ok", "0.10.31"),
+        ("0.10.32", "warn", "opencv-contrib-python"),
+        ("0.10.35", "warn", "metrics"),
+        ("0.11.0", "warn", "metrics"),
+        ("1.0", "warn", "metrics"),
+    ],
+)
+def test_mediapipe_versions(version, status, word):
+    check = doctor.mediapipe_version(version)
+    assert check.status == status
+    assert word in check.detail
+    assert (check.fix == 'pip install "mediapipe>=0.10.30,<0.10.32"') == (status != "ok")
+
+
+def test_old_python_fails():
+    assert doctor.python_check((3, 9)).status == "fail"
+    assert doctor.python_check((3, 10)).status == "ok"
+
+
+def test_two_opencv_packages_are_a_conflict():
+    assert doctor.opencv_conflict(["opencv-python"]).status == "ok"
+    check = doctor.opencv_conflict(["opencv-python", "opencv-contrib-python"])
+    assert check.status == "warn"
+    assert check.fix == "pip uninstall -y opencv-python opencv-contrib-python && pip install opencv-python"
+
+
+def test_missing_and_broken_packages(monkeypatch):
+    check = doctor.package_check("gnr-video-test-absent", "gnr_video_test_absent")
+    assert (check.status, check.fix) == ("fail", "pip install gnr-video-test-absent")
+    monkeypatch.setitem(sys.modules, "click", None)
+    check = doctor.package_check("click", "click")
+    assert check.status == "fail"
+    assert check.fix == "pip install --force-reinstall click"
+
+
+@pytest.mark.parametrize(
+    ("release", "word"),
+    [
+        ('NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\n', "apt-get"),
+        ("ID=debian\n", "apt-get"),
+        ("ID=fedora\n", "dnf"),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "dnf"),
+        ("ID=arch\n", "pacman"),
+        ('ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n', "zypper"),
+    ],
+)
+def test_system_packages_are_named_for_the_distribution(release, word):
+    assert word in doctor.system_package_line(release)
+
+
+def test_an_unknown_distribution_gets_both_lines():
+    line = doctor.system_package_line("ID=plan9\n")
+    assert "apt-get" in line
+    assert "dnf" in line
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux: others ship these libraries")
+def test_missing_system_libraries(monkeypatch):
+    monkeypatch.setattr(doctor, "_GRAPHICS_LIBRARIES", ("libgnr_video_absent.so.9",))
+    (check,) = doctor.check_graphics_libraries()
+    assert check.status == "fail"
+    assert "libgnr_video_absent.so.9" in check.detail
+    assert re.search("apt-get|dnf|pacman|zypper", check.fix)
+
+
+def test_face_model_in_every_state(monkeypatch, tmp_path):
+    monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path))
+    monkeypatch.delenv(face_model.VARIABLE, raising=False)
+    assert next(doctor.check_face_model()).status == "warn"
+    file = tmp_path / face_model.FILE_NAME
+    file.write_bytes(b"half a model")
+    check = next(doctor.check_face_model())
+    assert (check.status, "damaged" in check.detail) == ("warn", True)
+    monkeypatch.setattr(face_model, "SHA256", hashlib.sha256(b"half a model").hexdigest())
+    assert next(doctor.check_face_model()) == Check("face model", "ok", str(file))
+    monkeypatch.setenv(face_model.VARIABLE, str(tmp_path / "absent.task"))
+    check = next(doctor.check_face_model())
+    assert check.status == "fail"
+    assert face_model.VARIABLE in check.fix
+    other = tmp_path / "other.task"
+    other.write_bytes(b"something else")
+    monkeypatch.setenv(face_model.VARIABLE, str(other))
+    assert next(doctor.check_face_model()).status == "fail"
+
+
+def test_engines():
+    assert doctor.engine_check("torch", "").status == "ok"
+    check = doctor.engine_check("openvino", 'openvino is not installed (pip install "gnr-video[cpu]")')
+    assert check == Check(
+        "engine openvino", "warn", "openvino is not installed", 'pip install "gnr-video[cpu]"'
+    )
+    assert doctor.engine_check("torch", "torch is broken").status == "fail"
+
+
+def test_a_gpu_that_torch_cannot_use(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    for cuda, word in ((None, "pytorch.org"), ("12.8", "driver")):
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        (check,) = doctor.check_gpu()
+        assert check.status == "warn"
+        assert word in check.fix
+
+
+def test_gpus_are_listed(monkeypatch):
+    import torch
+
+    card = types.SimpleNamespace(name="Test GPU", major=9, minor=0, total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: card)
+    found = list(doctor.check_gpu())
+    assert [check.name for check in found] == ["GPU cuda:0", "GPU cuda:1"]
+    assert "Test GPU, compute capability 9.0, 80 GB" in found[0].detail
+
+
+def test_encoders():
+    assert doctor.encoders_check({"libx264": True, "h264_nvenc": False}) == Check(
+        "video encoders", "ok", "libx264"
+    )
+    assert doctor.encoders_check({"libx264": False, "libvpx-vp9": True}).status == "warn"
+    assert doctor.encoders_check({"libx264": False}).status == "fail"
+
+
+def test_weights_that_are_missing_or_damaged(tmp_path):
+    absent = doctor.weights_check("weights", str(tmp_path / "absent.safetensors"))
+    assert absent.status == "warn"
+    assert absent.fix
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"garbage")
+    assert doctor.weights_check("weights", str(broken)).status == "warn"
+
+
+def test_cache_folder(tmp_path):
+    missing = doctor.cache_check(tmp_path / "a" / "b")
+    assert missing.status == "ok"
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "file").write_bytes(bytes(2_000_000))
+    assert doctor.cache_check(tmp_path) == Check("cache", "ok", f"{tmp_path}, 2.0 MB in 1 files")
+    file = tmp_path / "sub" / "file"
+    for folder in (file, file / "below"):
+        check = doctor.cache_check(folder)
+        assert check.status == "fail"
+        assert "GNR_VIDEO_CACHE" in check.fix
