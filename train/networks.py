@@ -240,15 +240,21 @@ class GrownStem(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, 3, S, S) -> the last block's output."""
+        return self.outputs(x)[-1]
+
+    def outputs(self, x: Tensor) -> list[Tensor]:
+        """x (N, 3, S, S) -> every block's output, the input layer's first."""
         layers = [layer for name, layer in self.named_children() if name != "fade"]
         fade = self._modules.get("fade")
         h = layers[0](x)
+        out = [h]
         for i, layer in enumerate(layers[1:]):
             h = layer(h)
             if i == 0 and fade is not None and fade.alpha < 1:  # type: ignore[union-attr, operator]
                 old = fade["input"](F.avg_pool2d(x, 2))  # type: ignore[index]
                 h = torch.lerp(old.to(h.dtype), h, fade.alpha.to(h.dtype))  # type: ignore[union-attr]
-        return h
+            out.append(h)
+        return out
 
 
 class Encoder(nn.Module):
@@ -333,10 +339,25 @@ class Discriminator(nn.Module):
     """Three heads: local patches (s/8), global patches (s/32), and the batch's standard deviation.
 
     The third head sees only how much the batch's pictures differ, which is the paper's diversity term.
+
+    Args:
+        size: side of the pictures.
+        channels: feature channels at each resolution.
+        local_downs, global_downs: halvings before the patch heads.
+        shared: one branch for all heads, at two thirds of the cost; the official network has two.
     """
 
-    def __init__(self, size: int, channels: dict[int, int], *, local_downs: int = 3, global_downs: int = 5):
+    def __init__(
+        self,
+        size: int,
+        channels: dict[int, int],
+        *,
+        local_downs: int = 3,
+        global_downs: int = 5,
+        shared: bool = False,
+    ):
         super().__init__()
+        self.local_downs = local_downs
 
         def branch(downs: int) -> tuple[list[nn.Module], int, int]:
             c, r = channels[size], size
@@ -347,8 +368,11 @@ class Discriminator(nn.Module):
                 c, r = out, r // 2
             return layers, c, r
 
-        layers, c, _ = branch(local_downs)
-        self.l_branch = GrownStem(*layers, ConvLayer(c, 1, 1, act=False))
+        if shared:
+            self.l_adv = ConvLayer(channels[size >> local_downs], 1, 1, act=False)
+        else:
+            layers, c, _ = branch(local_downs)
+            self.l_branch = GrownStem(*layers, ConvLayer(c, 1, 1, act=False))
         layers, c, r = branch(global_downs)
         self.g_branch = GrownStem(*layers)
         self.g_adv = ConvLayer(c, 1, 1, act=False)
@@ -361,8 +385,9 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (N, 3, S, S) -> logits (N, 1, S/8, S/8), (N, 1, S/32, S/32), (N, 1), float32."""
-        local = self.l_branch(x)
-        h = self.g_branch(x)
+        outputs = self.g_branch.outputs(x)
+        h = outputs[-1]
+        local = self.l_adv(outputs[self.local_downs]) if hasattr(self, "l_adv") else self.l_branch(x)
         code = self.g_std(h.contiguous()).float()
         spread = torch.sqrt(code.var(0, keepdim=True, unbiased=False) + 1e-8)
         std = self.g_final(spread).repeat(x.shape[0], 1)

@@ -43,6 +43,8 @@ class Recipe:
         ema: decay per step of the averaged generators.
         r1_every: steps between R1 penalties.
         local_size, global_size: side of the discriminator's patch maps (official at 256: 32 and 8).
+        shared_branch: one discriminator branch for all heads (official: two).
+        cycle_share: share of the augmentations that the cycle and identity terms are computed on.
         lpips_net, lpips_size: trunk of the cycle's LPIPS, and the side it is computed at.
         degrees, scale, translate: of the augmentation.
         augment_reals: the discriminators' real images get the same augmentation (else crop and flip only).
@@ -61,6 +63,8 @@ class Recipe:
     r1_every: int = 16
     local_size: int = 32
     global_size: int = 8
+    shared_branch: bool = False
+    cycle_share: float = 1.0
     lpips_net: str = "vgg"
     lpips_size: int | None = None
     degrees: float = 20.0
@@ -113,7 +117,7 @@ def _channels(size: int, widths: Mapping[int, int]) -> dict[int, int]:
 
 
 HALF_WIDTH = {4: 256, 8: 256, 16: 256, 32: 256, 64: 128, 128: 64, 256: 32}
-SLIM = {4: 256, 8: 256, 16: 256, 32: 192, 64: 96, 128: 32, 256: 32}
+SLIM = {4: 256, 8: 256, 16: 256, 32: 128, 64: 64, 128: 32, 256: 16}
 
 _OWN_LOSS = LossWeights(identity=10.0, r1=1.0, r1_form="sample")
 _OWN = Recipe(
@@ -130,6 +134,8 @@ _OWN = Recipe(
     scale=(0.85, 1.15),
     translate=0.06,
     augment_reals=True,
+    shared_branch=True,
+    cycle_share=0.5,
 )
 
 RECIPES = {
@@ -151,9 +157,9 @@ RECIPES = {
             _OWN,
             name="cpu",
             architecture=Architecture(128, 3, style_dim=256, channels=_channels(128, SLIM)),
-            stages=(Stage(64, 6_000, 8), Stage(128, 2_000, 8, fade_steps=150)),
+            stages=(Stage(64, 2_400, 8), Stage(128, 1_400, 8, fade_steps=100)),
             contents=2,
-            lr=1.5e-3,
+            lr=2e-3,
             ema=0.998,
             lpips_size=64,
         ),

@@ -142,6 +142,7 @@ class Trainer:
                 dict(a.channels),
                 local_downs=int(math.log2(size // self.recipe.local_size)),
                 global_downs=int(math.log2(size // self.recipe.global_size)),
+                shared=self.recipe.shared_branch,
             )
 
         nets = Networks(
@@ -292,11 +293,15 @@ class Trainer:
             terms["adversarial"] = generator_adversarial(nets.d_b(fake_b)) + generator_adversarial(
                 nets.d_a(fake_a)
             )
-            content_ab, style_ab = nets.g_ba.encode(fake_b)
-            content_ba, style_ba = nets.g_ab.encode(fake_a)
-            again_a = nets.g_ba.decode(content_ab, shuffle_within(style_a, n, self.generator))
-            again_b = nets.g_ab.decode(content_ba, shuffle_within(style_b, n, self.generator))
             terms["style_consistency"] = style_consistency(style_a, n) + style_consistency(style_b, n)
+            # From here on only some of each image's augmentations go on.
+            some = torch.arange(batch, device=self.device).unflatten(0, (n, -1))
+            some = some[:, : max(round(some.shape[1] * r.cycle_share), 1)].flatten()
+            a, b, to_a, to_b = a[some], b[some], to_a[some], to_b[some]
+            content_ab, style_ab = nets.g_ba.encode(fake_b[some])
+            content_ba, style_ba = nets.g_ab.encode(fake_a[some])
+            again_a = nets.g_ba.decode(content_ab, shuffle_within(style_a, n, self.generator)[some])
+            again_b = nets.g_ab.decode(content_ba, shuffle_within(style_b, n, self.generator)[some])
             terms["cycle_l2"] = F.mse_loss(again_a, a) + F.mse_loss(again_b, b)
             if self.lpips is not None:
                 distance = self.lpips(torch.cat([again_a, again_b]), torch.cat([a, b]))
@@ -308,8 +313,8 @@ class Trainer:
                 terms["latent"] = generator_adversarial(codes) / 2
             identity = self.identity_weight()
             if identity > 0:
-                same_b = nets.g_ab.decode(content_b, style_b)
-                same_a = nets.g_ba.decode(content_a, style_a)
+                same_b = nets.g_ab.decode(content_b[some], style_b[some])
+                same_a = nets.g_ba.decode(content_a[some], style_a[some])
                 terms["identity"] = F.l1_loss(same_a, a) + F.l1_loss(same_b, b)
         total = torch.stack(
             [value * (identity if name == "identity" else getattr(w, name)) for name, value in terms.items()]
