@@ -1,0 +1,34 @@
+"""gnr-video: a face in a video becomes an anime face, live or from a file (GANs N' Roses)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gnr_video._version import __version__
+
+if TYPE_CHECKING:
+    from gnr_video.errors import GnrVideoError
+    from gnr_video.frame import Alignment, Face, Frame
+    from gnr_video.report import Report
+    from gnr_video.style import StyleCode
+    from gnr_video.translator import Translator
+
+__all__ = ["Alignment", "Face", "Frame", "GnrVideoError", "Report", "StyleCode", "Translator", "__version__"]
+
+_HOME = {
+    "Alignment": "frame",
+    "Face": "frame",
+    "Frame": "frame",
+    "GnrVideoError": "errors",
+    "Report": "report",
+    "StyleCode": "style",
+    "Translator": "translator",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when they are first used, so that `import gnr_video` costs nothing."""
+    if name in _HOME:
+        return getattr(import_module(f"gnr_video.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

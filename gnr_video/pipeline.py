@@ -1,0 +1,241 @@
+"""The frame stream: decode -> track -> align -> translate -> compose -> write, each stage on its own thread.
+
+Stages are generators; `threaded` runs one ahead of its consumer through a bounded channel, so that memory
+stays flat however long the video is, and a failure or a cancellation anywhere ends all of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+
+from gnr_video.align import crop_face
+from gnr_video.frame import Alignment, Frame, Image
+
+if TYPE_CHECKING:
+    from engines.base import Engine
+    from gnr_video.compositor import Compositor
+    from gnr_video.report import StageTimes
+    from gnr_video.scene import SceneCut
+    from gnr_video.smooth import Aligner
+    from gnr_video.tracker import FaceTracker
+
+T = TypeVar("T")
+
+DEPTH = 2
+"""Items a channel holds: enough to keep both sides busy, few enough for 4K frames."""
+
+
+class Cancelled(Exception):
+    """The consumer has gone; the producer should stop."""
+
+
+class Channel(Generic[T]):
+    """Bounded queue from one thread to another that also carries the end, a failure, and a cancellation."""
+
+    def __init__(self, depth: int = DEPTH) -> None:
+        self._items: deque[T] = deque()
+        self._depth = depth
+        self._changed = threading.Condition()
+        self._ended = False
+        self._cancelled = False
+        self._failure: BaseException | None = None
+
+    def put(self, item: T) -> None:
+        """Wait for room and append. Raises `Cancelled` once the consumer has gone."""
+        with self._changed:
+            while len(self._items) >= self._depth and not self._cancelled:
+                self._changed.wait()
+            if self._cancelled:
+                raise Cancelled
+            self._items.append(item)
+            self._changed.notify_all()
+
+    def end(self, failure: BaseException | None = None) -> None:
+        """No more items; `failure` is raised in the consumer, after the items before it."""
+        with self._changed:
+            self._ended = True
+            self._failure = failure
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        """The consumer wants no more."""
+        with self._changed:
+            self._cancelled = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            with self._changed:
+                while not self._items and not self._ended:
+                    # A time-out lets Ctrl-C through on systems where a plain wait cannot be interrupted.
+                    self._changed.wait(0.5)
+                if not self._items:
+                    if self._failure is not None:
+                        raise self._failure
+                    return
+                item = self._items.popleft()
+                self._changed.notify_all()
+            yield item
+
+
+def threaded(stage: Generator[T, None, None], name: str, depth: int = DEPTH) -> Generator[T, None, None]:
+    """Run a generator on a thread of its own, up to `depth` items ahead; same items, same exceptions.
+
+    Closing the result (or an exception in its consumer) stops the thread and closes `stage`.
+    """
+    channel: Channel[T] = Channel(depth)
+
+    def work() -> None:
+        try:
+            for item in stage:
+                channel.put(item)
+        except Cancelled:
+            channel.end()
+        except BaseException as error:
+            channel.end(error)
+        else:
+            channel.end()
+        finally:
+            stage.close()
+
+    thread = threading.Thread(target=work, name=f"gnr-video {name}", daemon=True)
+    thread.start()
+    try:
+        yield from channel
+    finally:
+        channel.cancel()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A frame and where its faces are."""
+
+    frame: Frame
+    alignments: list[Alignment] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A frame, its faces' source crops and translations (uint8 S x S x 3), in the order of `alignments`."""
+
+    tracked: Tracked
+    crops: list[Image]
+    pictures: list[Image]
+
+
+@dataclass
+class Counts:
+    """What came through so far."""
+
+    frames: int = 0
+    faces: int = 0
+    frames_without_face: int = 0
+
+
+def decode(frames: Iterable[Frame], times: StageTimes) -> Generator[Frame, None, None]:
+    """Take frames from the source, timed."""
+    iterator = iter(frames)
+    while True:
+        with times.stage("decode"):
+            frame = next(iterator, None)
+        if frame is None:
+            return
+        yield frame
+
+
+def track(
+    frames: Iterable[Frame], tracker: FaceTracker, aligner: Aligner, cuts: SceneCut, times: StageTimes
+) -> Generator[Tracked, None, None]:
+    """Find the faces, smooth their alignment. Frames come out as many as went in, `lookahead` frames later."""
+    waiting: deque[Frame] = deque()
+    for frame in frames:
+        with times.stage("track"):
+            cut = cuts.is_cut(frame.image)
+            if cut:
+                tracker.reset()
+            faces = tracker.track(frame.image, frame.pts_seconds)
+        waiting.append(frame)
+        with times.stage("align"):
+            ready = aligner.push(frame.pts_seconds, faces, cut=cut)
+        for alignments in ready:
+            yield Tracked(waiting.popleft(), alignments)
+    for alignments in aligner.flush():
+        yield Tracked(waiting.popleft(), alignments)
+
+
+def translate(items: Iterable[Tracked], engine: Engine, times: StageTimes) -> Generator[Translated, None, None]:
+    """Cut the faces out and run the generator on them, all faces of a frame as one batch."""
+    for item in items:
+        crops: list[Image] = []
+        pictures: list[Image] = []
+        if item.alignments:
+            with times.stage("crop"):
+                crops = [crop_face(item.frame.image, a, engine.size) for a in item.alignments]
+            with times.stage("network"):
+                pictures = list(engine.translate(np.stack(crops)))
+        yield Translated(item, crops, pictures)
+
+
+def compose(
+    items: Iterable[Translated], compositor: Compositor, times: StageTimes, counts: Counts
+) -> Generator[Frame, None, None]:
+    """Paste the translations back; time and index of the frames stay as they are."""
+    for item in items:
+        frame, alignments = item.tracked.frame, item.tracked.alignments
+        with times.stage("compose"):
+            pairs = list(zip(alignments, item.pictures))
+            image = compositor.compose(frame.image, pairs, item.crops)
+        counts.frames += 1
+        counts.faces += len(alignments)
+        counts.frames_without_face += not alignments
+        yield Frame(image, frame.pts, frame.time_base, frame.index, frame.props)
+
+
+def run(
+    source: Iterable[Frame],
+    write: Callable[[Frame], None],
+    *,
+    tracker: FaceTracker,
+    aligner: Aligner,
+    cuts: SceneCut,
+    engine: Engine,
+    compositor: Compositor,
+    times: StageTimes,
+    on_frame: Callable[[Counts], None] | None = None,
+) -> Counts:
+    """Send every frame of `source` through all stages to `write`, which is called on this thread, in order.
+
+    Args:
+        source: frames in presentation order.
+        write: takes the finished frames.
+        on_frame: told after each frame what has come through.
+
+    Returns:
+        What came through.
+
+    Raises:
+        Whatever a stage raised; all threads have ended by then.
+    """
+    counts = Counts()
+    decoded = threaded(decode(source, times), "decode")
+    tracked = threaded(track(decoded, tracker, aligner, cuts, times), "track")
+    translated = threaded(translate(tracked, engine, times), "translate")
+    composed = compose(translated, compositor, times, counts)
+    try:
+        for frame in composed:
+            with times.stage("encode"):
+                write(frame)
+            if on_frame is not None:
+                on_frame(counts)
+    finally:
+        for stage in (composed, translated, tracked, decoded):
+            stage.close()
+    return counts

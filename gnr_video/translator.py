@@ -1,0 +1,268 @@
+"""The Python API: a `Translator` turns faces, frames and videos into anime, with one style until it is changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engines.errors import InputError
+from gnr_video.frame import Frame, Image
+from gnr_video.report import Report, StageTimes
+from gnr_video.style import StyleCode, parse_style
+from gnr_video.weights import resolve_weights
+
+if TYPE_CHECKING:
+    from gnr_video.pipeline import Counts
+
+LOOKAHEAD = 15
+
+
+class Translator:
+    """A face translator: weights, an engine and a style. A context manager.
+
+    Args:
+        weights: "default" (or None), "official", or a weights file.
+        style: a seed, "ref:PICTURE" (the style of an anime picture), or a `StyleCode`.
+        engine: "auto", "torch" or "openvino".
+        device: "auto", "cpu", "cuda", "cuda:1".
+        precision: "auto", "fp32", "bf16", "fp16".
+        paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositor.Compositor`.
+        face_model: MediaPipe's face_landmarker.task; None finds or fetches it when it is first needed.
+        lookahead: frames of a file that smoothing may look ahead (0: none, as when live).
+        threads: CPU threads of the network; None: the runtime's choice.
+
+    Raises:
+        WeightsError, EngineError, StyleError: what was asked for cannot be had; each says what to do.
+
+    Example:
+        >>> from gnr_video import Translator
+        >>> with Translator(style=42) as translator:  # doctest: +SKIP
+        ...     report = translator.translate_video("me.mp4", "anime.mp4")
+    """
+
+    def __init__(
+        self,
+        weights: str | os.PathLike[str] | None = None,
+        style: int | str | StyleCode = 42,
+        *,
+        engine: str = "auto",
+        device: str = "auto",
+        precision: str = "auto",
+        paste: str = "head",
+        face_model: str | os.PathLike[str] | None = None,
+        lookahead: int = LOOKAHEAD,
+        threads: int | None = None,
+    ) -> None:
+        import engines
+        from engines.weights import load_weights
+        from gnr_video.compositor import Compositor
+
+        self.weights = load_weights(resolve_weights(weights))
+        self.compositor = Compositor(paste)
+        self.face_model = None if face_model is None else Path(face_model)
+        self.lookahead = lookahead
+        self.engine = engines.create(
+            self.weights, engine=engine, device=device, precision=precision, threads=threads
+        )
+        self._live: _LiveState | None = None
+        self.style = self.set_style(style)
+        self.engine.warm_up()
+
+    def set_style(self, style: int | str | StyleCode) -> StyleCode:
+        """Change the style from the next face on.
+
+        Raises:
+            StyleError: it does not parse, or these weights cannot read a style off a picture.
+        """
+        self.style = style if isinstance(style, StyleCode) else parse_style(style, self.engine)
+        self.engine.set_style(self.style.array())
+        return self.style
+
+    def translate_face(self, face: Image, style: int | str | StyleCode | None = None) -> Image:
+        """Translate one aligned face crop.
+
+        Args:
+            face: uint8 SxSx3 RGB, framed as `gnr_video.align.crop_face` does (256x256, or any square).
+            style: for this call only; None: the translator's.
+
+        Returns:
+            uint8 RGB of the same shape.
+        """
+        import cv2
+
+        if face.dtype != np.uint8 or face.ndim != 3 or face.shape[0] != face.shape[1] or face.shape[2] != 3:
+            raise InputError(f"a face crop must be uint8 SxSx3, got {face.dtype} {face.shape}")
+        side, size = face.shape[0], self.engine.size
+        small = face
+        if side != size:
+            how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+            small = np.asarray(cv2.resize(face, (size, size), interpolation=how), np.uint8)
+        codes = None
+        if style is not None:
+            code = style if isinstance(style, StyleCode) else parse_style(style, self.engine)
+            codes = code.array()[None]
+        picture = self.engine.translate(small[None], codes)[0]
+        if side != size:
+            how = cv2.INTER_AREA if side < size else cv2.INTER_CUBIC
+            picture = np.asarray(cv2.resize(picture, (side, side), interpolation=how), np.uint8)
+        return picture
+
+    def translate_frame(self, frame: Frame | Image) -> Image:
+        """Translate the faces of one picture.
+
+        Args:
+            frame: a plain uint8 HxWx3 RGB array is a picture by itself. A `Frame` belongs to a stream: tracking
+                and smoothing go on from the frame before (until `reset`), without looking ahead.
+
+        Returns:
+            uint8 RGB, of the size that the paste mode makes of it; the source where no face is found.
+        """
+        from gnr_video.pipeline import Counts, compose, track, translate
+
+        if not isinstance(frame, Frame):
+            self.reset()
+            frame = Frame(np.ascontiguousarray(frame), 0, Fraction(1, 1000), 0)
+            single = True
+        else:
+            single = False
+        if self._live is None:
+            self._live = _LiveState(self.face_model)
+        live, times = self._live, StageTimes()
+        tracked = track([frame], live.tracker, live.aligner, live.cuts, times)
+        item = next(tracked)
+        result = next(compose(translate([item], self.engine, times), self.compositor, times, Counts()))
+        if single:
+            self.reset()
+        return result.image
+
+    def reset(self) -> None:
+        """Forget the stream of `translate_frame`: the next frame begins a new one."""
+        if self._live is not None:
+            self._live.reset()
+        self.compositor.reset()
+
+    def translate_video(
+        self,
+        source: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        codec: str | None = None,
+        crf: int | None = None,
+        overwrite: bool = False,
+        progress: Callable[[Counts, int | None], None] | None = None,
+    ) -> Report:
+        """Translate a video file, image, folder of images, URL or pipe.
+
+        Frames, their times, audio and subtitles stay as they are; the target appears under its name only when
+        it is whole.
+
+        Args:
+            source: anything `gnr_video.source.open_source` reads.
+            target: container by extension, see `gnr_video.sink.open_sink`.
+            start, end: seconds of the source.
+            codec, crf: of the encoder.
+            overwrite: replace an existing target.
+            progress: called after each frame with what came through and how many frames to expect (None when
+                unknown).
+
+        Returns:
+            What was done, with the time of every stage.
+
+        Raises:
+            GnrVideoError: one line that says what to do; no partial file is left.
+        """
+        from gnr_video import pipeline
+        from gnr_video.scene import SceneCut
+        from gnr_video.sink import open_sink
+        from gnr_video.smooth import Aligner
+        from gnr_video.source import open_source
+        from gnr_video.tracker import FaceTracker
+
+        times = StageTimes()
+        self.compositor.reset()
+        with (
+            open_source(source, start=start, end=end) as video,
+            FaceTracker(self.face_model) as tracker,
+            open_sink(
+                target,
+                video,
+                size=self.compositor.output_size(video.info.size),
+                codec=codec,
+                crf=crf,
+                overwrite=overwrite,
+            ) as sink,
+        ):
+            started = time.perf_counter()
+            counts = pipeline.run(
+                video,
+                sink.write,
+                tracker=tracker,
+                aligner=Aligner(self.lookahead),
+                cuts=SceneCut(),
+                engine=self.engine,
+                compositor=self.compositor,
+                times=times,
+                on_frame=(lambda done: progress(done, video.info.frame_count)) if progress else None,
+            )
+            sink.finish()
+            seconds = time.perf_counter() - started
+            warnings = [*video.warnings, *sink.warnings]
+        if counts.frames_without_face == counts.frames:
+            warnings.append("no face was found in any frame: the output shows the source pictures")
+        return Report(
+            source=os.fspath(source),
+            target=os.fspath(target),
+            frames=counts.frames,
+            faces=counts.faces,
+            frames_without_face=counts.frames_without_face,
+            seconds=seconds,
+            stages=times.summary(),
+            engine=f"{self.engine.name} {self.engine.precision} on {self.engine.device}",
+            weights=self.weights.metadata.get("name", "unnamed"),
+            style=self.style.label,
+            fallbacks=[str(self.engine.fallback)] if self.engine.fallback else [],
+            warnings=list(dict.fromkeys(warnings)),
+            settings={"paste": self.compositor.mode, "codec": sink.codec, "lookahead": self.lookahead},
+        )
+
+    def close(self) -> None:
+        """Free the engine and the tracker. May be called twice."""
+        self.engine.close()
+        if self._live is not None:
+            self._live.tracker.close()
+            self._live = None
+
+    def __enter__(self) -> Translator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _LiveState:
+    """Tracker, aligner and cut detector of `translate_frame`."""
+
+    def __init__(self, face_model: Path | None) -> None:
+        from gnr_video.scene import SceneCut
+        from gnr_video.smooth import Aligner
+        from gnr_video.tracker import FaceTracker
+
+        self.tracker = FaceTracker(face_model)
+        self.aligner = Aligner(0)
+        self.cuts = SceneCut()
+
+    def reset(self) -> None:
+        self.tracker.reset()
+        self.aligner.flush()
+        self.cuts.reset()
