@@ -29,6 +29,7 @@ from gnr_video.tracker import FaceTracker
 
 WIDTH, HEIGHT, FPS, FRAMES = 1280, 720, 30, 300
 NOISE = 6.0
+MAGNIFICATION = 1.6
 REFERENCE = slice(5, 55)
 STILL = ((0.5, 1.8), (8.6, 9.8))
 SLOW = ((2.5, 4.7),)
@@ -45,7 +46,7 @@ class Pose:
     angle: float
 
     def matrix(self) -> NDArray[np.float64]:
-        """2x3 from portrait coordinates (centre at 0) to frame pixels."""
+        """2x3 from coordinates of the magnified portrait (centre at 0) to frame pixels."""
         c = math.exp(self.log_scale) * math.cos(self.angle)
         s = math.exp(self.log_scale) * math.sin(self.angle)
         return np.array([[c, -s, self.x], [s, c, self.y]])
@@ -73,13 +74,13 @@ def scene(times: Sequence[float], *, seed: int = 0) -> Iterator[Image]:
     from skimage.data import astronaut
 
     rng = np.random.default_rng(seed)
-    portrait = cv2.resize(astronaut()[0:300, 70:370], None, fx=1.6, fy=1.6, interpolation=cv2.INTER_CUBIC)
-    background = rng.integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
-    background = cv2.GaussianBlur(background, (0, 0), 25).astype(np.float32)
-    background = np.clip((background - background.mean()) * 12 + 128, 0, 255).astype(np.uint8)
+    portrait = np.ascontiguousarray(astronaut()[0:300, 70:370])
+    background = cv2.GaussianBlur(rng.normal(0, 1, (HEIGHT, WIDTH, 3)).astype(np.float32), (0, 0), 25)
+    background = np.clip(128 + 40 * background / background.std(), 0, 255).astype(np.uint8)
     half = (portrait.shape[0] - 1) / 2
     for t in times:
         matrix = pose_at(t).matrix()
+        matrix[:, :2] *= MAGNIFICATION
         matrix[:, 2] -= matrix[:, :2] @ (half, half)
         frame = background.copy()
         cv2.warpAffine(
@@ -87,7 +88,7 @@ def scene(times: Sequence[float], *, seed: int = 0) -> Iterator[Image]:
             matrix,
             (WIDTH, HEIGHT),
             dst=frame,
-            flags=cv2.INTER_LINEAR,
+            flags=cv2.INTER_CUBIC,
             borderMode=cv2.BORDER_TRANSPARENT,
         )
         noise = rng.normal(0, NOISE, frame.shape).astype(np.float32)

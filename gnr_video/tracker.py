@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,19 @@ PROBE_SECONDS = 1.0
 FORGET_SECONDS = 2.0
 DUPLICATE_IOU = 0.6
 
+CLOCK_SPEED = 3
+"""How much faster than the video MediaPipe's clock runs.
+
+Its One-Euro filter takes its cut-off from the speed per unit of time, and is tuned for a still picture: it
+trails a moving face by 2.2 ms. On a faster clock the same filter is looser: 1 ms, and errors in fast motion
+fall by a third. The jitter this lets through is better removed after the fit of the alignment, where it is
+4 numbers and not 478 points (benchmarks/tracking.py).
+"""
+
+SEARCH_TILES = 2
+DETECTABLE = 0.3
+"""Share of the picture's longer side that a face has when the detector finds it with certainty."""
+
 
 class FaceTracker:
     """Tracks the faces of one video. A context manager; one thread at a time.
@@ -43,6 +56,10 @@ class FaceTracker:
     MediaPipe filters the landmarks itself while it is asked for a single face, and runs its detector on
     every frame (with 35 times the jitter) while it is asked for more faces than there are. So it is asked
     for as many as are being tracked, and once a second a separate look is taken for further ones.
+
+    MediaPipe's detector sees the whole picture in 128x128 pixels and is blind to a face that fills less than
+    about a fifth of it. While there is no face, tiles of the picture are searched; a face found there is
+    handed to the tracker, which follows small faces well once it has them.
 
     Args:
         model: the model file; None lets `resolve_face_model` find or fetch it.
@@ -61,7 +78,8 @@ class FaceTracker:
         self._prober: _Landmarker | None = None
         self._closed = False
         self._identities = Identities()
-        self._clock = MillisecondClock()
+        self._clock = MillisecondClock(CLOCK_SPEED)
+        self._search = _Search()
         self._count = 1
         self._probe_due = -math.inf
         self._fewer_since: float | None = None
@@ -88,7 +106,10 @@ class FaceTracker:
         if self.max_faces > 1:
             self._probe(image, time_seconds)
         found = self._landmarker(self._count).video(image, self._clock.stamp(time_seconds))
+        if not found and (box := self._search.next(image, self._prober_for_search)) is not None:
+            found = self._take_over(image, box)
         found = without_duplicates(found)
+        self._search.seen([_box(points) for points in found])
         if self.max_faces > 1:
             self._follow_count(len(found), time_seconds)
         ids = self._identities.assign([_box(p) for p in found], time_seconds)
@@ -103,7 +124,9 @@ class FaceTracker:
     def reset(self) -> None:
         """Forget everything: a scene cut. Faces of the next frame get new identities."""
         self._identities.reset()
-        self._restart_landmarkers()
+        self._search = _Search()
+        for landmarker in self._landmarkers.values():
+            landmarker.restart(self._clock)
         self._count = 1
         self._probe_due = -math.inf
         self._fewer_since = None
@@ -129,9 +152,25 @@ class FaceTracker:
             self._landmarkers[count] = _Landmarker(self._model, num_faces=count, video=True)
         return self._landmarkers[count]
 
-    def _restart_landmarkers(self) -> None:
-        for landmarker in self._landmarkers.values():
-            landmarker.restart(self._clock)
+    def _prober_for_search(self) -> _Landmarker:
+        if self._prober is None:
+            self._prober = _Landmarker(self._model, num_faces=self.max_faces, video=False)
+        return self._prober
+
+    def _take_over(self, image: Image, box: Box) -> list[Points]:
+        """Make the tracker follow a face that its own detector cannot see.
+
+        It is shown views of the picture that zoom out from the face, step by step, about the point where
+        the face stands: each face overlaps the one before, so that it is tracked and not detected.
+        """
+        landmarker = self._landmarker(self._count)
+        found: list[Points] = []
+        for left, top, right, bottom in zoom_out(box, image.shape[1], image.shape[0]):
+            self._clock.skip(33 * CLOCK_SPEED)
+            found = landmarker.video(image[top:bottom, left:right], self._clock.tick())
+            if not found:
+                break
+        return found
 
     def _probe(self, image: Image, time_seconds: float) -> None:
         if time_seconds < self._probe_due and time_seconds > self._probe_due - 2 * PROBE_SECONDS:
@@ -139,9 +178,7 @@ class FaceTracker:
         self._probe_due = time_seconds + PROBE_SECONDS
         if self._count == self.max_faces:
             return
-        if self._prober is None:
-            self._prober = _Landmarker(self._model, num_faces=self.max_faces, video=False)
-        present = len(without_duplicates(self._prober.image(image)))
+        present = len(without_duplicates(self._prober_for_search().image(image)))
         if present > self._count:
             self._switch(present)
 
@@ -164,20 +201,24 @@ class FaceTracker:
 class MillisecondClock:
     """Presentation times as the strictly increasing whole milliseconds that MediaPipe demands.
 
-    Rates above 1000 fps and repeated times are spread one millisecond apart; a jump back (a seek, a stream
-    that starts again) continues from where the clock stands.
+    Frames less than a millisecond apart and repeated times are spread one millisecond apart; a jump back (a
+    seek, a stream that starts again) continues from where the clock stands.
+
+    Args:
+        speed: milliseconds on this clock for a millisecond of the video.
     """
 
     JUMP_MS = 500
 
-    def __init__(self) -> None:
+    def __init__(self, speed: float = 1.0) -> None:
+        self.speed = speed
         self._offset: int | None = None
         self._last = 0
 
     def stamp(self, time_seconds: float) -> int:
         """Milliseconds for a frame shown at `time_seconds`: more than any before, at least 1."""
-        milliseconds = round(time_seconds * 1000)
-        if self._offset is None or milliseconds + self._offset < self._last - self.JUMP_MS:
+        milliseconds = round(time_seconds * 1000 * self.speed)
+        if self._offset is None or milliseconds + self._offset < self._last - self.JUMP_MS * self.speed:
             self._offset = self._last + 1 - milliseconds
         self._last = max(milliseconds + self._offset, self._last + 1)
         return self._last
@@ -186,6 +227,98 @@ class MillisecondClock:
         """The next millisecond, for something that belongs to no frame."""
         self._last += 1
         return self._last
+
+    def skip(self, milliseconds: int) -> None:
+        """Let time pass that the video does not have; the frames to come move with it."""
+        self._last += milliseconds
+        if self._offset is not None:
+            self._offset += milliseconds
+
+
+@dataclass
+class _Search:
+    """Looks through tiles of a picture for a face: all of them at first, then a few in each frame."""
+
+    tiles: list[tuple[int, int, int, int]] = field(default_factory=list)
+    size: tuple[int, int] = (0, 0)
+    position: int = 0
+    last: Box | None = None
+
+    def seen(self, boxes: Sequence[Box]) -> None:
+        """Where faces are now: the place to look first when they are gone."""
+        if boxes:
+            self.last = boxes[0]
+
+    def next(self, image: Image, landmarker: Callable[[], _Landmarker]) -> Box | None:
+        """The box of a face in this frame, in its pixels, or None."""
+        height, width = image.shape[:2]
+        chosen: list[tuple[int, int, int, int]] = []
+        if self.size != (width, height):
+            self.size, self.tiles, self.position = (width, height), search_tiles(width, height), 0
+            chosen = self.tiles
+        else:
+            if self.last is not None:
+                chosen.append(_around(self.last, width, height))
+            while self.tiles and len(chosen) < SEARCH_TILES:
+                chosen.append(self.tiles[self.position % len(self.tiles)])
+                self.position += 1
+        for left, top, right, bottom in chosen:
+            found = landmarker().image(image[top:bottom, left:right])
+            if found:
+                x0, y0, x1, y1 = _box(found[0])
+                return x0 + left, y0 + top, x1 + left, y1 + top
+        return None
+
+
+def search_tiles(width: int, height: int) -> list[tuple[int, int, int, int]]:
+    """Squares (left, top, right, bottom) that cover a picture, half overlapping, in two sizes.
+
+    The sides are the picture's shorter side (unless that is nearly all of it) and half of that. Those
+    nearest to where faces mostly are, the middle of the upper half, come first within a size.
+    """
+    short = min(width, height)
+    tiles: list[tuple[int, int, int, int]] = []
+    for side in (short, short // 2):
+        if side < 32 or max(width, height) < 1.2 * side:
+            continue
+        xs, ys = _starts(width, side), _starts(height, side)
+        level = [(x, y, x + side, y + side) for y in ys for x in xs]
+        tiles += sorted(
+            level, key=lambda t: math.hypot((t[0] + t[2] - width) / 2, (t[1] + t[3]) / 2 - 0.4 * height)
+        )
+    return tiles
+
+
+def _starts(length: int, side: int) -> list[int]:
+    steps = math.ceil((length - side) / (side / 2))
+    return [round(i * (length - side) / steps) for i in range(steps + 1)] if steps else [0]
+
+
+def _around(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    half = 1.75 * max(box[2] - box[0], box[3] - box[1])
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    left, top = min(max(int(x - half), 0), width - 1), min(max(int(y - half), 0), height - 1)
+    return left, top, max(min(int(x + half), width), left + 1), max(min(int(y + half), height), top + 1)
+
+
+def zoom_out(box: Box, width: int, height: int) -> list[tuple[int, int, int, int]]:
+    """Views (left, top, right, bottom) of a picture, from a close-up of a face to the whole picture.
+
+    All have the picture's aspect, and in all the face's centre is at the same share of width and height.
+    """
+    x = min(max((box[0] + box[2]) / 2, 0.0), float(width))
+    y = min(max((box[1] + box[3]) / 2, 0.0), float(height))
+    size = max(box[2] - box[0], box[3] - box[1], 1.0)
+    zoom = max(1.0, DETECTABLE * max(width, height) / size)
+    steps = math.ceil(math.log(zoom) / math.log(1.3))
+    views = []
+    for step in range(steps, -1, -1):
+        share = zoom ** (-step / steps) if steps else 1.0
+        left, top = round(x * (1 - share)), round(y * (1 - share))
+        views.append(
+            (left, top, max(round(left + width * share), left + 1), max(round(top + height * share), top + 1))
+        )
+    return views
 
 
 @dataclass
