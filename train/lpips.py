@@ -182,8 +182,8 @@ class _TapDistance(torch.autograd.Function):
         return spread(grad_a), spread(grad_b), None
 
 
-_BLOCK_ELEMENTS = 1 << 16
-"""Elements of a block on the CPU: some float32 copies of it fit the second-level cache."""
+_BLOCK_ELEMENTS = 1 << 18
+"""Elements of a block on the CPU: float32 copies of it fit the cache, and threads are not woken too often."""
 _BLOCK_ELEMENTS_GPU = 1 << 26
 """The same on a GPU, where it bounds the temporary memory (about 1.5 GB)."""
 
