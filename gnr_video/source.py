@@ -704,7 +704,7 @@ def _open_container(path: str, url: str) -> InputContainer:
             metadata_errors="replace",
             timeout=None if local else (_OPEN_TIMEOUT, _READ_TIMEOUT),
         )
-    except av.error.InvalidDataError:
+    except (av.error.InvalidDataError, av.error.EOFError):
         message = f"{path} is not a video that FFmpeg can read, or is cut off"
         if url.startswith("pipe:"):
             hint = (
