@@ -467,6 +467,8 @@ class ContainerSource(VideoSource):
                 self._video_packets += packet is not None
                 for picture in self._decode_packet(packet):
                     self._set_pts(picture)
+                    if picture.is_corrupt:
+                        self._warn(f"{self._path} is damaged: some frames are not as they were")
                     seconds = picture.pts * self._time_base
                     if self._earliest is None:
                         self._earliest = seconds

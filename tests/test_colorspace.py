@@ -135,9 +135,14 @@ def test_output_tags_and_colours(
 def test_10_bit_input(tmp_path: Path) -> None:
     image = np.full((48, 64, 3), (200, 90, 40), np.uint8)
     clip = make_clip(
-        tmp_path / "a.mkv", codec="libx265", pix_fmt="yuv420p10le", tags=(1, 1, 1, 1), images=[image], pts=range(3),
+        tmp_path / "a.mkv",
+        codec="libx265",
+        pix_fmt="yuv420p10le",
+        tags=(1, 1, 1, 1),
+        images=[image],
+        pts=range(3),
         options={"x265-params": "log-level=none"},
-    )  # fmt: skip
+    )
     with open_source(clip) as source:
         assert source.info.pix_fmt == "yuv420p10le"
         assert all(np.abs(f.image.astype(int) - image).max() <= 4 for f in source)

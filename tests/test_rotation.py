@@ -1,4 +1,4 @@
-"""Rotation and mirroring from the display matrix are applied before anything else sees a frame. Device: CPU."""
+"""Rotation and mirroring from the display matrix come before anything else sees a frame. Device: CPU."""
 
 from __future__ import annotations
 

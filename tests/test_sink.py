@@ -1,5 +1,5 @@
-"""Outputs: formats by extension, sizes, encoders and their fallback, and what must never be overwritten or left
-half-written. Device: CPU."""
+"""Outputs: formats by extension, sizes, encoders and their fallback, and that nothing is left half-written.
+Device: CPU."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    return make_clip(tmp_path / "in" / "clip.mp4") if (tmp_path / "in").mkdir() is None else tmp_path
+    (tmp_path / "in").mkdir()
+    return make_clip(tmp_path / "in" / "clip.mp4")
 
 
 def refused(clip: Path, target: Path | str, match: str, **options: object) -> OutputError:
@@ -38,11 +39,36 @@ def refused(clip: Path, target: Path | str, match: str, **options: object) -> Ou
     return caught.value
 
 
+def interrupted(clip: Path, target: Path, after: int) -> None:
+    """Ctrl-C in the middle of writing."""
+
+    def write() -> None:
+        with open_source(clip) as source, open_sink(target, source) as sink:
+            for frame in source:
+                sink.write(frame)
+                if not target.is_dir():
+                    assert not target.exists()
+                    assert temporary_name(target).exists()
+                if frame.index + 1 == after:
+                    raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+
+
 class TestFormats:
     @pytest.mark.parametrize(
         ("extension", "codec"),
-        [("mp4", "h264"), ("m4v", "h264"), ("mov", "h264"), ("mkv", "h264"), ("webm", "vp9"), ("gif", "gif"), ("MP4", "h264")],
-    )  # fmt: skip
+        [
+            ("mp4", "h264"),
+            ("m4v", "h264"),
+            ("MP4", "h264"),
+            ("mov", "h264"),
+            ("mkv", "h264"),
+            ("webm", "vp9"),
+            ("gif", "gif"),
+        ],
+    )
     def test_by_extension(self, tmp_path: Path, clip: Path, extension: str, codec: str) -> None:
         _, sink = copy(clip, tmp_path / f"b.{extension}")
         with av.open(str(tmp_path / f"b.{extension}")) as container:
@@ -115,13 +141,7 @@ class TestFormats:
     def test_sequence_into_an_existing_folder_and_its_abort(self, tmp_path: Path, clip: Path) -> None:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "mine.txt").write_text("stays")
-        with (
-            pytest.raises(KeyboardInterrupt),
-            open_source(clip) as source,
-            open_sink(tmp_path / "out", source) as sink,
-        ):
-            sink.write(next(iter(source)))
-            raise KeyboardInterrupt
+        interrupted(clip, tmp_path / "out", after=3)
         assert os.listdir(tmp_path / "out") == ["mine.txt"]
 
     def test_folder_to_folder_round_trip(self, tmp_path: Path) -> None:
@@ -282,17 +302,7 @@ class TestSafety:
 
     @pytest.mark.parametrize("name", ["b.mp4", "b.mkv", "b.gif", "b.webm"])
     def test_nothing_stays_after_an_exception(self, tmp_path: Path, clip: Path, name: str) -> None:
-        with (
-            pytest.raises(KeyboardInterrupt),
-            open_source(clip) as source,
-            open_sink(tmp_path / name, source) as sink,
-        ):
-            for frame in source:
-                sink.write(frame)
-                assert not (tmp_path / name).exists()
-                assert temporary_name(tmp_path / name).exists()
-                if frame.index == 5:
-                    raise KeyboardInterrupt
+        interrupted(clip, tmp_path / name, after=6)
         assert os.listdir(tmp_path) == ["in"]
 
     def test_the_old_output_survives_an_abort(self, tmp_path: Path, clip: Path) -> None:
@@ -330,10 +340,10 @@ from gnr_video.sink import open_sink
 from gnr_video.source import open_source
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
-    with open_source({str(tmp_path / "a.mp4")!r}) as source, \\
-            open_sink({str(tmp_path)!r} + "/" + {target!r}, source, crf=None if {extension!r} == "png" else 1) as sink:
-        for frame in source:
-            sink.write(frame)
+    with open_source({str(tmp_path / "a.mp4")!r}) as source:
+        with open_sink({f"{tmp_path}/{target}"!r}, source, crf=1) as sink:
+            for frame in source:
+                sink.write(frame)
 except OutputError as error:
     print(error)
 """
