@@ -171,7 +171,9 @@ def track(
         yield Tracked(waiting.popleft(), alignments)
 
 
-def translate(items: Iterable[Tracked], engine: Engine, times: StageTimes) -> Generator[Translated, None, None]:
+def translate(
+    items: Iterable[Tracked], engine: Engine, times: StageTimes
+) -> Generator[Translated, None, None]:
     """Cut the faces out and run the generator on them, all faces of a frame as one batch."""
     for item in items:
         crops: list[Image] = []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -11,6 +13,9 @@ import numpy as np
 from engines.errors import InputError, OutputError
 from gnr_video.files import write_atomically
 from gnr_video.frame import Image
+
+if TYPE_CHECKING:
+    from gnr_video.translator import Translator
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_CAP_HEIGHT = 21  # pixels of a capital letter at font scale 1
@@ -86,6 +91,30 @@ def contact_sheet(
             x = x0 + i * (width + pad)
             sheet[y : y + height, x : x + width] = _fitted(image, width, height, colours["empty"])
     return sheet
+
+
+def style_sheet(translator: Translator, face: Image, seeds: Sequence[int]) -> Image:
+    """One face under many styles, the face itself first, each with its seed written into the corner.
+
+    Args:
+        translator: has the weights and the engine.
+        face: uint8 SxSx3 RGB, as `Translator.find_face` cuts it out.
+        seeds: the styles.
+
+    Returns:
+        uint8 HxWx3 RGB, about square.
+    """
+    cells = [_captioned(face, "source")]
+    cells += [_captioned(translator.translate_face(face, seed), str(seed)) for seed in seeds]
+    columns = math.ceil(math.sqrt(len(cells)))
+    return contact_sheet([cells[i : i + columns] for i in range(0, len(cells), columns)], cell=256)
+
+
+def _captioned(picture: Image, text: str) -> Image:
+    picture = np.asarray(cv2.resize(picture, (256, 256), interpolation=cv2.INTER_CUBIC), np.uint8)
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(picture, text, (8, 246), cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, thickness, cv2.LINE_AA)
+    return picture
 
 
 def before_after_sheet(

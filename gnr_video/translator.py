@@ -114,6 +114,29 @@ class Translator:
             picture = np.asarray(cv2.resize(picture, (side, side), interpolation=how), np.uint8)
         return picture
 
+    def find_face(self, image: Image) -> Image:
+        """The face of a picture, cut out as the generator wants it.
+
+        Args:
+            image: uint8 HxWx3 RGB.
+
+        Returns:
+            uint8 SxSx3 RGB, S = `engine.size`.
+
+        Raises:
+            InputError: there is no face in it.
+        """
+        from gnr_video.align import crop_face, fit_alignment
+        from gnr_video.tracker import FaceTracker
+
+        with FaceTracker(self.face_model) as tracker:
+            faces = tracker.track(image, 0.0)
+        if not faces:
+            raise InputError(
+                "no face was found in the picture", "use one where a face is larger and looks ahead"
+            )
+        return crop_face(image, fit_alignment(faces[0]), self.engine.size)
+
     def translate_frame(self, frame: Frame | Image) -> Image:
         """Translate the faces of one picture.
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from train.networks import Discriminator, Generator, GrownStem
+from train.networks import Discriminator, FadeIn, Generator, GrownStem
 
 Net = TypeVar("Net", Generator, Discriminator)
 
@@ -56,5 +56,5 @@ def grow(old: Net, new: Net) -> dict[str, str]:
 def set_fade(network: nn.Module, alpha: float) -> None:
     """Blend of the grown input layers, 0 (old) to 1 (new)."""
     for module in network.modules():
-        if isinstance(module, GrownStem) and "fade" in module._modules:
-            module.fade.alpha.fill_(min(max(alpha, 0.0), 1.0))  # type: ignore[union-attr, operator]
+        if isinstance(module, FadeIn):
+            module.alpha.fill_(min(max(alpha, 0.0), 1.0))

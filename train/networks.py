@@ -24,7 +24,9 @@ ACT_GAIN = sqrt(2.0)
 class EqualConv2d(nn.Module):
     """Convolution with the equalised learning rate: weights ~ N(0, 1), scaled by 1/sqrt(fan in) when used."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True):
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(c_out, c_in, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(c_out)) if bias else None
@@ -38,7 +40,9 @@ class EqualConv2d(nn.Module):
 class EqualLinear(nn.Module):
     """Fully connected layer with the equalised learning rate and, optionally, the scaled leaky ReLU."""
 
-    def __init__(self, n_in: int, n_out: int, *, bias_init: float = 0.0, lr_mul: float = 1.0, act: bool = False):
+    def __init__(
+        self, n_in: int, n_out: int, *, bias_init: float = 0.0, lr_mul: float = 1.0, act: bool = False
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(n_out, n_in) / lr_mul)
         self.bias = nn.Parameter(torch.full((n_out,), float(bias_init)))
@@ -235,8 +239,7 @@ class GrownStem(nn.Sequential):
     """
 
     def fade_from(self, old_input: nn.Module) -> None:
-        self.add_module("fade", nn.ModuleDict({"input": old_input}))
-        self.fade.register_buffer("alpha", torch.zeros(()))  # type: ignore[union-attr, operator]
+        self.add_module("fade", FadeIn(old_input))
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, 3, S, S) -> the last block's output."""
@@ -244,17 +247,33 @@ class GrownStem(nn.Sequential):
 
     def outputs(self, x: Tensor) -> list[Tensor]:
         """x (N, 3, S, S) -> every block's output, the input layer's first."""
-        layers = [layer for name, layer in self.named_children() if name != "fade"]
         fade = self._modules.get("fade")
-        h = layers[0](x)
-        out = [h]
+        layers = [layer for layer in self.children() if layer is not fade]
+        out = [layers[0](x)]
         for i, layer in enumerate(layers[1:]):
-            h = layer(h)
-            if i == 0 and fade is not None and fade.alpha < 1:  # type: ignore[union-attr, operator]
-                old = fade["input"](F.avg_pool2d(x, 2))  # type: ignore[index]
-                h = torch.lerp(old.to(h.dtype), h, fade.alpha.to(h.dtype))  # type: ignore[union-attr]
+            h = layer(out[-1])
+            if i == 0 and isinstance(fade, FadeIn):
+                h = fade(x, h)
             out.append(h)
         return out
+
+
+class FadeIn(nn.Module):
+    """Blends a grown stem's first block in, over the old input layer on a halved picture."""
+
+    alpha: Tensor
+
+    def __init__(self, old_input: nn.Module):
+        super().__init__()
+        self.input = old_input
+        self.register_buffer("alpha", torch.zeros(()))
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        """x (N, 3, S, S), h (N, C, S/2, S/2) -> the blend, like h."""
+        if self.alpha >= 1:
+            return h
+        old = self.input(F.avg_pool2d(x, 2))
+        return torch.lerp(old.to(h.dtype), h, self.alpha.to(h.dtype))
 
 
 class Encoder(nn.Module):

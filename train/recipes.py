@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from engines.architecture import OFFICIAL_CHANNELS, Architecture
 from engines.errors import GnrVideoError
@@ -166,9 +166,7 @@ RECIPES = {
         replace(
             _OWN,
             name="tiny",
-            architecture=Architecture(
-                32, 2, style_dim=32, channels={4: 32, 8: 32, 16: 16, 32: 16}
-            ),
+            architecture=Architecture(32, 2, style_dim=32, channels={4: 32, 8: 32, 16: 16, 32: 16}),
             stages=(Stage(16, 10, 4), Stage(32, 10, 4, fade_steps=4)),
             contents=2,
             local_size=8,

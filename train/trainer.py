@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -120,7 +120,7 @@ class Trainer:
         self._make_optimisers()
         self.lpips: Lpips | None = None
         if recipe.loss.cycle_lpips > 0:
-            net = "alex" if recipe.lpips_net == "alex" else "vgg"
+            net: Literal["vgg", "alex"] = "alex" if recipe.lpips_net == "alex" else "vgg"
             dtype = torch.bfloat16 if self.bf16 else torch.float32
             self.lpips = Lpips(net, lpips_trunk, resize_to=recipe.lpips_size, dtype=dtype).to(self.device)
         self._scaled: dict[tuple[int, int], ImagePool] = {}
@@ -173,7 +173,9 @@ class Trainer:
         lazy = self.recipe.r1_every / (self.recipe.r1_every + 1)
         self.g_optimiser = adam(self.networks.generators())
         self.d_optimiser = adam(self.networks.discriminators(), lazy)
-        self._base_lr = [group["lr"] for o in (self.g_optimiser, self.d_optimiser) for group in o.param_groups]
+        self._base_lr = [
+            group["lr"] for o in (self.g_optimiser, self.d_optimiser) for group in o.param_groups
+        ]
 
     def _grow_to(self, size: int) -> None:
         """Double the resolution until `size`, carrying parameters and optimiser state over."""
@@ -187,7 +189,7 @@ class Trainer:
                     net.load_state_dict(before[name].state_dict())
                     carried = {n: n for n, _ in net.named_parameters()}
                 else:
-                    carried = grow(before[name], net)
+                    carried = grow(before[name], net)  # type: ignore[type-var]
                 was, now = dict(before[name].named_parameters()), dict(net.named_parameters())
                 pairs |= {now[n]: was[o] for n, o in carried.items() if n in now and o in was}
                 net.to(self.device)
@@ -309,8 +311,8 @@ class Trainer:
             if w.style_reconstruction:
                 terms["style_reconstruction"] = F.mse_loss(style_ab, to_b) + F.mse_loss(style_ba, to_a)
             if w.latent:
-                codes = nets.d_latent(style_a), nets.d_latent(style_b)
-                terms["latent"] = generator_adversarial(codes) / 2
+                logits = [nets.d_latent(style_a), nets.d_latent(style_b)]
+                terms["latent"] = generator_adversarial(logits) / 2
             identity = self.identity_weight()
             if identity > 0:
                 same_b = nets.g_ab.decode(content_b[some], style_b[some])
@@ -347,8 +349,8 @@ class Trainer:
             for net, real in ((nets.d_a, real_a), (nets.d_b, real_b)):
                 real = real.detach().requires_grad_(True)
                 with self._autocast():
-                    logits = net(real)
-                penalty = penalty + r1_penalty(logits, real, w.r1_form)
+                    heads = net(real)
+                penalty = penalty + r1_penalty(heads, real, w.r1_form)
             (penalty * (w.r1 / 2 * r.r1_every)).backward()
             terms["r1"] = penalty
         self.d_optimiser.step()
@@ -440,7 +442,8 @@ class Trainer:
         left = min((end - self.step) * pace, deadline - time.monotonic())
         values = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
         progress(
-            f"step {self.step}/{end}  {self.size}px  {pace:.2f} s/step  {max(left, 0) / 60:.0f} min left  {values}"
+            f"step {self.step}/{end}  {self.size}px  {pace:.2f} s/step  "
+            f"{max(left, 0) / 60:.0f} min left  {values}"
         )
         record = {"step": self.step, "size": self.size, "seconds_per_step": round(pace, 4), **means}
         with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
@@ -523,7 +526,7 @@ class Trainer:
             ) from error
         if state["architecture"] != self.recipe.architecture.to_json():
             raise GnrVideoError(
-                f"{path} is of another architecture (recipe {state['recipe']!r}, this is {self.recipe.name!r})",
+                f"{path} is of another architecture (recipe {state['recipe']!r}, not {self.recipe.name!r})",
                 "resume with the recipe it was made with, or choose another --out",
             )
         self._grow_to(state["size"])
@@ -539,6 +542,23 @@ class Trainer:
 
 def _seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def tensorboard_scalars(out: Path) -> Callable[[int, dict[str, float]], None] | None:
+    """A `scalars` callback for `Trainer.run` that writes TensorBoard events, or None without TensorBoard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        log.info('no TensorBoard scalars: %s (pip install "gnr-video[train]")', error)
+        return None
+    writer = SummaryWriter(str(out / "tensorboard"))
+
+    def write(step: int, means: dict[str, float]) -> None:
+        for name, value in means.items():
+            writer.add_scalar(f"loss/{name}", value, step)
+        writer.flush()
+
+    return write
 
 
 def has_fast_bf16(device: torch.device) -> bool:
