@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 Box = tuple[float, float, float, float]
 """(left, top, right, bottom), pixels."""
 
+Tile = tuple[int, int, int, int]
+"""(left, top, right, bottom) of a part of the picture, whole pixels."""
+
 PROBE_SECONDS = 1.0
 FORGET_SECONDS = 2.0
 DUPLICATE_IOU = 0.6
@@ -46,8 +49,8 @@ fall by a third. The jitter this lets through is better removed after the fit of
 """
 
 SEARCH_TILES = 2
-DETECTABLE = 0.3
-"""Share of the picture's longer side that a face has when the detector finds it with certainty."""
+TAKE_OVER_IOU = 0.6
+"""Least overlap of a face with itself in two views, for the tracker to stay on it."""
 
 
 class FaceTracker:
@@ -106,8 +109,8 @@ class FaceTracker:
         if self.max_faces > 1:
             self._probe(image, time_seconds)
         found = self._landmarker(self._count).video(image, self._clock.stamp(time_seconds))
-        if not found and (box := self._search.next(image, self._prober_for_search)) is not None:
-            found = self._take_over(image, box)
+        if not found and (place := self._search.next(image, self._prober_for_search)) is not None:
+            found = self._take_over(image, *place)
         found = without_duplicates(found)
         self._search.seen([_box(points) for points in found])
         if self.max_faces > 1:
@@ -157,15 +160,15 @@ class FaceTracker:
             self._prober = _Landmarker(self._model, num_faces=self.max_faces, video=False)
         return self._prober
 
-    def _take_over(self, image: Image, box: Box) -> list[Points]:
-        """Make the tracker follow a face that its own detector cannot see.
+    def _take_over(self, image: Image, tile: Tile, box: Box) -> list[Points]:
+        """Make the tracker follow a face that its own detector sees in a tile only.
 
-        It is shown views of the picture that zoom out from the face, step by step, about the point where
-        the face stands: each face overlaps the one before, so that it is tracked and not detected.
+        It is shown views that zoom out from the tile to the whole picture, so slowly that the face in one
+        overlaps the face in the one before: then it is tracked and need not be detected.
         """
         landmarker = self._landmarker(self._count)
         found: list[Points] = []
-        for left, top, right, bottom in zoom_out(box, image.shape[1], image.shape[0]):
+        for left, top, right, bottom in zoom_out(tile, box, image.shape[1], image.shape[0]):
             self._clock.skip(33 * CLOCK_SPEED)
             found = landmarker.video(image[top:bottom, left:right], self._clock.tick())
             if not found:
@@ -239,7 +242,7 @@ class MillisecondClock:
 class _Search:
     """Looks through tiles of a picture for a face: all of them at first, then a few in each frame."""
 
-    tiles: list[tuple[int, int, int, int]] = field(default_factory=list)
+    tiles: list[Tile] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
     position: int = 0
     last: Box | None = None
@@ -249,10 +252,10 @@ class _Search:
         if boxes:
             self.last = boxes[0]
 
-    def next(self, image: Image, landmarker: Callable[[], _Landmarker]) -> Box | None:
-        """The box of a face in this frame, in its pixels, or None."""
+    def next(self, image: Image, landmarker: Callable[[], _Landmarker]) -> tuple[Tile, Box] | None:
+        """A tile of this frame with a face in it and the face's box, in pixels of the frame; or None."""
         height, width = image.shape[:2]
-        chosen: list[tuple[int, int, int, int]] = []
+        chosen: list[Tile] = []
         if self.size != (width, height):
             self.size, self.tiles, self.position = (width, height), search_tiles(width, height), 0
             chosen = self.tiles
@@ -262,22 +265,23 @@ class _Search:
             while self.tiles and len(chosen) < SEARCH_TILES:
                 chosen.append(self.tiles[self.position % len(self.tiles)])
                 self.position += 1
-        for left, top, right, bottom in chosen:
+        for tile in chosen:
+            left, top, right, bottom = tile
             found = landmarker().image(image[top:bottom, left:right])
             if found:
                 x0, y0, x1, y1 = _box(found[0])
-                return x0 + left, y0 + top, x1 + left, y1 + top
+                return tile, (x0 + left, y0 + top, x1 + left, y1 + top)
         return None
 
 
-def search_tiles(width: int, height: int) -> list[tuple[int, int, int, int]]:
+def search_tiles(width: int, height: int) -> list[Tile]:
     """Squares (left, top, right, bottom) that cover a picture, half overlapping, in two sizes.
 
     The sides are the picture's shorter side (unless that is nearly all of it) and half of that. Those
     nearest to where faces mostly are, the middle of the upper half, come first within a size.
     """
     short = min(width, height)
-    tiles: list[tuple[int, int, int, int]] = []
+    tiles: list[Tile] = []
     for side in (short, short // 2):
         if side < 32 or max(width, height) < 1.2 * side:
             continue
@@ -294,30 +298,37 @@ def _starts(length: int, side: int) -> list[int]:
     return [round(i * (length - side) / steps) for i in range(steps + 1)] if steps else [0]
 
 
-def _around(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+def _around(box: Box, width: int, height: int) -> Tile:
     half = 1.75 * max(box[2] - box[0], box[3] - box[1])
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     left, top = min(max(int(x - half), 0), width - 1), min(max(int(y - half), 0), height - 1)
     return left, top, max(min(int(x + half), width), left + 1), max(min(int(y + half), height), top + 1)
 
 
-def zoom_out(box: Box, width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """Views (left, top, right, bottom) of a picture, from a close-up of a face to the whole picture.
+def zoom_out(tile: Tile, box: Box, width: int, height: int) -> list[Tile]:
+    """Views of a picture from a tile to the whole, in which a face moves little from one to the next.
 
-    All have the picture's aspect, and in all the face's centre is at the same share of width and height.
+    Args:
+        tile: the first view.
+        box: the face, in pixels of the picture.
+        width, height: the picture's, in pixels; (0, 0, width, height) is the last view.
     """
-    x = min(max((box[0] + box[2]) / 2, 0.0), float(width))
-    y = min(max((box[1] + box[3]) / 2, 0.0), float(height))
-    size = max(box[2] - box[0], box[3] - box[1], 1.0)
-    zoom = max(1.0, DETECTABLE * max(width, height) / size)
-    steps = math.ceil(math.log(zoom) / math.log(1.3))
-    views = []
-    for step in range(steps, -1, -1):
-        share = zoom ** (-step / steps) if steps else 1.0
-        left, top = round(x * (1 - share)), round(y * (1 - share))
-        views.append(
-            (left, top, max(round(left + width * share), left + 1), max(round(top + height * share), top + 1))
-        )
+    ends = np.array([tile, (0, 0, width, height)], np.float64)
+
+    def view(share: float) -> Tile:
+        left, top, right, bottom = (round(float(v)) for v in ends[0] + share * (ends[1] - ends[0]))
+        return left, top, right, bottom
+
+    def seen_in(t: Tile) -> Box:
+        w, h = t[2] - t[0], t[3] - t[1]
+        return (box[0] - t[0]) / w, (box[1] - t[1]) / h, (box[2] - t[0]) / w, (box[3] - t[1]) / h
+
+    grid = [view(i / 64) for i in range(65)]
+    views, at = [grid[0]], 0
+    while at < 64:
+        near = [i for i in range(at + 1, 65) if iou(seen_in(grid[at]), seen_in(grid[i])) >= TAKE_OVER_IOU]
+        at = max(near, default=at + 1)
+        views.append(grid[at])
     return views
 
 
