@@ -156,9 +156,288 @@ def translate(
         from gnr_video.translator import Translator
 
         with Translator(
+            weights,
+            style,
+            engine=engine,
+            device=device,
+            precision=precision,
+            paste=paste,
+            face_model=face_model,
+            lookahead=lookahead,
+        ) as translator:
+            with _progress(quiet) as progress:
+                done = translator.translate_video(
+                    input,
+                    target,
+                    start=start,
+                    end=end,
+                    codec=codec,
+                    crf=crf,
+                    overwrite=overwrite,
+                    progress=progress,
+                )
+        if report is not None:
+            done.write(report)
+        _summary(done, quiet)
+
+
+def default_output(input: str) -> str:
+    """Name of the output beside the input: clip.mov -> clip_anime.mp4; images keep being images."""
+    if input in ("-", "pipe:0") or "://" in input:
+        name = Path(input.rsplit("/", 1)[-1].split("?")[0]).stem if "://" in input else "stdin"
+        return f"{name or 'stream'}_anime.mp4"
+    path = Path(input)
+    if path.is_dir():
+        folder = path.resolve()
+        return f"{folder.parent / folder.name}_anime/"
+    suffix = ".png" if path.suffix.lower() in STILLS else ".mp4"
+    return str(path.with_name(f"{path.stem}_anime{suffix}"))
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[Counts, int | None], None] | None]:
+    """Progress bar with frames per second and time left; none where nobody looks."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit=" frames", dynamic_ncols=True, smoothing=0.1, leave=False) as bar:
+
+        def update(counts: Counts, total: int | None) -> None:
+            if bar.total != total:
+                bar.total = total
+            bar.update(counts.frames - bar.n)
+
+        yield update
+
+
+def _summary(report: Report, quiet: bool) -> None:
+    for text in (*report.fallbacks, *report.warnings):
+        click.secho(f"warning: {text}", fg="yellow", err=True)
+    if not quiet:
+        click.echo(
+            f"{report.target}: {report.frames} frames in {report.seconds:.1f} s ({report.fps:.1f} fps, "
+            f"{report.engine}), style {report.style}",
+            err=True,
+        )
+
+
+# -- training
+
+
+@command.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--recipe", default="default", show_default=True, help="default, cpu, official, paper, tiny.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("runs/gnr"), show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--minutes", type=float, help="Stop cleanly after so long; the same command goes on later.")
+@click.option("--steps", type=int, help="Stop at this step instead of the recipe's end.")
+@click.option("--lr", type=float, help="Adam's learning rate instead of the recipe's.")
+@click.option("--r1", type=float, help="Weight of the R1 penalty instead of the recipe's.")
+@click.option("--batch", type=int, help="Images per domain and step instead of the recipe's.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--faces",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Another folder of faces for domain A, framed as trainA is. May be repeated.",
+)
+@click.option(
+    "--ffhq-faces",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="The same for faces framed as FFHQ's (StyleGAN pictures); they are brought to trainA's framing.",
+)
+@click.option(
+    "--hold-out", type=int, default=0, show_default=True, help="Images of each such folder kept for samples."
+)
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Folder for decoded images; quicker next start."
+)
+@click.option(
+    "--lpips-trunk", type=click.Path(path_type=Path), help="VGG16 weights under torchvision's names."
+)
+@click.option("--sample-every", type=int, default=500, show_default=True)
+@click.option("--log-every", type=int, default=50, show_default=True)
+@click.option("--fresh", is_flag=True, help="Start over, even if --out holds a checkpoint.")
+@_common_options
+def train(
+    data: Path,
+    recipe: str,
+    out: Path,
+    device: str,
+    minutes: float | None,
+    steps: int | None,
+    lr: float | None,
+    r1: float | None,
+    batch: int | None,
+    seed: int,
+    faces: Sequence[Path],
+    ffhq_faces: Sequence[Path],
+    hold_out: int,
+    cache: Path | None,
+    lpips_trunk: Path | None,
+    sample_every: int,
+    log_every: int,
+    fresh: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Train on DATA, a folder with trainA (faces), trainB (anime) and, if there are any, testA and testB.
+
+    \b
+    Examples:
+      gnr-video train selfie2anime --recipe default --minutes 30
+      gnr-video train selfie2anime --ffhq-faces synthetic-faces --hold-out 100
+      gnr-video train selfie2anime --recipe official --device cuda -o runs/official
+
+    Training can be killed at any moment; the same command goes on from the last checkpoint in --out.
+    """
+    with _errors(quiet, debug):
+        from dataclasses import replace
+
+        import engines
+        from train.data import FFHQ_FRAMING, Framing, load_dataset
+        from train.recipes import get_recipe
+        from train.trainer import Trainer, tensorboard_scalars
+
+        plan = get_recipe(recipe)
+        if lr is not None:
+            plan = replace(plan, lr=lr)
+        if r1 is not None:
+            plan = replace(plan, loss=replace(plan.loss, r1=r1))
+        if batch is not None:
+            plan = replace(plan, stages=tuple(replace(stage, batch=batch) for stage in plan.stages))
+        extra = [(folder, Framing()) for folder in faces] + [(folder, FFHQ_FRAMING) for folder in ffhq_faces]
+        images = load_dataset(data, plan.architecture.size, extra_a=extra, hold_out=hold_out, cache=cache)
+        where = engines.best_device() if device == "auto" else device
+        trainer = Trainer(images, plan, out, device=where, seed=seed, lpips_trunk=lpips_trunk)
+
+        def say(text: str) -> None:
+            if not quiet:
+                click.echo(text, err=True)
+
+        say(
+            f"{len(images.train_a)} faces, {len(images.train_b)} anime pictures; recipe {plan.name}; on {where}"
+        )
+        if not fresh and trainer.resume():
+            say(f"goes on from step {trainer.step} in {out}")
+        trainer.run(
+            minutes=minutes,
+            steps=steps,
+            log_every=log_every,
+            sample_every=sample_every,
+            progress=say,
+            scalars=tensorboard_scalars(out),
+        )
+        say(f"weights: {out / 'weights.safetensors'}")
+
+
+# -- weights
+
+
+@command.group()
+def weights() -> None:
+    """Import, fetch and look at weights."""
+
+
+@weights.command("import")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.safetensors")
+@click.option("--direction", type=click.Choice(["A2B", "B2A"]), default="A2B", show_default=True)
+@click.option("--raw", is_flag=True, help="The trained weights instead of their moving average.")
+@_common_options
+def weights_import(
+    checkpoint: Path, output: Path, direction: str, raw: bool, quiet: bool, debug: bool
+) -> None:
+    """Convert CHECKPOINT.pt of the official GANs N' Roses code.
+
+    \b
+    Example:
+      gnr-video weights import 400000.pt -o gnr.safetensors
+      gnr-video clip.mp4 --weights gnr.safetensors
+    """
+    with _errors(quiet, debug):
+        from gnr_video.weights import describe_weights, import_checkpoint
+
+        import_checkpoint(checkpoint, output, direction="B2A" if direction == "B2A" else "A2B", raw=raw)
+        if not quiet:
+            click.echo(describe_weights(output))
+
+
+@weights.command("pull")
+@click.argument("name", type=click.Choice(["official"]))
+@_common_options
+def weights_pull(name: str, quiet: bool, debug: bool) -> None:
+    """Fetch released weights into the cache; then `--weights official` works."""
+    with _errors(quiet, debug):
+        from gnr_video.weights import describe_weights, pull_official
+
+        def progress(done: int) -> None:
+            click.echo(f"\r{done / 1e6:.0f} MB", nl=False, err=True)
+
+        path = pull_official(None if quiet else progress)
+        if not quiet:
+            click.echo(f"\r{describe_weights(path)}")
+
+
+@weights.command("info")
+@click.argument("file", metavar="NAME|FILE", default="default")
+@_common_options
+def weights_info(file: str, quiet: bool, debug: bool) -> None:
+    """Architecture, parameters, provenance and licence of a weights file."""
+    with _errors(quiet, debug):
+        from gnr_video.weights import describe_weights, resolve_weights
+
+        click.echo(describe_weights(resolve_weights(file)))
+
+
+# -- styles
+
+
+@command.group()
+def styles() -> None:
+    """Look at styles."""
+
+
+@styles.command("sheet")
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: IMAGE_styles.png]")
+@click.option("--count", type=click.IntRange(1, 400), default=15, show_default=True)
+@click.option("--first", type=int, default=0, show_default=True, help="The first seed.")
+@_generator_options
+@click.option("--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task.")
+@click.option("--overwrite", is_flag=True, help="Replace the sheet if it exists.")
+@_common_options
+def styles_sheet(
+    image: Path,
+    output: Path | None,
+    count: int,
+    first: int,
+    weights: str | None,
+    engine: str,
+    device: str,
+    precision: str,
+    face_model: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Translate the face in IMAGE with COUNT seeds: one picture, each face with its seed written on it."""
+    with _errors(quiet, debug):
+        from gnr_video.sheet import save_png, style_sheet
+        from gnr_video.source import read_image
+        from gnr_video.translator import Translator
+
+        target = output or image.with_name(f"{image.stem}_styles.png")
+        if target.exists() and not overwrite:
+            raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
+        picture = read_image(image)
+        with Translator(
             weights, first, engine=engine, device=device, precision=precision, face_model=face_model
         ) as translator:
-            face = translator.find_face(read_image(image))
+            face = translator.find_face(picture)
             save_png(target, style_sheet(translator, face, range(first, first + count)))
         if not quiet:
             click.echo(str(target), err=True)
