@@ -153,29 +153,36 @@ def translate(
         target = output or default_output(input)
         if not overwrite and Path(target).is_file():
             raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
+        from gnr_video.source import open_source
         from gnr_video.translator import Translator
 
-        with Translator(
-            weights,
-            style,
-            engine=engine,
-            device=device,
-            precision=precision,
-            paste=paste,
-            face_model=face_model,
-            lookahead=lookahead,
-        ) as translator:
-            with _progress(quiet) as progress:
-                done = translator.translate_video(
-                    input,
-                    target,
-                    start=start,
-                    end=end,
-                    codec=codec,
-                    crf=crf,
-                    overwrite=overwrite,
-                    progress=progress,
-                )
+        if input not in ("-", "pipe:", "pipe:0") and "://" not in input:
+            with open_source(input, start=start, end=end) as source:  # before anything slow is loaded
+                if not quiet:
+                    click.echo(source.info.describe(), err=True)
+        with (
+            Translator(
+                weights,
+                style,
+                engine=engine,
+                device=device,
+                precision=precision,
+                paste=paste,
+                face_model=face_model,
+                lookahead=lookahead,
+            ) as translator,
+            _progress(quiet) as progress,
+        ):
+            done = translator.translate_video(
+                input,
+                target,
+                start=start,
+                end=end,
+                codec=codec,
+                crf=crf,
+                overwrite=overwrite,
+                progress=progress,
+            )
         if report is not None:
             done.write(report)
         _summary(done, quiet)
