@@ -89,7 +89,7 @@ class Engine(ABC):
         import torch
 
         a = self.architecture
-        codes = np.atleast_2d(np.asarray(styles, dtype=np.float32))
+        codes = np.atleast_2d(np.array(styles, dtype=np.float32))
         if codes.ndim != 2 or codes.shape[1] not in (a.latent_dim, a.style_dim):
             raise StyleError(
                 f"a style code has {a.latent_dim} numbers (or {a.style_dim} in w space), "
@@ -111,7 +111,10 @@ class Engine(ABC):
         return vectors
 
     def set_style(self, style: Styles) -> None:
-        """Choose the style of all calls that bring none.
+        """Choose the style of all calls that bring none, for the frames to come.
+
+        Engines may fold it into their weights, which takes some tenths of a second: for a style that changes
+        with every frame, give `styles` to `translate` instead.
 
         Args:
             style: float32 (latent_dim,) style code z, or (style_dim,) code w.
@@ -248,7 +251,7 @@ class Engine(ABC):
         s = self.size
         if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (s, s, 3) or not len(crops):
             raise EngineError(f"crops must be uint8 Nx{s}x{s}x3 with N >= 1, got {crops.dtype} {crops.shape}")
-        return np.ascontiguousarray(crops)
+        return np.require(crops, np.uint8, ["C_CONTIGUOUS", "WRITEABLE"])
 
     def _rows(self, styles: Styles | None, batch: int) -> torch.Tensor | None:
         if styles is None:

@@ -61,7 +61,8 @@ def _blur(
 
 
 def _activate(x: Tensor) -> Tensor:
-    return functional.leaky_relu(x, SLOPE)
+    # In place: what comes in is always the fresh output of a convolution (4 % of a decoder in torch).
+    return functional.leaky_relu_(x, SLOPE)
 
 
 def _equalised(tensors: Tensors, name: str) -> Tensor:
@@ -306,12 +307,12 @@ def _transposed_kernel(weight: Tensor, up: Upsampling) -> Tensor:
     if up == "transposed":
         return weight.transpose(0, 1)
     c_out, c_in = weight.shape[:2]
-    flat = functional.conv2d(weight.reshape(-1, 1, 3, 3), _fir()[None, None] * 4, padding=3)
-    full = flat.view(c_out, c_in, 6, 6)
+    # The 6x6 kernel, transposed convolution and blur in one, of each of the nine taps of a 3x3 kernel.
+    full = functional.conv2d(torch.eye(9).view(9, 1, 3, 3), _fir()[None, None] * 4, padding=3)[:, 0]
     # Output pixel 2m + p takes input pixel m + j, j = -1..1, with the tap p + 2 - 2j of the 6x6 kernel.
     taps = [[p + 2 - 2 * j for j in (-1, 0, 1)] for p in (0, 1)]
-    phases = [full[:, :, taps[py]][:, :, :, taps[px]] for py in (0, 1) for px in (0, 1)]
-    return torch.cat(phases)
+    phases = [full[:, taps[py]][:, :, taps[px]].reshape(9, 9) for py in (0, 1) for px in (0, 1)]
+    return torch.cat([(weight.reshape(-1, 9) @ m).view(c_out, c_in, 3, 3) for m in phases])
 
 
 def _shuffle(x: Tensor) -> Tensor:
