@@ -32,7 +32,7 @@ Examples:
   gnr-video clip.mp4 --style ref:girl.png    the style of an anime picture
   gnr-video clip.mov --paste side-by-side --start 3 --end 8
   gnr-video photo.jpg -o anime.png
-  gnr-video styles sheet photo.jpg           try 16 seeds on one face
+  gnr-video styles sheet photo.jpg           try 15 seeds on one face
   gnr-video doctor                           what is installed, what is missing
 """
 
@@ -488,11 +488,18 @@ def _errors(quiet: bool, debug: bool) -> Iterator[None]:
         if error.hint:
             click.echo(f"  {error.hint}", err=True)
         raise click.exceptions.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        click.echo("\nstopped; nothing unfinished was left behind", err=True)
-        raise click.exceptions.Exit(130) from None
+    except KeyboardInterrupt as interrupt:
+        below = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C
+        click.echo(f"{below}stopped; nothing unfinished was left behind", err=True)
+        # 128 + the signal's number, as a shell has it.
+        number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
+        raise click.exceptions.Exit(128 + number) from None
     except BrokenPipeError:
         raise click.exceptions.Exit(141) from None
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM arrived."""
 
 
 @contextmanager
@@ -500,7 +507,7 @@ def _terminable() -> Iterator[None]:
     """SIGTERM ends a run as Ctrl-C does: cleanly."""
 
     def stop(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
+        raise _Terminated
 
     try:
         before = signal.signal(signal.SIGTERM, stop)

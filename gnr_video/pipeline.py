@@ -1,6 +1,6 @@
 """The frame stream: decode -> track -> align -> translate -> compose -> write, each stage on its own thread.
 
-Stages are generators; `threaded` runs one ahead of its consumer through a bounded channel, so that memory
+Stages are generators; `Threaded` runs one ahead of its consumer through a bounded channel, so that memory
 stays flat however long the video is, and a failure or a cancellation anywhere ends all of them.
 """
 
@@ -29,6 +29,9 @@ T = TypeVar("T")
 
 DEPTH = 2
 """Items a channel holds: enough to keep both sides busy, few enough for 4K frames."""
+
+READ_SECONDS = 1.0
+"""How long a run that ends early waits for its source, which may be a pipe or a camera that says nothing."""
 
 
 class Cancelled(Exception):
@@ -70,48 +73,72 @@ class Channel(Generic[T]):
             self._items.clear()
             self._changed.notify_all()
 
-    def __iter__(self) -> Iterator[T]:
-        while True:
-            with self._changed:
-                while not self._items and not self._ended:
-                    # A time-out lets Ctrl-C through on systems where a plain wait cannot be interrupted.
-                    self._changed.wait(0.5)
-                if not self._items:
-                    if self._failure is not None:
-                        raise self._failure
-                    return
-                item = self._items.popleft()
-                self._changed.notify_all()
-            yield item
+    def get(self) -> T:
+        """Wait for the next item.
+
+        Raises:
+            StopIteration: there are no more.
+            Cancelled: `cancel` was called.
+            BaseException: what the producer failed with.
+        """
+        with self._changed:
+            while not (self._items or self._ended or self._cancelled):
+                # A time-out lets Ctrl-C through on systems where a plain wait cannot be interrupted.
+                self._changed.wait(0.5)
+            if self._cancelled:
+                raise Cancelled
+            if not self._items:
+                if self._failure is not None:
+                    raise self._failure
+                raise StopIteration
+            item = self._items.popleft()
+            self._changed.notify_all()
+        return item
 
 
-def threaded(stage: Generator[T, None, None], name: str, depth: int = DEPTH) -> Generator[T, None, None]:
+class Threaded(Iterator[T]):
     """Run a generator on a thread of its own, up to `depth` items ahead; same items, same exceptions.
 
-    Closing the result (or an exception in its consumer) stops the thread and closes `stage`.
+    The thread starts with the first item that is asked for. It ends, and closes `stage`, when `stage` ends
+    or raises, and after `close`, which must be called.
     """
-    channel: Channel[T] = Channel(depth)
 
-    def work() -> None:
+    def __init__(self, stage: Generator[T, None, None], name: str, depth: int = DEPTH) -> None:
+        self._stage = stage
+        self._channel: Channel[T] = Channel(depth)
+        self._thread = threading.Thread(target=self._work, name=f"gnr-video {name}", daemon=True)
+
+    def _work(self) -> None:
+        failure: BaseException | None = None
         try:
-            for item in stage:
-                channel.put(item)
+            for item in self._stage:
+                self._channel.put(item)
         except Cancelled:
-            channel.end()
+            pass
         except BaseException as error:
-            channel.end(error)
-        else:
-            channel.end()
-        finally:
-            stage.close()
+            failure = error
+        try:
+            self._stage.close()
+        except BaseException as error:
+            failure = failure or error
+        self._channel.end(failure)
 
-    thread = threading.Thread(target=work, name=f"gnr-video {name}", daemon=True)
-    thread.start()
-    try:
-        yield from channel
-    finally:
-        channel.cancel()
-        thread.join()
+    def __next__(self) -> T:
+        if self._thread.ident is None:
+            self._thread.start()
+        return self._channel.get()
+
+    def cancel(self) -> None:
+        """Tell the thread and its consumer to stop, without waiting for them."""
+        self._channel.cancel()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Stop the thread and wait for it, at most `timeout` seconds. May be called twice."""
+        self.cancel()
+        if self._thread.ident is None:
+            self._stage.close()
+        else:
+            self._thread.join(timeout)
 
 
 @dataclass(frozen=True)
@@ -224,20 +251,23 @@ def run(
         What came through.
 
     Raises:
-        Whatever a stage raised; all threads have ended by then.
+        Whatever a stage raised. All threads have ended by then, save one that waits for a silent source.
     """
     counts = Counts()
-    decoded = threaded(decode(source, times), "decode")
-    tracked = threaded(track(decoded, tracker, aligner, cuts, times), "track")
-    translated = threaded(translate(tracked, engine, times), "translate")
-    composed = compose(translated, compositor, times, counts)
+    decoded = Threaded(decode(source, times), "decode")
+    tracked = Threaded(track(decoded, tracker, aligner, cuts, times), "track")
+    translated = Threaded(translate(tracked, engine, times), "translate")
     try:
-        for frame in composed:
+        for frame in compose(translated, compositor, times, counts):
             with times.stage("encode"):
                 write(frame)
             if on_frame is not None:
                 on_frame(counts)
     finally:
-        for stage in (composed, translated, tracked, decoded):
-            stage.close()
+        # All are told before any is waited for: a stage may itself be waiting for the one before it.
+        for stage in (translated, tracked, decoded):
+            stage.cancel()
+        translated.close()
+        tracked.close()
+        decoded.close(READ_SECONDS)
     return counts

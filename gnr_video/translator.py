@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -261,7 +262,7 @@ class Translator:
         """Free the engine and the tracker. May be called twice."""
         self.engine.close()
         if self._live is not None:
-            self._live.tracker.close()
+            self._live.close()
             self._live = None
 
     def __enter__(self) -> Translator:
@@ -284,6 +285,8 @@ class _LiveState:
         self.tracker = FaceTracker(face_model)
         self.aligner = Aligner(0)
         self.cuts = SceneCut()
+        # MediaPipe's graph must be closed before the interpreter ends, also by those who forget it.
+        self.close = weakref.finalize(self, self.tracker.close)
 
     def reset(self) -> None:
         self.tracker.reset()
