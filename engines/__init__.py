@@ -87,6 +87,8 @@ def create(
         raise EngineError(f"no precision is called {precision!r}", f"choose auto, {', '.join(PRECISIONS)}")
     if device == "auto":
         device = "cpu" if engine == "openvino" else best_device()
+    if device != "cpu" and not device.startswith("cuda"):
+        raise EngineError(f"no device is called {device!r}", "choose auto, cpu, cuda or cuda:N")
     if precision == "auto":
         precision = default_precision(device)
     if engine != "auto":

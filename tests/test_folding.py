@@ -16,6 +16,15 @@ from tests.golden import fill_tensor, generator_state, golden_weights, narrow, r
 TOLERANCE = 1e-5
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tiny networks: threads cost more than they give."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @st.composite
 def architectures(draw: st.DrawFn) -> Architecture:
     size = draw(st.sampled_from([16, 32]))
