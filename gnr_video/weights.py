@@ -148,6 +148,8 @@ def import_checkpoint(
         WeightsError: not a checkpoint, no such generator in it, or tensors that do not fit; the message names
             them with the shapes expected and found.
     """
+    from safetensors import SafetensorError
+
     if direction not in ("A2B", "B2A"):
         raise WeightsError(f"no direction {direction!r}", "choose A2B (face to anime) or B2A")
     source, out = Path(checkpoint), Path(out)
@@ -190,8 +192,8 @@ def import_checkpoint(
         values["step"] = str(loaded["iter"])
     try:
         save_weights(out, architecture, tensors, {**values, **(metadata or {})}, half=half)
-    except OSError as error:
-        raise WeightsError(f"cannot write {out}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot write {out}: {error}") from error
     return load_weights(out)
 
 
