@@ -1,0 +1,52 @@
+"""What all tests share: one thread for small networks, which is quicker there and does not fight for cores;
+tiny weights, a short clip with a face and sound, and the face model."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a very small generator with random weights."""
+    from tests.tiny_weights import make_tiny_weights
+
+    return make_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip of one moving face with sound: 320x180, 24 frames at 20 fps."""
+    from gnr_video.demo import make_demo_clip
+
+    target = tmp_path_factory.mktemp("clip") / "face.mp4"
+    return make_demo_clip(target, seconds=1.2, fps=20, size=(320, 180))
+
+
+@pytest.fixture(scope="session")
+def face_model() -> Path:
+    """MediaPipe's model; a test that asks for it skips where it is neither cached nor to be fetched."""
+    from engines.errors import FaceModelError
+    from gnr_video.face_model import resolve_face_model
+
+    try:
+        return resolve_face_model()
+    except FaceModelError as error:
+        pytest.skip(f"needs MediaPipe's face model: {error.message}")
+
+
+@pytest.fixture
+def no_threads_left() -> Iterator[None]:
+    """The test fails if a stage's thread outlives it."""
+    yield
+    left = [t for t in threading.enumerate() if t.name.startswith("gnr-video ")]
+    for thread in left:
+        thread.join(5)
+    assert not [t.name for t in left if t.is_alive()]
