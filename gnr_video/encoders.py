@@ -181,6 +181,8 @@ def probe(settings: EncoderSettings) -> str:
     """
     import av
 
+    if settings.codec == "libsvtav1" and min(settings.width, settings.height) < 64:
+        return "it needs at least 64x64 pixels"  # some versions crash the process below that
     try:
         device = hardware(settings.codec)
         extra: dict[str, Any] = {} if device is None else {"hwaccel": device}

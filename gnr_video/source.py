@@ -732,8 +732,8 @@ def _video_stream(path: str, container: InputContainer) -> Any:
     """The first video stream that is no cover picture."""
     import av
 
-    cover = int(av.stream.Disposition.attached_pic)
-    streams = [s for s in container.streams.video if not int(s.disposition) & cover]
+    cover = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & cover]
     # FFmpeg renders plain text as pictures through its "tty" demuxer.
     if not streams or container.format.name == "tty":
         kinds = sorted({s.type for s in container.streams})
