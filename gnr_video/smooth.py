@@ -1,7 +1,8 @@
 """Temporal smoothing of alignments: the stage between the face tracker and the engine.
 
-A file is smoothed over a look-ahead window (Rauch-Tung-Striebel), so its result has no lag; a live picture
-is answered at once. A lost face is held, then faded out; a short gap is bridged when its end is in view.
+A Kalman filter follows each face. A file is smoothed over a look-ahead window (Rauch-Tung-Striebel), so
+its result has no lag; a live picture is answered at once. A lost face is held, then faded out; a short gap
+is bridged when its end is in view.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ SCENE_START_FRAMES = 3
 PROCESS_NOISE = 1e4
 MEASUREMENT_NOISE = 1.0
 MIN_DT = 1e-3
+LAG_SECONDS = 0.001
+"""How late MediaPipe's landmarks are on the tracker's clock (benchmarks/tracking.py)."""
 
 
 def to_parameters(alignment: Alignment, last_angle: float | None = None) -> Vector:
@@ -107,6 +110,39 @@ class _Step:
     filtered_cov: Vector
     gain: Vector
     """The smoother's gain from the step before to this one (unused in a first step)."""
+    innovation: float = 0.0
+    """Distance of the measurement from its prediction, held and decaying."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How the head is taken to move: an acceleration of white noise, weak while still, strong in motion.
+
+    Motion shows in the innovation e, the distance of a measurement from its prediction, with a peak hold
+    that decays: q = still^(1-m) moving^m with m = e^2 / (e^2 + knee^2).
+
+    Attributes:
+        still, moving: spectral density q of the acceleration, px^2/s^3.
+        knee: innovation half-way between the two, px.
+        decay_seconds: time in which the hold falls to 1/e.
+        velocity_seconds: time in which a velocity dies away by itself.
+    """
+
+    still: float
+    moving: float
+    knee: float
+    decay_seconds: float
+    velocity_seconds: float = math.inf
+
+    def density(self, innovation: float) -> float:
+        """Process noise for this innovation, px."""
+        m = innovation**2 / (innovation**2 + self.knee**2)
+        return self.still ** (1 - m) * self.moving**m
+
+
+# Found by grid search on the protocol of benchmarks/tracking.py, over several seeds.
+FILE_MOTION = Motion(still=300, moving=1e4, knee=0.6, decay_seconds=0.093)
+LIVE_MOTION = Motion(still=10, moving=6e4, knee=0.4, decay_seconds=0.082, velocity_seconds=0.65)
 
 
 def kalman_start(value: Vector, r: float = MEASUREMENT_NOISE) -> _Step:
@@ -120,34 +156,45 @@ def kalman_step(
     last: _Step,
     dt: float,
     value: Vector | None,
-    q: float = PROCESS_NOISE,
+    motion: float | Motion = PROCESS_NOISE,
     r: float = MEASUREMENT_NOISE,
 ) -> _Step:
-    """Predict with constant velocity over `dt` seconds, correct with `value` where there is one.
+    """Predict over `dt` seconds, correct with `value` (float64 N) where there is one.
 
     White-noise acceleration of spectral density q: Q = q [[dt^3/3, dt^2/2], [dt^2/2, dt]]
-    (Bar-Shalom, Li and Kirubarajan 2001, equation 6.2.2-12).
+    (Bar-Shalom, Li and Kirubarajan 2001, equation 6.2.2-12); q constant, or as `motion` has it.
     """
     dt = max(dt, MIN_DT)
-    f = np.array([[1.0, dt], [0.0, 1.0]])
-    noise = q * np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]])
+    if isinstance(motion, float | int):
+        motion = Motion(motion, motion, 1.0, 1.0)
+    reach, kept = dt, 1.0
+    if math.isfinite(motion.velocity_seconds):
+        kept = math.exp(-dt / motion.velocity_seconds)
+        reach = motion.velocity_seconds * (1 - kept)
+    f = np.array([[1.0, reach], [0.0, kept]])
     predicted = f @ last.filtered
+    innovation = last.innovation * math.exp(-dt / motion.decay_seconds)
+    if value is not None:
+        innovation = max(innovation, float(np.linalg.norm(value - predicted[0])))
+    q = motion.density(innovation)
+    noise = q * np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]])
     predicted_cov = f @ last.filtered_cov @ f.T + noise
     gain = np.linalg.solve(predicted_cov, f @ last.filtered_cov).T
     if value is None:
-        return _Step(predicted, predicted_cov, predicted, predicted_cov, gain)
+        return _Step(predicted, predicted_cov, predicted, predicted_cov, gain, innovation)
     k = predicted_cov[:, :1] / (predicted_cov[0, 0] + r)
     filtered = predicted + k * (value - predicted[0])
     filtered_cov = predicted_cov - k @ predicted_cov[:1]
-    return _Step(predicted, predicted_cov, filtered, filtered_cov, gain)
+    return _Step(predicted, predicted_cov, filtered, filtered_cov, gain, innovation)
 
 
-def rts_backward(steps: Sequence[_Step]) -> Vector:
-    """State (2xN) of the first step, given all of them (Rauch, Tung and Striebel 1965)."""
+def _backward(steps: Sequence[_Step]) -> Iterator[Vector]:
+    """Smoothed states (2xN), last step first (Rauch, Tung and Striebel 1965)."""
     smoothed = steps[-1].filtered
+    yield smoothed
     for step, following in zip(reversed(steps[:-1]), reversed(steps[1:])):
         smoothed = step.filtered + following.gain @ (smoothed - following.predicted)
-    return smoothed
+        yield smoothed
 
 
 def rts_smooth(
@@ -173,10 +220,7 @@ def rts_smooth(
     steps = [kalman_start(values[0], r)]
     for before, now, value in zip(times, times[1:], values[1:]):
         steps.append(kalman_step(steps[-1], now - before, None if np.isnan(value).any() else value, q, r))
-    smoothed = [steps[-1].filtered]
-    for step, following in zip(reversed(steps[:-1]), reversed(steps[1:])):
-        smoothed.append(step.filtered + following.gain @ (smoothed[-1] - following.predicted))
-    return np.stack(smoothed[::-1], axis=1)
+    return np.stack(list(_backward(steps))[::-1], axis=1)
 
 
 @dataclass
@@ -188,15 +232,12 @@ class _Observation:
     """Steps of different segments have a cut or a long absence between them: nothing is carried across."""
     landmarks: Points | None
     """In the frame, pixels; None where the face was not seen."""
-    live: Vector
-    """The parameters to show when there is no look-ahead."""
 
 
 @dataclass
 class _Track:
     """What is known of one face."""
 
-    filter: OneEuro | None
     window: deque[_Observation | None]
     """One entry for each pending frame."""
     opacity: float
@@ -230,19 +271,15 @@ class Aligner:
 
     Args:
         lookahead: how many frames an answer may wait for its future. 0 answers at once (live).
-        filtered: whether the landmarks come already filtered (MediaPipe does so with one face). Only live
-            answers of landmarks that do not are put through a One-Euro filter: a second filter only lags.
         lag_seconds: how late the landmarks are; made good with the smoothed velocity.
     """
 
-    def __init__(
-        self, lookahead: int = LOOKAHEAD, *, filtered: bool = True, lag_seconds: float = 0.0
-    ) -> None:
+    def __init__(self, lookahead: int = LOOKAHEAD, *, lag_seconds: float = LAG_SECONDS) -> None:
         if lookahead < 0:
             raise ValueError(f"lookahead must be at least 0, got {lookahead}")
         self.lookahead = lookahead
-        self.filtered = filtered
         self.lag_seconds = lag_seconds
+        self._motion = FILE_MOTION if lookahead else LIVE_MOTION
         self._tracks: dict[int, _Track] = {}
         self._pending = 0
         self._time: float | None = None
@@ -266,9 +303,9 @@ class Aligner:
         self._time = time_seconds
         seen = {face.track_id: (fit, face.landmarks) for face in faces if (fit := _fit(face)) is not None}
         for track_id, track in self._tracks.items():
-            self._observe(track, seen.pop(track_id, None), time_seconds, dt)
+            self._observe(track, seen.pop(track_id, None), dt)
         for track_id, sight in seen.items():
-            self._tracks[track_id] = self._new_track(sight, time_seconds)
+            self._tracks[track_id] = self._new_track(sight)
         self._scene_frame += 1
         self._pending += 1
         if self._pending > self.lookahead:
@@ -287,27 +324,24 @@ class Aligner:
         while self._pending:
             yield self._emit()
 
-    def _new_track(self, sight: _Sight, time_seconds: float) -> _Track:
+    def _new_track(self, sight: _Sight) -> _Track:
         # In the first frames of a scene the tracker is only just finding what was there all along.
         opacity = 1.0 if self._scene_frame < SCENE_START_FRAMES else 0.0
-        one_euro = OneEuro() if self.lookahead == 0 and not self.filtered else None
         # Its window reaches back over the pending frames in which it was not there.
-        track = _Track(one_euro, deque([None] * self._pending), opacity)
-        self._start_segment(track, sight, time_seconds)
+        track = _Track(deque([None] * self._pending), opacity)
+        self._start_segment(track, sight)
         return track
 
-    def _start_segment(self, track: _Track, sight: _Sight, time_seconds: float) -> None:
+    @staticmethod
+    def _start_segment(track: _Track, sight: _Sight) -> None:
         fit, landmarks = sight
         parameters = to_parameters(fit)
-        if track.filter is not None:
-            track.filter.reset()
-            track.filter(time_seconds, parameters)
         track.segment += 1
         track.missing = 0
         track.angle = fit.angle
-        track.append(_Observation(kalman_start(parameters), track.segment, landmarks, parameters))
+        track.append(_Observation(kalman_start(parameters), track.segment, landmarks))
 
-    def _observe(self, track: _Track, sight: _Sight | None, time_seconds: float, dt: float) -> None:
+    def _observe(self, track: _Track, sight: _Sight | None, dt: float) -> None:
         last = track.last
         if sight is None:
             track.missing += 1
@@ -315,18 +349,19 @@ class Aligner:
             if last is None or track.missing > max(self.lookahead, HOLD_FRAMES):
                 track.append(None)
             else:
-                track.append(_Observation(kalman_step(last.step, dt, None), track.segment, None, last.live))
+                track.append(
+                    _Observation(kalman_step(last.step, dt, None, self._motion), track.segment, None)
+                )
             return
         if last is None:
-            self._start_segment(track, sight, time_seconds)
+            self._start_segment(track, sight)
             return
         fit, landmarks = sight
         parameters = to_parameters(fit, track.angle)
         track.angle = float(parameters[3]) / RADIUS
         track.missing = 0
-        step = kalman_step(last.step, dt, parameters)
-        live = track.filter(time_seconds, parameters) if track.filter is not None else parameters
-        track.append(_Observation(step, track.segment, landmarks, live))
+        step = kalman_step(last.step, dt, parameters, self._motion)
+        track.append(_Observation(step, track.segment, landmarks))
 
     def _emit(self) -> list[Alignment]:
         """The oldest pending frame's alignments; its observations leave the windows."""
@@ -361,12 +396,9 @@ class Aligner:
     def _present(self, track_id: int, track: _Track, observation: _Observation) -> Alignment:
         if track.shown is not None or track.opacity == 0.0:
             track.opacity = min(1.0, track.opacity + 1.0 / FADE_IN_FRAMES)
-        velocity = observation.step.filtered[1]
-        if self.lookahead == 0:
-            position = observation.live
-        else:
-            steps = [o.step for o in track.window if o is not None and o.segment == observation.segment]
-            position, velocity = rts_backward(steps)
+        # Without look-ahead the window is this one frame, and the smoother returns the filter's answer.
+        steps = [o.step for o in track.window if o is not None and o.segment == observation.segment]
+        position, velocity = deque(_backward(steps), maxlen=1)[0]
         alignment = from_parameters(position + self.lag_seconds * velocity, track_id, track.opacity)
         if observation.landmarks is not None:
             alignment = with_landmarks(alignment, observation.landmarks)

@@ -39,13 +39,13 @@ PROBE_SECONDS = 1.0
 FORGET_SECONDS = 2.0
 DUPLICATE_IOU = 0.6
 
-CLOCK_SPEED = 3
+CLOCK_SPEED = 5
 """How much faster than the video MediaPipe's clock runs.
 
 Its One-Euro filter takes its cut-off from the speed per unit of time, and is tuned for a still picture: it
-trails a moving face by 2.2 ms. On a faster clock the same filter is looser: 1 ms, and errors in fast motion
-fall by a third. The jitter this lets through is better removed after the fit of the alignment, where it is
-4 numbers and not 478 points (benchmarks/tracking.py).
+trails a moving face by 2.2 ms. On a faster clock the same filter is looser: 1 ms, and the error in fast
+motion falls by 45 %. The jitter this lets through is better removed after the fit of the alignment, where
+there are 4 numbers and not 478 points (benchmarks/tracking.py).
 """
 
 SEARCH_TILES = 2
@@ -118,11 +118,6 @@ class FaceTracker:
         ids = self._identities.assign([_box(p) for p in found], time_seconds)
         faces = [Face(track_id, points) for track_id, points in zip(ids, found)]
         return sorted(faces, key=lambda face: face.track_id)
-
-    @property
-    def is_filtered(self) -> bool:
-        """Whether the landmarks have been through MediaPipe's own One-Euro filter (one face only)."""
-        return self._count == 1
 
     def reset(self) -> None:
         """Forget everything: a scene cut. Faces of the next frame get new identities."""
