@@ -161,12 +161,11 @@ class Trainer:
         return nets
 
     def _make_optimisers(self) -> None:
-        fused = self.device.type == "cuda" or None
 
         def adam(nets: Iterable[nn.Module], ratio: float = 1.0) -> torch.optim.Adam:
             named = [p for net in nets for p in net.parameters()]
             return torch.optim.Adam(
-                named, lr=self.recipe.lr * ratio, betas=(0.0, 0.99**ratio), eps=1e-8, fused=fused
+                named, lr=self.recipe.lr * ratio, betas=(0.0, 0.99**ratio), eps=1e-8, fused=True
             )
 
         # Lazy regularisation (StyleGAN2, appendix B): the extra steps are counted in.
@@ -272,7 +271,12 @@ class Trainer:
             The terms' values (scalars, before weighting), for the log.
         """
         batch = self._enter_step()
-        r, w, nets, n = self.recipe, self.recipe.loss, self.networks, self.recipe.contents
+        r, w, n = self.recipe, self.recipe.loss, self.recipe.contents
+        if self.step < r.warmup_steps:
+            return self._warmup_step(batch)
+        if self.step == r.warmup_steps > 0:
+            self._end_warmup()
+        nets = self.networks
         raw_a = self._pool(self.data.train_a).sample(batch, self.generator)
         raw_b = self._pool(self.data.train_b).sample(batch, self.generator)
         real_a, real_b = self._reals(raw_a), self._reals(raw_b)
@@ -356,6 +360,43 @@ class Trainer:
         self.d_optimiser.step()
         self.step += 1
         return {name: value.detach() for name, value in terms.items()}
+
+    def _warmup_step(self, batch: int) -> dict[str, Tensor]:
+        """One update of a single generator as an autoencoder of both domains.
+
+        Half the images are faces, half anime, each under two augmentations; codes of the same image are drawn
+        together, codes of all images towards mean 0 and variance 1, where seeds will be drawn from.
+        """
+        w, generator = self.recipe.loss, self.networks.g_ab
+        raw = [
+            self._pool(pool).sample(batch // 2, self.generator)
+            for pool in (self.data.train_a, self.data.train_b)
+        ]
+        x = self._augment(torch.cat(raw).repeat_interleave(2, 0))
+        terms: dict[str, Tensor] = {}
+        with self._autocast():
+            again, _, style = generator(x)
+            terms["identity"] = F.l1_loss(again, x)
+            terms["style_consistency"] = style_consistency(style, batch)
+            terms["latent"] = style.mean(0).square().sum() + (style.std(0) - 1).square().sum()
+            if self.lpips is not None:
+                terms["cycle_lpips"] = self.lpips(again.contiguous(memory_format=torch.channels_last), x).mean()
+        weights = {"identity": max(w.identity, 10.0), "style_consistency": 1.0, "latent": 1.0}
+        total = torch.stack([v * weights.get(k, w.cycle_lpips) for k, v in terms.items()]).sum()
+        self.g_optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        self.g_optimiser.step()
+        self._update_ema()
+        self.step += 1
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _end_warmup(self) -> None:
+        """Both directions start from the autoencoder."""
+        nets = self.networks
+        for net in (nets.g_ba, nets.ema_ab, nets.ema_ba):
+            net.load_state_dict(nets.g_ab.state_dict())
+        self._make_optimisers()
+        self._enter_step()
 
     @torch.no_grad()
     def _update_ema(self) -> None:
