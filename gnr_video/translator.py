@@ -82,9 +82,10 @@ class Translator:
         Raises:
             StyleError: it does not parse, or these weights cannot read a style off a picture.
         """
-        self.style = style if isinstance(style, StyleCode) else parse_style(style, self.engine)
-        self.engine.set_style(self.style.array())
-        return self.style
+        code = style if isinstance(style, StyleCode) else parse_style(style, self.engine)
+        self.engine.set_style(code.array())
+        self.style = code
+        return code
 
     def translate_face(self, face: Image, style: int | str | StyleCode | None = None) -> Image:
         """Translate one aligned face crop.
