@@ -79,13 +79,15 @@ def fit_alignment(face: Face) -> Alignment:
     Raises:
         ValueError: the landmarks fall into one point or are not finite.
     """
+    if not np.isfinite(face.landmarks[RIGID, :2]).all():
+        raise ValueError("the landmarks are degenerate: not finite")
     frame = face.landmarks[RIGID, 0] + 1j * face.landmarks[RIGID, 1].astype(np.float64)
     crop = TEMPLATE[:, 0] + 1j * TEMPLATE[:, 1].astype(np.float64)
     frame_mean, crop_mean = WEIGHTS @ frame, WEIGHTS @ crop
     frame, crop = frame - frame_mean, crop - crop_mean
     spread = float(WEIGHTS @ (frame * frame.conj()).real)
     product = complex(WEIGHTS @ (frame.conj() * crop))
-    if not (math.isfinite(spread) and spread > 1e-12 and abs(product) > 1e-12):
+    if min(spread, abs(product)) < 1e-12:
         raise ValueError("the landmarks are degenerate: no similarity transform fits")
     inverse = spread / product
     center = frame_mean + inverse * (complex(CROP / 2, CROP / 2) - crop_mean)
