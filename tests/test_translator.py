@@ -273,19 +273,20 @@ class TestTranslateVideo:
     def test_the_face_changes_in_every_frame(
         self, translator: Translator, face_clip: Path, tmp_path: Path
     ) -> None:
-        translator.translate_video(face_clip, tmp_path / "out.mp4")
-        for before, after in zip(read_pictures(face_clip), read_pictures(tmp_path / "out.mp4"), strict=True):
+        translator.translate_video(face_clip, f"{tmp_path}/out/")
+        for before, after in zip(read_pictures(face_clip), read_pictures(tmp_path / "out"), strict=True):
             changed = np.abs(before.astype(int) - after).max(axis=2)
             assert (changed > 40).mean() > 0.03
-            assert changed[:, :16].max() < 40  # beside the head there is the encoder's loss alone
+            assert changed[:, :16].max() == 0  # beside the head
 
-    def test_the_same_style_gives_the_same_video(
+    def test_the_same_style_gives_the_same_pictures(
         self, translator: Translator, face_clip: Path, tmp_path: Path
     ) -> None:
+        # As PNG: x264 itself does not repeat small videos exactly.
         pictures = []
-        for name, style in (("a.mp4", 42), ("b.mp4", 42), ("c.mp4", 43)):
+        for name, style in (("a", 42), ("b", 42), ("c", 43)):
             translator.set_style(style)
-            translator.translate_video(face_clip, tmp_path / name, end=0.3)
+            translator.translate_video(face_clip, f"{tmp_path}/{name}/", end=0.3)
             pictures.append(np.stack(read_pictures(tmp_path / name)))
         np.testing.assert_array_equal(pictures[0], pictures[1])
         assert change(pictures[0], pictures[2]) > 1
