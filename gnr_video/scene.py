@@ -8,15 +8,21 @@ from numpy.typing import NDArray
 from gnr_video.frame import Image
 
 WIDTH, HEIGHT = 64, 36
+FLAT = 2.0
+"""Standard deviation of the thumbnail below which a frame shows nothing, grey levels."""
+
+_Description = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Luma thumbnail and colour histogram."""
 
 
 class SceneCut:
     """Finds hard cuts in a series of frames, on thumbnails of 64x36.
 
-    A cut changes both what colours there are (histogram distance) and where they lie (mean absolute
-    difference of the luma, brightness and contrast taken out), and far more than the frames before it did.
-    A flash or a change of exposure leaves the structure; motion of the head or the camera leaves the
-    histogram, and its difference rises over several frames.
+    A cut changes both what colours there are (histogram distance) and where they lie (correlation of the
+    luma, which brightness and contrast leave alone), and far more than the frames before it did. A flash or
+    a change of exposure leaves the structure; motion of the head or the camera leaves the histogram, and
+    spreads over several frames. A frame all of one colour is passed over: what comes after a white flash or a
+    black frame is compared with what was before.
 
     Args:
         structure: least change of structure, 0..1 (1 - normalised correlation of the luma).
@@ -24,7 +30,7 @@ class SceneCut:
         contrast: by what factor the change must exceed the running mean of the changes before.
     """
 
-    def __init__(self, *, structure: float = 0.35, histogram: float = 0.25, contrast: float = 3.0) -> None:
+    def __init__(self, *, structure: float = 0.3, histogram: float = 0.15, contrast: float = 3.0) -> None:
         self.structure = structure
         self.histogram = histogram
         self.contrast = contrast
@@ -32,29 +38,27 @@ class SceneCut:
 
     def reset(self) -> None:
         """The next frame is a first frame again."""
-        self._last: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+        self._last: _Description | None = None
         self._usual = 0.0
 
     def is_cut(self, image: Image) -> bool:
         """Whether this frame (uint8 HxWx3 RGB) begins a new scene. The first frame does not."""
         luma, colours = _describe(image)
-        if self._last is None:
-            self._last = luma, colours
+        if luma.std() < FLAT:
             return False
-        last_luma, last_colours = self._last
-        self._last = luma, colours
-        change = _structure_change(last_luma, luma)
-        shift = 0.5 * float(np.abs(colours - last_colours).sum())
-        score = change * shift
-        usual = self._usual
-        found = change > self.structure and shift > self.histogram and score > self.contrast * usual
-        # After a cut the new scene starts with the old scene's liveliness; the cut itself is no part of it.
-        if not found:
-            self._usual += 0.2 * (score - usual)
-        return found
+        last, self._last = self._last, (luma, colours)
+        if last is None:
+            return False
+        structure = _structure_change(last[0], luma)
+        histogram = 0.5 * float(np.abs(colours - last[1]).sum())
+        score = structure * histogram
+        if structure > self.structure and histogram > self.histogram and score > self.contrast * self._usual:
+            return True
+        self._usual += 0.2 * (score - self._usual)
+        return False
 
 
-def _describe(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _describe(image: Image) -> _Description:
     """(luma HEIGHT x WIDTH float32, colour histogram of 4x4x4 bins with sum 1)."""
     import cv2
 
@@ -68,9 +72,7 @@ def _describe(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def _structure_change(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """1 - correlation of two pictures, 0..1; a little noise in a flat picture counts as no structure."""
+    """1 - correlation of two pictures that are not flat, 0..1."""
     a, b = a - a.mean(), b - b.mean()
-    floor = 4.0
-    spread = np.sqrt((float((a * a).mean()) + floor) * (float((b * b).mean()) + floor))
-    correlation = (float((a * b).mean()) + floor) / spread
+    correlation = float((a * b).mean()) / float(a.std() * b.std())
     return float(np.clip(1.0 - correlation, 0.0, 1.0))
