@@ -34,6 +34,7 @@ EXECUTIONS = (("torch", "fp32"), ("torch", "bf16"), ("openvino", "fp32"), ("open
 BAR = 5.0
 """Least speed-up over the official path that the best bf16 execution of the official size must reach."""
 PSNR_BAR = 40.0
+COLUMNS = ("p50 ms", "p95 ms", "min ms", "CPU ms", "faster", "PSNR dB", "setup s")
 
 
 def random_weights(architecture: Architecture, seed: int = 0) -> Weights:
@@ -160,7 +161,7 @@ def table(name: str, result: dict[str, Any]) -> str:
     lines = [
         f"{name}: {result['architecture']}, {result['parameters'] / 1e6:.1f} M parameters, "
         f"{result['gflop']:.1f} GFLOP",
-        f"  {'execution':<20}{'p50 ms':>9}{'p95 ms':>9}{'min ms':>9}{'CPU ms':>9}{'faster':>9}{'PSNR dB':>9}{'setup s':>9}",
+        f"  {'execution':<20}" + "".join(f"{title:>9}" for title in COLUMNS),
     ]
     for label, row in result["executions"].items():
         lines.append(
