@@ -128,7 +128,8 @@ class _CudaGraph:
         self.result = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
         self.stream = torch.cuda.Stream(device)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device), torch.inference_mode():
+        fastest = torch.backends.cudnn.flags(enabled=True, benchmark=True)
+        with torch.cuda.device(device), torch.inference_mode(), fastest:
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
                 for _ in range(3):  # cuDNN chooses its kernels before the capture

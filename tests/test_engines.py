@@ -282,6 +282,9 @@ def test_openvino_sends_no_statistics():
 
 
 def test_importing_the_package_is_light():
-    code = "import sys, engines; print([m for m in ('torch', 'openvino', 'gnr_video', 'train') if m in sys.modules])"
+    code = (
+        "import os, sys, engines; assert os.environ['OMP_WAIT_POLICY'];"
+        "print([m for m in ('torch', 'openvino', 'gnr_video', 'train') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr
