@@ -32,7 +32,7 @@ SCENE_START_FRAMES = 3
 PROCESS_NOISE = 1e4
 MEASUREMENT_NOISE = 1.0
 MIN_DT = 1e-3
-LAG_SECONDS = 0.001
+LAG_SECONDS = 0.0005
 """How late MediaPipe's landmarks are on the tracker's clock (benchmarks/tracking.py)."""
 
 
@@ -142,7 +142,7 @@ class Motion:
 
 # Found by grid search on the protocol of benchmarks/tracking.py, over several seeds.
 FILE_MOTION = Motion(still=300, moving=1e4, knee=0.6, decay_seconds=0.093)
-LIVE_MOTION = Motion(still=10, moving=6e4, knee=0.4, decay_seconds=0.082, velocity_seconds=0.65)
+LIVE_MOTION = Motion(still=1.3e3, moving=6e5, knee=1.1, decay_seconds=0.045, velocity_seconds=2.4)
 
 
 def kalman_start(value: Vector, r: float = MEASUREMENT_NOISE) -> _Step:
