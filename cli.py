@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -153,6 +154,8 @@ def translate(
         target = output or default_output(input)
         if not overwrite and Path(target).is_file():
             raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
+        if report is not None:
+            _check_writable(report)
         from gnr_video.source import open_source
         from gnr_video.translator import Translator
 
@@ -186,6 +189,17 @@ def translate(
         if report is not None:
             done.write(report)
         _summary(done, quiet)
+
+
+def _check_writable(report: Path) -> None:
+    """Find out before the work is done, not after, whether its report can be written."""
+    hint = "check the folder and its permissions"
+    try:
+        report.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write the report {report}: {error.strerror}", hint) from error
+    if report.is_dir() or not os.access(report.parent, os.W_OK):
+        raise OutputError(f"cannot write the report {report}", hint)
 
 
 def default_output(input: str) -> str:
