@@ -38,9 +38,13 @@ def end_to_end(translator: Translator, clip: Path, repeat: int) -> list[Report]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clip", type=Path, help="video to translate (default: the demo clip)")
-    parser.add_argument("--weights", default=None, help="weights for the whole clip (default: the default ones)")
+    parser.add_argument(
+        "--weights", default=None, help="weights for the whole clip (default: the default ones)"
+    )
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads of the network")

@@ -1,0 +1,71 @@
+"""The pictures in the README and the model card, made anew from the current default weights.
+
+    python -m benchmarks.pictures [--faces FOLDER] [--weights FILE]
+
+They show the public-domain demo portrait and, from FOLDER, generated faces (FFHQ framing). No real person's
+photograph is to be given here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from engines.errors import InputError
+from gnr_video.demo import make_demo_clip, portrait
+from gnr_video.frame import Image
+from gnr_video.sheet import before_after_sheet, contact_sheet, save_png, style_sheet
+from gnr_video.source import IMAGE_EXTENSIONS, read_image
+from gnr_video.translator import Translator
+
+FOLDER = Path(__file__).parent.parent / "docs" / "images"
+SEEDS = (0, 1, 2, 3, 4, 42)
+
+
+def found_faces(translator: Translator, folder: Path, count: int) -> list[Image]:
+    """Crops of the last `count` images of a folder in which a face is found (the trainer holds those out)."""
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_EXTENSIONS)
+    faces: list[Image] = []
+    for file in reversed(files):
+        try:
+            faces.append(translator.find_face(read_image(file)))
+        except InputError:
+            continue
+        if len(faces) == count:
+            break
+    return faces
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--faces", type=Path, help="folder of generated faces for the model card's sheet")
+    parser.add_argument("--weights", default=None)
+    parser.add_argument("--style", default="42", help="style of the demo clip")
+    options = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with Translator(options.weights, options.style) as translator, tempfile.TemporaryDirectory() as folder:
+        clip, result = make_demo_clip(Path(folder) / "clip.mp4"), Path(folder) / "anime.mp4"
+        translator.translate_video(clip, result)
+        before_after_sheet(clip, result, FOLDER / "demo.png", count=4, width=320)
+        face = translator.find_face(np.ascontiguousarray(portrait()))
+        save_png(FOLDER / "styles.png", style_sheet(translator, face, range(15)))
+        if options.faces:
+            rows = [
+                [face, *(translator.translate_face(face, seed) for seed in SEEDS)]
+                for face in found_faces(translator, options.faces, 8)
+            ]
+            labels = ["input", *(f"seed {seed}" for seed in SEEDS)]
+            save_png(FOLDER / "card.png", contact_sheet(rows, column_labels=labels, cell=128))
+    for name in sorted(FOLDER.glob("*.png")):
+        print(name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
