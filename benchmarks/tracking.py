@@ -91,8 +91,8 @@ def scene(times: Sequence[float], *, seed: int = 0) -> Iterator[Image]:
             flags=cv2.INTER_CUBIC,
             borderMode=cv2.BORDER_TRANSPARENT,
         )
-        noise = rng.normal(0, NOISE, frame.shape).astype(np.float32)
-        yield np.clip(frame + noise, 0, 255).astype(np.uint8)
+        noise = rng.standard_normal(frame.shape, dtype=np.float32)
+        yield np.clip(frame + NOISE * noise, 0, 255).astype(np.uint8)
 
 
 def corners(alignment: Alignment) -> NDArray[np.float64]:

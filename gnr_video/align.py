@@ -123,9 +123,10 @@ def crop_face(image: Image, alignment: Alignment, size: int = CROP) -> Image:
     """Cut the aligned face out of a frame.
 
     A crop pixel of a large face covers many frame pixels, so the region is low-passed before it is sampled:
-    a Gaussian of sigma (ratio - 1) / 2 frame pixels, which is continuous in the ratio and the same at every
-    place, so that neither a head that comes nearer nor one that moves flickers. Beyond the frame's border
-    the picture is mirrored.
+    means of k x k pixels, k the whole part of the ratio, on a grid that stays put in the frame, then a
+    Gaussian of sigma (ratio / k - 1) / 2. The two join without a step (the mean of 2 x 2 pixels has sigma
+    0.5), so that neither a head that comes nearer nor one that moves flickers. Beyond the frame's border the
+    picture is mirrored.
 
     Args:
         image: uint8 HxWx3 RGB.
@@ -138,9 +139,8 @@ def crop_face(image: Image, alignment: Alignment, size: int = CROP) -> Image:
     import cv2
 
     ratio = alignment.scale * CROP / size
-    # A close-up: means of k x k frame pixels first, on a grid that stays put in the frame.
     height, width = image.shape[:2]
-    shrink = max(1, min(int(ratio / MAX_BLUR_RATIO), height, width))
+    shrink = max(1, min(int(ratio), height, width))
     matrix = alignment.crop_to_frame(size)
     corners = matrix @ np.array([[0, size - 1, 0, size - 1], [0, 0, size - 1, size - 1], [1, 1, 1, 1]])
     left, right = _span(corners[0], width, shrink)
@@ -164,10 +164,6 @@ def crop_face(image: Image, alignment: Alignment, size: int = CROP) -> Image:
         borderMode=cv2.BORDER_REFLECT_101,
     )
     return cast(Image, crop)
-
-
-MAX_BLUR_RATIO = 3.0
-"""Frame pixels per crop pixel up to which a blur alone is cheap."""
 
 
 def _span(corners: np.ndarray, length: int, step: int) -> tuple[int, int]:
