@@ -9,6 +9,10 @@ is busy with other things, `--threads 1` and the CPU time (of all cores together
 
 from __future__ import annotations
 
+import engines  # before torch, for how its OpenMP threads wait
+
+# isort: split
+
 import argparse
 import json
 import time
@@ -20,7 +24,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import engines
 from engines.architecture import OFFICIAL_CHANNELS, Architecture
 from engines.baseline import OfficialGenerator, normalise, quantise
 from engines.errors import EngineError, GnrVideoError
