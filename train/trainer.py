@@ -29,7 +29,7 @@ from train.losses import (
     shuffle_within,
     style_consistency,
 )
-from train.lpips import Lpips
+from train.lpips import Lpips, try_lpips
 from train.networks import Discriminator, Generator, LatentDiscriminator
 from train.recipes import Recipe
 from train.sheets import sample_sheet, save_png
@@ -91,8 +91,8 @@ class Trainer:
         out: folder for the checkpoint, the weights, sample sheets and logs; created.
         device: "cpu" or "cuda".
         seed: of everything random.
-        lpips_trunk: weights of the LPIPS trunk, see `train.lpips.Lpips`. Needed only when the recipe's
-            `cycle_lpips` is above 0.
+        lpips_trunk: weights of the LPIPS trunk, see `train.lpips.Lpips`. Where LPIPS cannot be had, training
+            goes on without that term, with a warning.
         bf16: autocast to bfloat16 (default: on a GPU, and on CPUs that multiply it in hardware).
     """
 
@@ -122,7 +122,8 @@ class Trainer:
         if recipe.loss.cycle_lpips > 0:
             net: Literal["vgg", "alex"] = "alex" if recipe.lpips_net == "alex" else "vgg"
             dtype = torch.bfloat16 if self.bf16 else torch.float32
-            self.lpips = Lpips(net, lpips_trunk, resize_to=recipe.lpips_size, dtype=dtype).to(self.device)
+            lpips = try_lpips(net, lpips_trunk, resize_to=recipe.lpips_size, dtype=dtype)
+            self.lpips = None if lpips is None else lpips.to(self.device)
         self._scaled: dict[tuple[int, int], ImagePool] = {}
 
     # -- building, growing, optimisers
@@ -380,7 +381,9 @@ class Trainer:
             terms["style_consistency"] = style_consistency(style, batch)
             terms["latent"] = style.mean(0).square().sum() + (style.std(0) - 1).square().sum()
             if self.lpips is not None:
-                terms["cycle_lpips"] = self.lpips(again.contiguous(memory_format=torch.channels_last), x).mean()
+                terms["cycle_lpips"] = self.lpips(
+                    again.contiguous(memory_format=torch.channels_last), x
+                ).mean()
         weights = {"identity": max(w.identity, 10.0), "style_consistency": 1.0, "latent": 1.0}
         total = torch.stack([v * weights.get(k, w.cycle_lpips) for k, v in terms.items()]).sum()
         self.g_optimiser.zero_grad(set_to_none=True)
