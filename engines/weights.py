@@ -97,6 +97,7 @@ def save_weights(
     partial = path.with_name(f".{path.name}.part")
     try:
         save_file(kept, str(partial), metadata=meta)
+        partial.chmod(0o644)  # the library makes it private
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
