@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,6 +24,7 @@ PASTE_MODES = ("head", "face", "square", "crop", "side-by-side")
 ENGINES = ("auto", "torch", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+STANDARD_INPUT = ("-", "pipe:", "pipe:0")
 STILLS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 EPILOG = """\b
@@ -159,7 +160,9 @@ def translate(
         from gnr_video.source import open_source
         from gnr_video.translator import Translator
 
-        if input not in ("-", "pipe:", "pipe:0") and "://" not in input:
+        if input in STANDARD_INPUT:
+            _await_standard_input()
+        elif "://" not in input:
             with open_source(input, start=start, end=end) as source:  # before anything slow is loaded
                 if not quiet:
                     click.echo(source.info.describe(), err=True)
@@ -191,6 +194,15 @@ def translate(
         _summary(done, quiet)
 
 
+def _await_standard_input() -> None:
+    """Wait until a pipe says something: here Ctrl-C ends the waiting, inside FFmpeg it does not."""
+    import select
+
+    with suppress(OSError, ValueError):  # not a file that can be waited for
+        if sys.stdin is not None and not sys.stdin.isatty() and sys.platform != "win32":
+            select.select([sys.stdin], [], [])
+
+
 def _check_writable(report: Path) -> None:
     """Find out before the work is done, not after, whether its report can be written."""
     hint = "check the folder and its permissions"
@@ -204,7 +216,7 @@ def _check_writable(report: Path) -> None:
 
 def default_output(input: str) -> str:
     """Name of the output beside the input: clip.mov -> clip_anime.mp4; images keep being images."""
-    if input in ("-", "pipe:0") or "://" in input:
+    if input in STANDARD_INPUT or "://" in input:
         name = Path(input.rsplit("/", 1)[-1].split("?")[0]).stem if "://" in input else "stdin"
         return f"{name or 'stream'}_anime.mp4"
     path = Path(input)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cli import _await_standard_input
 from engines.weights import load_weights
 from gnr_video.demo import demo_frames, portrait
 from gnr_video.sink import temporary_name
@@ -365,3 +366,22 @@ class TestSignals:
         process.send_signal(signal.SIGINT)
         assert finish(process) == (130, "", "stopped; nothing unfinished was left behind\n")
         assert names(out.parent) == []
+
+    def test_before_a_pipe_has_said_anything(
+        self, stream: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            with os.fdopen(stream[0]) as silent:
+                monkeypatch.setattr(sys, "stdin", silent)
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+                with pytest.raises(KeyboardInterrupt):
+                    _await_standard_input()
+                os.write(stream[1], b"something")
+                _await_standard_input()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
