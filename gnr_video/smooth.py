@@ -140,7 +140,7 @@ class Motion:
         return self.still ** (1 - m) * self.moving**m
 
 
-# Found by grid search on the protocol of benchmarks/tracking.py, over several seeds.
+# Found by random search on the protocol of benchmarks/tracking.py, with other noise than it runs with.
 FILE_MOTION = Motion(still=300, moving=1e4, knee=0.6, decay_seconds=0.093)
 LIVE_MOTION = Motion(still=1.3e3, moving=6e5, knee=1.1, decay_seconds=0.045, velocity_seconds=2.4)
 
