@@ -133,6 +133,12 @@ def load_weights(path: str | Path) -> Weights:
         architecture = Architecture.from_json(metadata["architecture"])
     except (KeyError, ValueError, TypeError) as error:
         raise WeightsError(f"{path}: its architecture cannot be read: {error}") from error
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise WeightsError(
+            f"{path}: {len(broken)} tensors hold values that are not finite, for example {broken[0]}",
+            "the training that wrote it has diverged: use an earlier file",
+        )
     with_style = any(name.startswith(STYLE_ENCODER) for name in tensors)
     check_tensors(
         inference_tensors(architecture, style_encoder=with_style),

@@ -226,6 +226,16 @@ class TestWeights:
         self.refused(clip, clip.parent / "w.safetensors", "conv1.conv.weight: expected [1, 16, 16, 3, 3]")
 
 
+    def test_values_that_are_not_finite(self, clip: Path, tiny: Path) -> None:
+        from safetensors.torch import save_file
+
+        weights = load_weights(tiny)
+        tensors = {name: tensor.clone() for name, tensor in weights.tensors.items()}
+        tensors["conv1.activate.bias"][0] = float("nan")
+        save_file(tensors, str(clip.parent / "w.safetensors"), metadata=dict(weights.metadata))
+        self.refused(clip, clip.parent / "w.safetensors", "not finite, for example conv1.activate.bias")
+
+
 @pytest.mark.usefixtures("no_threads_left")
 class TestFaceModel:
     def test_another_file(self, tmp_path: Path, options: list[object]) -> None:
