@@ -160,7 +160,7 @@ RECIPES = {
             _OWN,
             name="cpu",
             architecture=Architecture(128, 3, style_dim=256, channels=_channels(128, SLIM)),
-            stages=(Stage(64, 1_500, 8), Stage(128, 900, 8, fade_steps=60)),
+            stages=(Stage(64, 1_500, 8), Stage(128, 1_200, 8, fade_steps=60)),
             contents=2,
             warmup_steps=600,
             loss=replace(_OWN_LOSS, adversarial=4.0, cycle_l2=10.0, cycle_lpips=4.0),
