@@ -128,6 +128,7 @@ _OWN = Recipe(
     architecture=Architecture(256, 4, style_dim=256, channels=HALF_WIDTH),
     stages=(Stage(128, 30_000, 32), Stage(256, 20_000, 16, fade_steps=2_000)),
     contents=4,
+    warmup_steps=1_500,
     loss=_OWN_LOSS,
     lr=1.5e-3,
     lr_schedule="cosine",
