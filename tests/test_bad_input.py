@@ -225,7 +225,6 @@ class TestWeights:
         save_file(tensors, str(clip.parent / "w.safetensors"), metadata=dict(weights.metadata))
         self.refused(clip, clip.parent / "w.safetensors", "conv1.conv.weight: expected [1, 16, 16, 3, 3]")
 
-
     def test_values_that_are_not_finite(self, clip: Path, tiny: Path) -> None:
         from safetensors.torch import save_file
 

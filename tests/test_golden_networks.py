@@ -86,7 +86,9 @@ def test_names_and_shapes_are_the_architecture_s(architecture):
 def test_detection_names_what_does_not_fit():
     shapes = generator_tensors(Architecture())
     shapes["convs.3.conv.weight"] = (1, 7, 7, 3, 3)
-    with pytest.raises(WeightsError, match=r"convs\.3\.conv\.weight: expected \[1, 256, 256, 3, 3\], found \[1, 7"):
+    with pytest.raises(
+        WeightsError, match=r"convs\.3\.conv\.weight: expected \[1, 256, 256, 3, 3\], found \[1, 7"
+    ):
         detect(shapes)
     with pytest.raises(WeightsError, match="not a GNR generator"):
         detect({"conv.weight": (3, 3)})

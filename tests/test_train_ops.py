@@ -12,14 +12,18 @@ from train.ops.bias_act import bias_act
 from train.ops.upfirdn2d import setup_filter, upfirdn2d
 
 
-def direct(x: np.ndarray, f: np.ndarray, up: int, down: int, padding: tuple[int, int, int, int]) -> np.ndarray:
+def direct(
+    x: np.ndarray, f: np.ndarray, up: int, down: int, padding: tuple[int, int, int, int]
+) -> np.ndarray:
     """The definition, sum by sum: zeros in, pad or crop, convolve, keep every `down`-th."""
     left, right, top, bottom = padding
     n, c, h, w = x.shape
     wide = np.zeros((n, c, h * up, w * up))
     wide[:, :, ::up, ::up] = x
     wide = np.pad(wide, ((0, 0), (0, 0), (max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0))))
-    wide = wide[:, :, max(-top, 0) : wide.shape[2] - max(-bottom, 0), max(-left, 0) : wide.shape[3] - max(-right, 0)]
+    wide = wide[
+        :, :, max(-top, 0) : wide.shape[2] - max(-bottom, 0), max(-left, 0) : wide.shape[3] - max(-right, 0)
+    ]
     kh, kw = f.shape
     out = np.zeros((n, c, wide.shape[2] - kh + 1, wide.shape[3] - kw + 1))
     for i in range(kh):
@@ -35,7 +39,10 @@ def cases(draw: st.DrawFn):
     padding = draw(st.tuples(*[st.integers(-1, 4)] * 4))
     h, w = draw(st.integers(1, 6)), draw(st.integers(1, 6))
     fits = h * up + padding[2] + padding[3] >= kernel[0] and w * up + padding[0] + padding[1] >= kernel[1]
-    sane = h * up + min(padding[2], 0) + min(padding[3], 0) > 0 and w * up + min(padding[0], 0) + min(padding[1], 0) > 0
+    sane = (
+        h * up + min(padding[2], 0) + min(padding[3], 0) > 0
+        and w * up + min(padding[0], 0) + min(padding[1], 0) > 0
+    )
     if not (fits and sane):
         padding = (3, 3, 3, 3)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
