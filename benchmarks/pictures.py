@@ -13,10 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from engines.errors import InputError
-from gnr_video.demo import make_demo_clip, portrait
+from gnr_video.demo import STYLE, make_demo_clip, portrait
+from gnr_video.files import write_atomically
 from gnr_video.frame import Image
 from gnr_video.sheet import before_after_sheet, contact_sheet, save_png, style_sheet
 from gnr_video.source import IMAGE_EXTENSIONS, read_image
@@ -46,24 +48,27 @@ def main() -> int:
     )
     parser.add_argument("--faces", type=Path, help="folder of generated faces for the model card's sheet")
     parser.add_argument("--weights", default=None)
-    parser.add_argument("--style", default="42", help="style of the demo clip")
+    parser.add_argument("--style", default=STYLE, help="style of the demo clip")
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with Translator(options.weights, options.style) as translator, tempfile.TemporaryDirectory() as folder:
-        clip, result = make_demo_clip(Path(folder) / "clip.mp4"), Path(folder) / "anime.mp4"
+    with Translator(options.weights, options.style) as translator, tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        clip, result = make_demo_clip(folder / "clip.mp4"), folder / "anime.mp4"
         translator.translate_video(clip, result)
-        before_after_sheet(clip, result, FOLDER / "demo.png", count=4, width=320)
+        before_after_sheet(clip, result, folder / "demo.png", count=4, width=320)
         face = translator.find_face(np.ascontiguousarray(portrait()))
-        save_png(FOLDER / "styles.png", style_sheet(translator, face, range(15)))
+        save_png(folder / "styles.png", style_sheet(translator, face, range(15)))
         if options.faces:
             rows = [
                 [face, *(translator.translate_face(face, seed) for seed in SEEDS)]
                 for face in found_faces(translator, options.faces, 8)
             ]
             labels = ["input", *(f"seed {seed}" for seed in SEEDS)]
-            save_png(FOLDER / "card.png", contact_sheet(rows, column_labels=labels, cell=128))
-    for name in sorted(FOLDER.glob("*.png")):
-        print(name)
+            save_png(folder / "card.png", contact_sheet(rows, column_labels=labels, cell=128))
+        for picture in sorted(folder.glob("*.png")):
+            _, data = cv2.imencode(".jpg", cv2.imread(str(picture)), [cv2.IMWRITE_JPEG_QUALITY, 88])
+            write_atomically(FOLDER / f"{picture.stem}.jpg", data.tobytes())
+            print(FOLDER / f"{picture.stem}.jpg")
     return 0
 
 
