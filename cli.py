@@ -497,13 +497,13 @@ def doctor(quiet: bool, debug: bool) -> None:
 def _errors(quiet: bool, debug: bool) -> Iterator[None]:
     """Log as asked for; print one line for what the user can mend, and leave with its exit status."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger().setLevel(logging.ERROR)
-    for name in ("gnr_video", "engines", "train"):
-        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.ERROR if quiet else logging.INFO)
-    if not debug:
-        # What a run has to say stands in its summary; training has none.
-        logging.getLogger("gnr_video").setLevel(logging.ERROR)
-        logging.getLogger("engines").setLevel(logging.ERROR)
+    # What a translation has to say stands in its summary; training has none.
+    levels = {"": logging.ERROR, "gnr_video": logging.ERROR, "engines": logging.ERROR, "train": logging.INFO}
+    loggers = {logging.getLogger(name): level for name, level in levels.items()}
+    before = {logger: logger.level for logger in loggers}
+    for logger, level in loggers.items():
+        own = logging.DEBUG if debug else logging.ERROR if quiet else level
+        logger.setLevel(level if logger is logging.root else own)
     try:
         with _terminable():
             yield
@@ -522,6 +522,9 @@ def _errors(quiet: bool, debug: bool) -> Iterator[None]:
         raise click.exceptions.Exit(128 + number) from None
     except BrokenPipeError:
         raise click.exceptions.Exit(141) from None
+    finally:
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 class _Terminated(KeyboardInterrupt):

@@ -176,6 +176,7 @@ RECIPES = {
             architecture=Architecture(32, 2, style_dim=32, channels={4: 32, 8: 32, 16: 16, 32: 16}),
             stages=(Stage(16, 10, 4), Stage(32, 10, 4, fade_steps=4)),
             contents=2,
+            warmup_steps=0,
             local_size=8,
             global_size=4,
             lpips_size=None,
