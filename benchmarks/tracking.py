@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from gnr_video.align import CROP, crop_face, fit_alignment
 from gnr_video.frame import Alignment, Face, Image
+from gnr_video.report import hardware
 from gnr_video.smooth import Aligner
 from gnr_video.tracker import FaceTracker
 
@@ -236,24 +236,10 @@ def mean(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def hardware() -> str:
-    """The processor's name and number of cores."""
-    import os
-
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    return f"{name}, {os.cpu_count()} cores, {platform.system()}"
-
-
 def table(result: dict[str, Any]) -> str:
     """The result as text."""
     lines = [
-        f"hardware: {result['hardware']}",
+        f"hardware: {result['hardware']['cpu']}, {result['hardware']['cores_usable']} cores",
         "corner error, px of the 256 crop (RMS)",
         f"{'':24}{'found':>9}{'still':>8}{'slow':>8}{'fast':>8}{'jitter':>8}{'lag ms':>8}",
     ]

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engines import native_bf16
 from engines.errors import GnrVideoError
 from engines.weights import STYLE_ENCODER, save_weights
 from train.augment import augment, to_float
@@ -609,4 +610,4 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is multiplied in hardware (elsewhere it is emulated, and slow)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return native_bf16()
