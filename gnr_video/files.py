@@ -1,32 +1,5 @@
-"""Writes a small file whole or not at all: under a temporary name beside the target, then renamed."""
+"""Writes a small file whole or not at all: see `engines.files`, which all packages share."""
 
-from __future__ import annotations
+from engines.files import write_atomically
 
-import contextlib
-import os
-import threading
-from pathlib import Path
-
-from engines.errors import OutputError
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write `data` to `path`, replacing what is there.
-
-    Raises:
-        OutputError: the folder does not exist, no permission, disk full.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        with partial.open("wb") as stream:
-            stream.write(data)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}",
-            "check the folder, its permissions and the free space",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+__all__ = ["write_atomically"]
