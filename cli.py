@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -512,7 +513,7 @@ def _errors(quiet: bool, debug: bool) -> Iterator[None]:
             raise
         click.secho(f"error: {error.message}", fg="red", err=True)
         if error.hint:
-            click.echo(f"  {error.hint}", err=True)
+            click.echo(textwrap.indent(error.hint, "  "), err=True)
         raise click.exceptions.Exit(error.exit_code) from None
     except KeyboardInterrupt as interrupt:
         below = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C

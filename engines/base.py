@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from engines.architecture import Architecture
+    from engines.style_space import StyleSpace
     from engines.weights import Weights
 
 Crops = NDArray[np.uint8]
@@ -55,6 +56,7 @@ class Engine(ABC):
         device: "cpu", "cuda", "cuda:1", ...
         architecture: of the weights it runs.
         size: S, side of the crops in pixels.
+        weights_hash: of the weights it runs, hexadecimal; "" if they are in no file.
         fallback: why faster engines were passed over.
     """
 
@@ -67,11 +69,13 @@ class Engine(ABC):
         self.precision = precision
         self.architecture: Architecture = weights.architecture
         self.size = weights.architecture.size
+        self.weights_hash = weights.sha256
         self.fallback = Fallback()
         self._weights: Weights | None = weights
         self._mapping = MappingNetwork(weights)
         self._style_vectors = StyleVectors(weights)
         self._style_encoder: Any = None
+        self._style_space: StyleSpace | None = None
         self._vectors: torch.Tensor | None = None
         self._lock = threading.RLock()
 
@@ -101,6 +105,15 @@ class Engine(ABC):
             return codes
         with torch.inference_mode():
             return self._mapping(torch.from_numpy(codes)).numpy()
+
+    def style_space(self) -> StyleSpace:
+        """Mean, spread and main directions of w: computed once (some tenths of a second), then kept."""
+        from engines.style_space import measure_style_space
+
+        with self._lock:
+            if self._style_space is None:
+                self._style_space = measure_style_space(self._check_open(), self._mapping)
+            return self._style_space
 
     def _to_vectors(self, styles: Styles) -> torch.Tensor:
         """All layers' style vectors, float32 CPU (N, V)."""
@@ -177,6 +190,34 @@ class Engine(ABC):
         with self._lock:
             self._check_open()
             return self._decode(content, self._rows(styles, self._batch(content)))
+
+    def decode_styles(self, content: Any, styles: Styles) -> Crops:
+        """One content code under several styles, as one batch.
+
+        Args:
+            content: from `encode`, of one picture.
+            styles: float32 (N, latent_dim) or (N, style_dim).
+
+        Returns:
+            uint8 (N, S, S, 3).
+
+        Raises:
+            EngineError: the content is of several pictures, or the device failed.
+        """
+        with self._lock:
+            self._check_open()
+            if self._batch(content) != 1:
+                raise EngineError(
+                    f"decode_styles takes the content of one picture, got {self._batch(content)}"
+                )
+            vectors = self._to_vectors(styles)
+            return self._decode(self._repeat(content, len(vectors)), vectors)
+
+    def _repeat(self, content: Any, count: int) -> Any:
+        """The content code of one picture, `count` times. Array libraries share these two forms."""
+        if isinstance(content, np.ndarray):
+            return np.repeat(content, count, 0)
+        return content.expand(count, *content.shape[1:])
 
     def translate(self, crops: Crops, styles: Styles | None = None) -> Crops:
         """`decode(encode(crops), styles)`, in one go where the engine can."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gnr_video.compositor import Compositor
     from gnr_video.report import StageTimes
     from gnr_video.scene import SceneCut
+    from gnr_video.schedule import StyleSchedule
     from gnr_video.smooth import Aligner
     from gnr_video.tracker import FaceTracker
 
@@ -199,17 +200,33 @@ def track(
 
 
 def translate(
-    items: Iterable[Tracked], engine: Engine, times: StageTimes
+    items: Iterable[Tracked],
+    engine: Engine,
+    times: StageTimes,
+    styles: StyleSchedule | None = None,
+    *,
+    start: float = 0.0,
 ) -> Generator[Translated, None, None]:
-    """Cut the faces out and run the generator on them, all faces of a frame as one batch."""
+    """Cut the faces out and run the generator on them, all faces of a frame as one batch.
+
+    Args:
+        styles: says which style each face has; None: the engine's own for all.
+        start: the time of the first frame on the clock of `styles`, seconds.
+    """
+    first: float | None = None
     for item in items:
+        seconds = item.frame.pts_seconds
+        first = seconds if first is None else first
         crops: list[Image] = []
         pictures: list[Image] = []
         if item.alignments:
             with times.stage("crop"):
                 crops = [crop_face(item.frame.image, a, engine.size) for a in item.alignments]
             with times.stage("network"):
-                pictures = list(engine.translate(np.stack(crops)))
+                codes = None
+                if styles is not None:
+                    codes = styles.codes_at(start + seconds - first, [a.track_id for a in item.alignments])
+                pictures = list(engine.translate(np.stack(crops), codes))
         yield Translated(item, crops, pictures)
 
 

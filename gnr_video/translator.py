@@ -82,7 +82,11 @@ class Translator:
         Raises:
             StyleError: it does not parse, or these weights cannot read a style off a picture.
         """
-        code = style if isinstance(style, StyleCode) else parse_style(style, self.engine)
+        code = (
+            style
+            if isinstance(style, StyleCode)
+            else parse_style(style, self.engine, face_model=self.face_model)
+        )
         self.engine.set_style(code.array())
         self.style = code
         return code
@@ -108,7 +112,11 @@ class Translator:
             small = np.asarray(cv2.resize(face, (size, size), interpolation=how), np.uint8)
         codes = None
         if style is not None:
-            code = style if isinstance(style, StyleCode) else parse_style(style, self.engine)
+            code = (
+                style
+                if isinstance(style, StyleCode)
+                else parse_style(style, self.engine, face_model=self.face_model)
+            )
             codes = code.array()[None]
         picture = self.engine.translate(small[None], codes)[0]
         if side != size:

@@ -133,7 +133,7 @@ class TestMistakes:
     def test_a_style_that_is_none(self, clip: Path, options: list[object]) -> None:
         done = call(clip, "-q", "--style", "blue", *options)
         assert done.status == 2
-        assert done.stderr.startswith("error: the style 'blue' is neither a seed nor a picture\n")
+        assert done.stderr.startswith("error: the style 'blue' does not parse at character 1: a seed")
         assert names(clip.parent) == ["clip.mp4"]
 
     def test_an_empty_part(self, clip: Path, options: list[object]) -> None:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.data import astronaut
 
 import engines
 from engines.errors import StyleError
-from gnr_video.style import StyleCode, parse_style, read_reference, style_from_seed
+from gnr_video.style import StyleCode, parse_style, read_reference, reference_square, style_from_seed
 from tests.golden import golden_weights, narrow
 
 SEED_42 = (0.33669036, 0.12880941, 0.23446237, 0.23033303, -1.12285638, -0.18632829, 2.20820141, -0.63799703)
@@ -72,7 +73,7 @@ def test_parse_seed(engine):
 
 @pytest.mark.parametrize("text", ["", "blue", "4.2", "42x"])
 def test_parse_nonsense(text):
-    with pytest.raises(StyleError, match="neither a seed nor a picture"):
+    with pytest.raises(StyleError, match=r"a seed \(42\), a picture"):
         parse_style(text)
 
 
@@ -82,7 +83,8 @@ def test_reference(engine, picture, tmp_path, prefix):
     path.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
     style = parse_style(f"{prefix}{path}", engine)
     assert style.label == "ref:girl ä.png"
-    square = read_reference(path, engine.size)
+    square, warning = read_reference(path, engine.size)
+    assert not warning
     assert square.shape == (64, 64, 3)
     np.testing.assert_array_equal(style.array(), engine.encode_style(square))
 
@@ -92,9 +94,37 @@ def test_reference_keeps_colours_and_centre(tmp_path):
     picture[:, 32:96] = (200, 100, 50)
     path = tmp_path / "a.png"
     path.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
-    np.testing.assert_array_equal(read_reference(path, 64), picture[:, 32:96])
-    assert np.abs(read_reference(path, 32).astype(int) - (200, 100, 50)).max() <= 1
-    assert np.abs(read_reference(path, 128).astype(int) - (200, 100, 50)).max() <= 1
+    np.testing.assert_array_equal(read_reference(path, 64)[0], picture[:, 32:96])
+    assert np.abs(read_reference(path, 32)[0].astype(int) - (200, 100, 50)).max() <= 1
+    assert np.abs(read_reference(path, 128)[0].astype(int) - (200, 100, 50)).max() <= 1
+
+
+def test_the_face_of_a_larger_picture_is_cut_out(face_model, tmp_path):
+    # As anime pictures go: a face of a quarter of the height, away from the middle.
+    scene = np.full((600, 900, 3), (200, 220, 240), np.uint8)
+    face = astronaut()[20:240, 110:330]
+    scene[300:520, 600:820] = face
+    (left, top, side), warning = reference_square(scene, face_model)
+    assert not warning
+    assert 250 > side > 120
+    # The eyes' midpoint, as one reads it off the picture.
+    x, y = 600 + 225 - 110, 300 + 102 - 20
+    assert (x - left) / side == pytest.approx(0.5, abs=0.08)
+    assert (y - top) / side == pytest.approx(0.4, abs=0.1)
+    # A picture framed as the training pictures are is taken whole.
+    assert reference_square(face[:160, 40:200], face_model) == ((0, 0, 160), "")
+
+
+def test_a_picture_without_a_face_is_used_with_a_warning(face_model):
+    square, warning = reference_square(np.full((700, 900, 3), 90, np.uint8), face_model)
+    assert square == (100, 0, 700)
+    assert "no face was found" in warning
+
+
+def test_without_a_face_model_the_middle_is_used(tmp_path):
+    square, warning = reference_square(np.zeros((80, 100, 3), np.uint8), tmp_path / "missing.task")
+    assert square == (10, 0, 80)
+    assert "no face was looked for" in warning
 
 
 def test_bad_references(engine, picture, tmp_path):
