@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from gnr_video.report import Report
 
 PASTE_MODES = ("head", "face", "square", "crop", "side-by-side")
-ENGINES = ("auto", "torch", "openvino")
+ENGINES = ("auto", "torch", "openvino", "onnx")
+EXPORTS = ("onnx", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 STANDARD_INPUT = ("-", "pipe:", "pipe:0")
@@ -78,12 +79,27 @@ def _generator_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--weights",
                 metavar="NAME|FILE",
-                help="default, official, or a .safetensors file.  [default: default]",
+                help="default, official, a .safetensors file, or any image-to-image .onnx file.  [default: default]",
             ),
             click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True),
             click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
             click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
         )
+    ):
+        function = option(function)
+    return function
+
+
+def _onnx_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a foreign ONNX file does not say of itself."""
+    for option in (
+        click.option("--onnx-layout", type=click.Choice(("nchw", "nhwc"))),
+        click.option("--onnx-size", type=click.IntRange(min=16), help="Side of its pictures, pixels."),
+        click.option(
+            "--onnx-range",
+            metavar="LOW,HIGH",
+            help="Values of black and white in an .onnx file, such as -1,1.  [default: found out]",
+        ),
     ):
         function = option(function)
     return function
@@ -101,12 +117,11 @@ def _common_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("-o", "--output", metavar="FILE", help="Container by extension.  [default: INPUT_anime.mp4]")
 @click.option(
     "--style",
-    default="42",
-    show_default=True,
     metavar="SEED|ref:PICTURE",
-    help="One look for the whole video: a number, or the style of an anime picture.",
+    help="One look for the whole video: a number, or the style of an anime picture.  [default: 42]",
 )
 @_generator_options
+@_onnx_options
 @click.option(
     "--paste", type=click.Choice(PASTE_MODES), default="head", show_default=True, help="What is shown."
 )
@@ -134,11 +149,14 @@ def _common_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def translate(
     input: str,
     output: str | None,
-    style: str,
+    style: str | None,
     weights: str | None,
     engine: str,
     device: str,
     precision: str,
+    onnx_range: str | None,
+    onnx_size: int | None,
+    onnx_layout: Literal["nchw", "nhwc"] | None,
     paste: str,
     start: float | None,
     end: float | None,
@@ -158,9 +176,11 @@ def translate(
             raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
         if report is not None:
             _check_writable(report)
+        from engines.image_model import ImageModelOptions, parse_range
         from gnr_video.source import open_source
         from gnr_video.translator import Translator
 
+        onnx = ImageModelOptions(parse_range(onnx_range) if onnx_range else None, onnx_size, onnx_layout)
         if input in STANDARD_INPUT:
             _await_standard_input()
         elif "://" not in input:
@@ -177,6 +197,7 @@ def translate(
                 paste=paste,
                 face_model=face_model,
                 lookahead=lookahead,
+                onnx=onnx,
             ) as translator,
             _progress(quiet) as progress,
         ):
@@ -425,6 +446,46 @@ def weights_info(file: str, quiet: bool, debug: bool) -> None:
         from gnr_video.weights import describe_weights, resolve_weights
 
         click.echo(describe_weights(resolve_weights(file)))
+
+
+# -- engines
+
+
+@command.command()
+@click.argument("file", metavar="[NAME|FILE]", default="default")
+@click.option("--format", "form", type=click.Choice(EXPORTS), default="onnx", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("."),
+    show_default="here",
+    help="Folder for the files.",
+)
+@click.option("--precision", type=click.Choice(("fp32", "fp16", "bf16")), default="fp32", show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@_common_options
+def export(
+    file: str, form: str, output: Path, precision: str, overwrite: bool, quiet: bool, debug: bool
+) -> None:
+    """Write the generator of a weights file as graphs for other programs: encoder and decoder apart.
+
+    \b
+    Examples:
+      gnr-video export -o graphs
+      gnr-video export official --format openvino --precision fp16
+    """
+    with _errors(quiet, debug):
+        from engines.export import export
+        from engines.weights import load_weights
+        from gnr_video.weights import resolve_weights
+
+        path = resolve_weights(file)
+        written = export(
+            load_weights(path), output, name=path.stem, form=form, precision=precision, overwrite=overwrite
+        )
+        for target in written:
+            click.echo(str(target))
 
 
 # -- styles

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 from engines.errors import EngineError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from engines.base import Engine
+    from engines.image_model import ImageModel, ImageModelOptions
     from engines.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -21,7 +24,7 @@ log = logging.getLogger(__name__)
 # pipeline always has other busy threads. It is read when torch is first imported, so it has to stand here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-ENGINES = ("openvino", "torch")
+ENGINES = ("openvino", "torch", "onnx")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
@@ -40,8 +43,10 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def default_precision(device: str) -> str:
-    """fp16 on CUDA, bf16 on CPUs that have it, else fp32."""
+def default_precision(device: str, engine: str = "auto") -> str:
+    """fp16 on CUDA, bf16 on CPUs that have it (and engines that use it), else fp32."""
+    if device == "cpu" and engine == "onnx":
+        return "fp32"
     if device.startswith("cuda"):
         return "fp16"
     return "bf16" if device == "cpu" and native_bf16() else "fp32"
@@ -60,6 +65,10 @@ def unavailable(name: str) -> str:
         return f"no engine is called {name!r}; there are {', '.join(ENGINES)}"
     if name == "openvino" and find_spec("openvino") is None:
         return 'openvino is not installed (pip install "gnr-video[cpu]")'
+    if name == "onnx":
+        missing = [module for module in ("onnx", "onnxruntime") if find_spec(module) is None]
+        if missing:
+            return f'{missing[0]} is not installed (pip install "gnr-video[onnx]")'
     return ""
 
 
@@ -92,11 +101,11 @@ def create(
     if precision not in ("auto", *PRECISIONS):
         raise EngineError(f"no precision is called {precision!r}", f"choose auto, {', '.join(PRECISIONS)}")
     if device == "auto":
-        device = "cpu" if engine == "openvino" else best_device()
+        device = "cpu" if engine in ("openvino", "onnx") else best_device()
     if device != "cpu" and not device.startswith("cuda"):
         raise EngineError(f"no device is called {device!r}", "choose auto, cpu, cuda or cuda:N")
     if precision == "auto":
-        precision = default_precision(device)
+        precision = default_precision(device, engine)
     if engine != "auto":
         return _make(engine, weights, device, precision, threads)
 
@@ -127,6 +136,36 @@ def _make(name: str, weights: Weights, device: str, precision: str, threads: int
         from engines.openvino_engine import OpenVinoEngine
 
         return OpenVinoEngine(weights, device=device, precision=precision, threads=threads)
+    if name == "onnx":
+        from engines.onnx_engine import OnnxEngine
+
+        return OnnxEngine(weights, device=device, precision=precision, threads=threads)
     from engines.torch_engine import TorchEngine
 
     return TorchEngine(weights, device=device, precision=precision, threads=threads)
+
+
+def create_image_model(
+    path: str | Path,
+    options: ImageModelOptions | None = None,
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+) -> ImageModel:
+    """Make an engine of any image-to-image ONNX file; see `engines.image_model`.
+
+    Raises:
+        EngineError: asked for in another engine or precision than its own, or ONNX Runtime is missing.
+        WeightsError: the file is no such model.
+    """
+    if engine not in ("auto", "onnx"):
+        raise EngineError(f"an ONNX file runs in the engine onnx, not in {engine}", "leave --engine out")
+    if precision != "auto":
+        raise EngineError("an ONNX file runs in its own precision", "leave --precision out")
+    if reason := unavailable("onnx"):
+        raise EngineError(reason)
+    from engines.image_model import ImageModel
+
+    return ImageModel(path, options, device="cpu" if device == "auto" else device, threads=threads)

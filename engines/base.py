@@ -58,9 +58,11 @@ class Engine(ABC):
         size: S, side of the crops in pixels.
         weights_hash: of the weights it runs, hexadecimal; "" if they are in no file.
         fallback: why faster engines were passed over.
+        takes_styles: False for a foreign model of one look (`engines.image_model`): it only translates.
     """
 
     name: str = ""
+    takes_styles: bool = True
 
     def __init__(self, weights: Weights, *, device: str, precision: str) -> None:
         from engines.graph import MappingNetwork, StyleVectors

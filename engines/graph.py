@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -141,7 +141,8 @@ def _stem(tensors: Tensors, a: Architecture, prefix: str) -> nn.Sequential:
 
 
 def _to_features(images: Tensor, like: Tensor) -> Tensor:
-    return images.permute(0, 3, 1, 2).to(like.dtype)
+    # The type first: TensorRT takes uint8 only straight into, and straight out of, a conversion.
+    return images.to(like.dtype).permute(0, 3, 1, 2)
 
 
 class ContentEncoder(nn.Module):
@@ -317,9 +318,24 @@ def _transposed_kernel(weight: Tensor, up: Upsampling) -> Tensor:
 
 def _shuffle(x: Tensor) -> Tensor:
     """(N, 4C, H, W), phase first -> (N, C, 2H, 2W); moves whole pixels in channels_last memory."""
+    if torch.onnx.is_in_onnx_export():
+        return _DepthToSpace.apply(x)
     n, c4, h, w = x.shape
     x = x.permute(0, 2, 3, 1).reshape(n, h, w, 2, 2, c4 // 4)
     return x.permute(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, c4 // 4).permute(0, 3, 1, 2)
+
+
+class _DepthToSpace(torch.autograd.Function):
+    """`_shuffle` as the one ONNX operator that it is."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        n, c4, h, w = x.shape
+        return x.new_zeros((n, c4 // 4, 2 * h, 2 * w))  # for the shape: an export looks at no values
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("DepthToSpace", x, blocksize_i=2, mode_s="DCR")
 
 
 class _Styled(nn.Module):
@@ -460,4 +476,4 @@ class Decoder(nn.Module):
 
     def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
         rgb = self.features(content, style).float()
-        return (rgb * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        return (rgb * 127.5 + 127.5).round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.errors import InputError
+from engines.errors import InputError, StyleError
 from gnr_video.frame import Frame, Image
 from gnr_video.report import Report, StageTimes
 from gnr_video.style import StyleCode, parse_style
 from gnr_video.weights import resolve_weights
 
 if TYPE_CHECKING:
+    from engines.base import Engine
+    from engines.image_model import ImageModelOptions
     from gnr_video.pipeline import Counts
 
+DEFAULT_STYLE = 42
 LOOKAHEAD = 15
 
 
@@ -29,15 +32,17 @@ class Translator:
     """A face translator: weights, an engine and a style. A context manager.
 
     Args:
-        weights: "default" (or None), "official", or a weights file.
-        style: a seed, "ref:PICTURE" (the style of an anime picture), or a `StyleCode`.
-        engine: "auto", "torch" or "openvino".
+        weights: "default" (or None), "official", a weights file, or any image-to-image ONNX file.
+        style: a seed, "ref:PICTURE" (the style of an anime picture), or a `StyleCode`; None: seed 42, or none
+            for an ONNX file, which has one look.
+        engine: "auto", or a name of `engines.ENGINES`.
         device: "auto", "cpu", "cuda", "cuda:1".
         precision: "auto", "fp32", "bf16", "fp16".
         paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositor.Compositor`.
         face_model: MediaPipe's face_landmarker.task; None finds or fetches it when it is first needed.
         lookahead: frames of a file that smoothing may look ahead (0: none, as when live).
         threads: CPU threads of the network; None: the runtime's choice.
+        onnx: what an ONNX file does not say of itself.
 
     Raises:
         WeightsError, EngineError, StyleError: what was asked for cannot be had; each says what to do.
@@ -51,7 +56,7 @@ class Translator:
     def __init__(
         self,
         weights: str | os.PathLike[str] | None = None,
-        style: int | str | StyleCode = 42,
+        style: int | str | StyleCode | None = None,
         *,
         engine: str = "auto",
         device: str = "auto",
@@ -60,20 +65,32 @@ class Translator:
         face_model: str | os.PathLike[str] | None = None,
         lookahead: int = LOOKAHEAD,
         threads: int | None = None,
+        onnx: ImageModelOptions | None = None,
     ) -> None:
         import engines
         from engines.weights import load_weights
         from gnr_video.compositor import Compositor
 
-        self.weights = load_weights(resolve_weights(weights))
+        path = resolve_weights(weights)
         self.compositor = Compositor(paste)
         self.face_model = None if face_model is None else Path(face_model)
         self.lookahead = lookahead
-        self.engine = engines.create(
-            self.weights, engine=engine, device=device, precision=precision, threads=threads
-        )
+        self.engine: Engine
+        self.style: StyleCode | None = None
+        if path.suffix.lower() == ".onnx":
+            self.engine = engines.create_image_model(
+                path, onnx, engine=engine, device=device, precision=precision, threads=threads
+            )
+            self.weights_name = path.name
+        else:
+            loaded = load_weights(path)
+            self.engine = engines.create(
+                loaded, engine=engine, device=device, precision=precision, threads=threads
+            )
+            self.weights_name = loaded.metadata.get("name", "unnamed")
         self._live: _LiveState | None = None
-        self.style = self.set_style(style)
+        if style is not None or self.engine.takes_styles:
+            self.set_style(DEFAULT_STYLE if style is None else style)
         self.engine.warm_up()
 
     def set_style(self, style: int | str | StyleCode) -> StyleCode:
@@ -82,14 +99,20 @@ class Translator:
         Raises:
             StyleError: it does not parse, or these weights cannot read a style off a picture.
         """
-        code = (
-            style
-            if isinstance(style, StyleCode)
-            else parse_style(style, self.engine, face_model=self.face_model)
-        )
+        code = self._code(style)
         self.engine.set_style(code.array())
         self.style = code
         return code
+
+    def _code(self, style: int | str | StyleCode) -> StyleCode:
+        if not self.engine.takes_styles:
+            raise StyleError(
+                f"{self.weights_name} translates in one look only: it takes no style",
+                "leave the style options out",
+            )
+        if isinstance(style, StyleCode):
+            return style
+        return parse_style(style, self.engine, face_model=self.face_model)
 
     def translate_face(self, face: Image, style: int | str | StyleCode | None = None) -> Image:
         """Translate one aligned face crop.
@@ -112,12 +135,7 @@ class Translator:
             small = np.asarray(cv2.resize(face, (size, size), interpolation=how), np.uint8)
         codes = None
         if style is not None:
-            code = (
-                style
-                if isinstance(style, StyleCode)
-                else parse_style(style, self.engine, face_model=self.face_model)
-            )
-            codes = code.array()[None]
+            codes = self._code(style).array()[None]
         picture = self.engine.translate(small[None], codes)[0]
         if side != size:
             how = cv2.INTER_AREA if side < size else cv2.INTER_CUBIC
@@ -260,8 +278,8 @@ class Translator:
             seconds=seconds,
             stages=times.summary(),
             engine=f"{self.engine.name} {self.engine.precision} on {self.engine.device}",
-            weights=self.weights.metadata.get("name", "unnamed"),
-            style=self.style.label,
+            weights=self.weights_name,
+            style=self.style.label if self.style else "none",
             fallbacks=[str(self.engine.fallback)] if self.engine.fallback else [],
             warnings=list(dict.fromkeys(warnings)),
             settings={"paste": self.compositor.mode, "codec": sink.codec, "lookahead": self.lookahead},

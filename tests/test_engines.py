@@ -21,12 +21,17 @@ from tests.golden import golden_weights, narrow, relative_error
 
 ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16)
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
+needs_onnx = pytest.mark.skipif(
+    find_spec("onnx") is None or find_spec("onnxruntime") is None, reason="needs onnx and onnxruntime"
+)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 RUNNABLE = [
     pytest.param(("torch", "fp32"), id="torch-fp32"),
     pytest.param(("torch", "bf16"), id="torch-bf16"),
     pytest.param(("openvino", "fp32"), id="openvino-fp32", marks=needs_openvino),
     pytest.param(("openvino", "bf16"), id="openvino-bf16", marks=needs_openvino),
+    pytest.param(("onnx", "fp32"), id="onnx-fp32", marks=needs_onnx),
+    pytest.param(("onnx", "fp16"), id="onnx-fp16", marks=needs_onnx),
 ]
 
 
@@ -243,6 +248,7 @@ def test_openvino_by_name_fails_loudly(monkeypatch, weights):
         ({"precision": "fp8"}, "no precision is called 'fp8'"),
         ({"engine": "torch", "device": "cpu", "precision": "fp16"}, "does not run fp16"),
         ({"device": "tpu"}, "no device is called 'tpu'"),
+        pytest.param({"engine": "onnx", "precision": "bf16"}, "does not run bf16", marks=needs_onnx),
         pytest.param({"engine": "openvino", "device": "cuda"}, "not on cuda", marks=needs_openvino),
         pytest.param({"engine": "openvino", "precision": "fp16"}, "does not run fp16", marks=needs_openvino),
     ],

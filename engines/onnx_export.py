@@ -1,0 +1,167 @@
+"""The generator as ONNX graphs: content encoder, dynamic decoder, and the path from a style code to its vectors.
+
+What ONNX Runtime runs, TensorRT compiles, and `gnr-video export` writes. Pictures are uint8 NHWC on both
+sides; the batch is dynamic, the size fixed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from engines.errors import EngineError
+from engines.graph import GRAPH_VERSION, ContentEncoder, Decoder, MappingNetwork, StyleVectors, Upsampling
+from engines.weights import Weights
+
+if TYPE_CHECKING:
+    import onnx
+
+Part = Literal["encoder", "decoder", "style"]
+
+TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+OPSETS = {"fp32": 18, "fp16": 18, "bf16": 22}
+"""bf16 convolutions are in the standard from opset 22 on; everything else is as old as every runtime likes."""
+
+INSTALL = 'pip install "gnr-video[onnx]"'
+
+
+def import_onnx() -> Any:
+    """The `onnx` module.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise EngineError(f"onnx cannot be imported: {error}", INSTALL) from error
+    return onnx
+
+
+class _Style(nn.Module):
+    """Style code z (N, latent_dim) -> the decoder's per-channel vectors (N, V)."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        self.mapping, self.vectors = MappingNetwork(weights), StyleVectors(weights)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.vectors(self.mapping(z))
+
+
+def export_part(
+    weights: Weights, part: Part, precision: str = "fp32", *, up: Upsampling = "transposed"
+) -> onnx.ModelProto:
+    """One graph, checked by ONNX's own checker with shape inference.
+
+    | part | input | output |
+    |---|---|---|
+    | encoder | images: uint8 (batch, S, S, 3) RGB | content: (batch, C, s, s) in `precision` |
+    | decoder | content; style: float32 (batch, V) | images: uint8 (batch, S, S, 3) RGB |
+    | style | z: float32 (batch, latent_dim) | style: float32 (batch, V) |
+
+    fp16 is safe from overflow in the decoder by its pre-normalised weights and modulations (`StyleVectors`);
+    the style path stays float32 in every precision.
+
+    Args:
+        precision: "fp32", "fp16" or "bf16" (opset 22) of the convolutions.
+        up: how the decoder doubles the resolution, see `engines.graph.Decoder`.
+
+    Raises:
+        EngineError: onnx is missing, no such precision, or the graph does not pass the checker.
+    """
+    onnx = import_onnx()
+    if precision not in TYPES:
+        raise EngineError(f"there is no ONNX graph in {precision}", f"choose {', '.join(TYPES)}")
+    a, dtype = weights.architecture, TYPES[precision]
+    # Convolutions do not know the picture's size, so the graph is traced on a tiny one.
+    side = 2 * a.size // a.content_size
+    images, content = (a.size, a.size, 3), (a.content_channels, a.content_size, a.content_size)
+    module: nn.Module
+    if part == "encoder":
+        module = ContentEncoder(weights).to(dtype)
+        example: tuple[Tensor, ...] = (torch.zeros((1, side, side, 3), dtype=torch.uint8),)
+        shapes: dict[str, tuple[int, ...]] = {"images": images, "content": content}
+    elif part == "decoder":
+        decoder = Decoder(weights, up=up)
+        style = (sum(decoder.widths),)
+        module = decoder.to(dtype)
+        example = (torch.zeros((1, content[0], 2, 2), dtype=dtype), torch.zeros((1, *style)))
+        shapes = {"content": content, "style": style, "images": images}
+    else:
+        module, precision = _Style(weights), "fp32"
+        example = (torch.zeros((1, a.latent_dim)),)
+        shapes = {"z": (a.latent_dim,), "style": (sum(Decoder(weights).widths),)}
+
+    model = _trace(onnx, module, example, list(shapes))
+    model.opset_import[0].version = OPSETS[precision]  # none of the operators changed in between
+    for value in (*model.graph.input, *model.graph.output):
+        for dim, length in zip(value.type.tensor_type.shape.dim[1:], shapes[value.name], strict=True):
+            dim.dim_value = length
+    del model.graph.value_info[:]
+    if precision == "bf16":
+        _deconvolve_in_fp32(onnx, model)
+    model.producer_name = "gnr-video"
+    model.doc_string = f"GANs N' Roses, {part} ({a.describe()})"
+    onnx.helper.set_model_props(model, _metadata(weights, part, precision))
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise EngineError(f"the exported {part} is not valid ONNX: {str(error).splitlines()[0]}") from error
+    return model
+
+
+def _trace(onnx: Any, module: nn.Module, example: tuple[Tensor, ...], names: list[str]) -> onnx.ModelProto:
+    buffer = io.BytesIO()
+    inputs, outputs = names[: len(example)], names[len(example) :]
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # torch announces the retirement of this exporter
+        # Its successor (dynamo=True) makes the same graph in 15 s instead of 0.3 s.
+        torch.onnx.export(
+            module.eval(),
+            example,
+            buffer,  # type: ignore[arg-type]
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_axes={name: {0: "batch"} for name in names},
+            opset_version=OPSETS["fp32"],
+            dynamo=False,
+        )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _deconvolve_in_fp32(onnx: Any, model: onnx.ModelProto) -> None:
+    """Cast around transposed convolutions: TensorRT-RTX has none in bf16."""
+    cast, bf16, fp32 = onnx.helper.make_node, onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "ConvTranspose":
+            nodes.append(node)
+            continue
+        for i, name in enumerate(node.input):
+            node.input[i] = f"{node.name}/fp32_{i}"
+            nodes.append(cast("Cast", [name], [node.input[i]], f"{node.name}/to_fp32_{i}", to=fp32))
+        target = node.output[0]
+        node.output[0] = f"{target}/fp32"
+        nodes += [node, cast("Cast", [node.output[0]], [target], f"{node.name}/to_bf16", to=bf16)]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _metadata(weights: Weights, part: str, precision: str) -> dict[str, str]:
+    """What a graph says of itself; values are text, as ONNX wants them."""
+    about = {k: weights.metadata[k] for k in ("name", "provenance", "licence") if k in weights.metadata}
+    return {
+        **about,
+        "part": part,
+        "precision": precision,
+        "graph_version": str(GRAPH_VERSION),
+        "weights_sha256": weights.sha256,
+        "architecture": json.dumps(json.loads(weights.architecture.to_json())),
+        "images": "uint8 NHWC RGB, 0 to 255",
+    }
