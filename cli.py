@@ -36,6 +36,7 @@ Examples:
   gnr-video clip.mp4 --style ref:girl.png    the style of an anime picture
   gnr-video clip.mov --paste side-by-side --start 3 --end 8
   gnr-video photo.jpg -o anime.png
+  gnr-video live --virtual-camera            your webcam in a video call
   gnr-video styles sheet photo.jpg           try 15 seeds on one face
   gnr-video doctor                           what is installed, what is missing
 """
@@ -276,6 +277,125 @@ def _summary(report: Report, quiet: bool) -> None:
             f"{report.engine}), style {report.style}",
             err=True,
         )
+
+
+# -- live
+
+
+def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """WIDTHxHEIGHT."""
+    if value is None:
+        return None
+    width, _, height = value.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and 32 <= int(width) <= 8192 and 32 <= int(height) <= 8192):
+        raise click.BadParameter(f"{value!r} is no size; write it as 1280x720")
+    return int(width), int(height)
+
+
+@command.command()
+@click.option("--camera", default="0", show_default=True, metavar="N|DEVICE|URL|FILE|test|browser")
+@click.option("--size", callback=_size, metavar="WxH", help="Ask the camera for this size.")
+@click.option("--fps", type=click.FloatRange(1, 240), help="Ask the camera for this rate.")
+@click.option("--style", default="42", show_default=True, metavar="SEED|ref:PICTURE")
+@click.option(
+    "--virtual-camera", is_flag=False, flag_value="auto", metavar="[DEVICE]", help="For video calls."
+)
+@click.option("--preview", is_flag=True, help="A window; the default where there is a display.")
+@click.option(
+    "--web", is_flag=False, flag_value="", metavar="[HOST:PORT]", help="The browser.  [127.0.0.1:8090]"
+)
+@click.option(
+    "--allow-remote", is_flag=True, help="Let --web serve other machines; its address holds a token."
+)
+@click.option("--record", metavar="FILE", help="Write what is shown to a video file.")
+@click.option("--mirror", is_flag=True, help="Show yourself as in a mirror.")
+@_generator_options
+@click.option("--paste", type=click.Choice(PASTE_MODES), default="head", show_default=True)
+@click.option("--codec", metavar="NAME", help="Of --record: h264, vp9, or an FFmpeg encoder.")
+@click.option(
+    "--capture",
+    "backend",
+    type=click.Choice(["auto", "opencv", "pyav"]),
+    default="auto",
+    show_default=True,
+    help="What reads the camera.",
+)
+@click.option("--seconds", type=click.FloatRange(min=0.1), help="Stop by itself after so long.")
+@click.option("--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task.")
+@click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FILE.json", help="Write times and settings."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the --record file if it exists.")
+@_common_options
+def live(
+    camera: str,
+    size: tuple[int, int] | None,
+    fps: float | None,
+    style: str,
+    virtual_camera: str | None,
+    preview: bool,
+    web: str | None,
+    allow_remote: bool,
+    record: str | None,
+    mirror: bool,
+    weights: str | None,
+    engine: str,
+    device: str,
+    precision: str,
+    paste: str,
+    codec: str | None,
+    backend: str,
+    seconds: float | None,
+    face_model: Path | None,
+    report: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Translate a camera's picture as it comes: for video calls, in a window, in the browser.
+
+    \b
+    Examples:
+      gnr-video live                                   webcam to a window (or the browser)
+      gnr-video live --virtual-camera --preview        for a video call
+      gnr-video live --web --camera browser            the browser's camera, translated here
+      gnr-video live --camera clip.mp4 --record out.mp4
+
+    Keys, in the window, the terminal and the browser: n, p next and previous style; digits and Enter a seed;
+    s save; b blend; c before/after; g grid; m mirror; r record; h help; q quit.
+    """
+    with _errors(quiet, debug):
+        if report is not None:
+            _check_writable(report)
+        from gnr_video.live.run import LiveOptions, run_live
+
+        done = run_live(
+            LiveOptions(
+                camera=camera,
+                size=size,
+                fps=fps,
+                style=style,
+                virtual_camera=virtual_camera,
+                preview=preview,
+                web=web,
+                allow_remote=allow_remote,
+                record=record,
+                mirror=mirror,
+                weights=weights,
+                engine=engine,
+                device=device,
+                precision=precision,
+                paste=paste,
+                codec=codec,
+                backend=backend,
+                seconds=seconds,
+                face_model=face_model,
+                overwrite=overwrite,
+            ),
+            say=lambda text: None if quiet else click.echo(text, err=True),
+        )
+        if report is not None:
+            done.write(report)
 
 
 # -- training

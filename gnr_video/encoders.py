@@ -80,19 +80,22 @@ def preset(codec: str) -> str | None:
     return None
 
 
-def encoder_options(codec: str, crf: int | None = None) -> dict[str, str]:
+def encoder_options(codec: str, crf: int | None = None, *, live: bool = False) -> dict[str, str]:
     """The encoder's private options.
 
     Args:
         codec: FFmpeg's name of the encoder.
         crf: constant rate factor or, where an encoder has none, its constant quality; None: a value at which
             the background looks unchanged.
+        live: cheap, and nothing is held back, so that the file can be closed at any moment.
     """
     quality = crf if crf is not None else _DEFAULT_CRF.get(codec)
     options: dict[str, str] = {}
     speed = preset(codec)
     if speed is not None:
         options["preset"] = speed
+    if live and codec in ("libx264", "libx265"):
+        options |= {"preset": "ultrafast" if codec == "libx265" else "superfast", "tune": "zerolatency"}
     if codec in ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "libvpx") and quality is not None:
         options["crf"] = str(quality)
     if codec == "libx265":
@@ -140,6 +143,7 @@ class EncoderSettings:
         rate: nominal frames per second, for rate control only.
         crf: see `encoder_options`.
         threads: encoder threads, 0 for as many as it likes.
+        live: see `encoder_options`; a key frame every two seconds at most.
     """
 
     codec: str
@@ -149,6 +153,7 @@ class EncoderSettings:
     rate: Fraction
     crf: int | None = None
     threads: int = 0
+    live: bool = False
 
     def apply(self, context: Any) -> None:
         """Set up a fresh codec context, or the stream that holds one."""
@@ -159,7 +164,9 @@ class EncoderSettings:
         context.thread_count = self.threads
         # PyAV starts with slice threads, which cost x264 quality; AUTO leaves the choice to the encoder.
         context.thread_type = "AUTO"
-        context.options = encoder_options(self.codec, self.crf)
+        context.options = encoder_options(self.codec, self.crf, live=self.live)
+        if self.live:
+            context.gop_size = max(1, round(2 * self.rate))
         if self.codec == "libsvtav1":
             # The library writes a banner to stderr unless told so through its environment.
             os.environ.setdefault("SVT_LOG", "1")

@@ -129,6 +129,11 @@ class Threaded(Iterator[T]):
             self._thread.start()
         return self._channel.get()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread still runs."""
+        return self._thread.is_alive()
+
     def cancel(self) -> None:
         """Tell the thread and its consumer to stop, without waiting for them."""
         self._channel.cancel()

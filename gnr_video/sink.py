@@ -130,6 +130,7 @@ def open_sink(
     crf: int | None = None,
     overwrite: bool = False,
     threads: int | None = None,
+    live: bool = False,
 ) -> VideoSink:
     """Open an output; the container is chosen by extension.
 
@@ -144,6 +145,8 @@ def open_sink(
         crf: quality, lower is better; None: 18 for H.264.
         overwrite: whether an existing output may be replaced.
         threads: encoder threads; None: all cores but one, 0: as many as the encoder likes.
+        live: mp4 and mov are written in fragments, and the encoder holds nothing back: the file can be closed
+            at any moment at once, and is playable even if the process is killed.
 
     Times: pts and time base are kept exactly in mp4, m4v and mov, also a first pts that is not zero. mkv and
     webm count in milliseconds and know no negative times (audio that begins before zero moves everything
@@ -181,7 +184,7 @@ def open_sink(
                 f"use a pattern such as {target.stem}-%05d{suffix}, or a folder",
             )
         return StillSink(target)
-    return ContainerSink(target, source, size, codec=codec, crf=crf, threads=threads)
+    return ContainerSink(target, source, size, codec=codec, crf=crf, threads=threads, live=live)
 
 
 @contextmanager
@@ -229,6 +232,7 @@ class ContainerSink(VideoSink):
         codec: str | None = None,
         crf: int | None = None,
         threads: int | None = None,
+        live: bool = False,
     ) -> None:
         import av
 
@@ -236,7 +240,7 @@ class ContainerSink(VideoSink):
         self._size = size
         self._gif = extension == ".gif"
         info = source.info
-        settings = self._settings(info, codec or default_codec(extension), extension, crf, threads)
+        settings = self._settings(info, codec or default_codec(extension), extension, crf, threads, live)
         notice = ""
         if not self._gif:
             _check_container(settings.codec, extension)
@@ -256,7 +260,7 @@ class ContainerSink(VideoSink):
         try:
             with _writing(path):
                 muxer = CONTAINERS[extension]
-                options = _muxer_options(muxer, self._time_base, source)
+                options = _muxer_options(muxer, self._time_base, source, live)
                 self._container: Any = av.open(
                     f"file:{self._temporary}", "w", format=muxer, container_options=options
                 )
@@ -277,7 +281,7 @@ class ContainerSink(VideoSink):
     # -- setting up ----------------------------------------------------------------------------------------
 
     def _settings(
-        self, info: SourceInfo, codec: str, extension: str, crf: int | None, threads: int | None
+        self, info: SourceInfo, codec: str, extension: str, crf: int | None, threads: int | None, live: bool
     ) -> EncoderSettings:
         if self._gif and codec != "gif":
             raise OutputError(f"a gif cannot hold {codec}", "leave --codec out, or write an mp4")
@@ -292,6 +296,7 @@ class ContainerSink(VideoSink):
             rate=info.average_rate or Fraction(25),
             crf=crf,
             threads=default_threads() if threads is None else threads,
+            live=live,
         )
 
     def _add_video(self, settings: EncoderSettings, info: SourceInfo) -> Any:
@@ -683,9 +688,12 @@ def _check_container(codec: str, extension: str) -> None:
         return
 
 
-def _muxer_options(muxer: str, time_base: Fraction, source: VideoSource) -> dict[str, str]:
+def _muxer_options(muxer: str, time_base: Fraction, source: VideoSource, live: bool) -> dict[str, str]:
+    written = {"flush_packets": "1"} if live else {}  # to the disk, not to a buffer
     if muxer not in ("mp4", "mov"):
-        return {}
+        return written
+    if live:
+        return written | {"movflags": "+frag_keyframe+empty_moov+default_base_moof"}
     # Edit lists, which hold a first pts that is not zero, count in this unit; by default milliseconds.
     scale = time_base.denominator
     for template in source.streams_to_copy():

@@ -1,0 +1,154 @@
+"""Recorder, a sink when live: pictures become a video file that is playable whenever it ends."""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+from pathlib import Path
+
+from engines.errors import GnrVideoError, OutputError
+from gnr_video.frame import Frame
+from gnr_video.live.session import LiveSession, ThreadedSink
+from gnr_video.sink import CONTAINERS, VideoSink, open_sink
+from gnr_video.source import SourceInfo, VideoSource
+
+TIME_BASE = Fraction(1, 90_000)
+QUEUE = 8
+"""Pictures that wait for the encoder; when it is slower than the session, older ones are left out."""
+
+
+class _LiveInput(VideoSource):
+    """What a sink wants to know of its source, for pictures that come from no file."""
+
+    def __init__(self, size: tuple[int, int], fps: float) -> None:
+        self.info = SourceInfo(
+            path="",
+            width=size[0],
+            height=size[1],
+            average_rate=Fraction(fps).limit_denominator(1001),
+            time_base=TIME_BASE,
+            duration_seconds=None,
+            frame_count=None,
+            codec="camera",
+            pix_fmt="rgb24",
+            container="camera",
+            coded_height=size[1],
+        )
+
+
+class RecordSink(ThreadedSink):
+    """One recording: written beside its final name in fragments, so that it can be closed at any moment.
+
+    Args:
+        path: container by extension.
+        size: (width, height) of the pictures to come.
+        fps: expected; times are those of the camera.
+
+    Raises:
+        OutputError: the file exists, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        size: tuple[int, int],
+        fps: float,
+        *,
+        codec: str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        check_recording(path, overwrite)
+        super().__init__("recording", depth=QUEUE)
+        self.path = path
+        self._sink: VideoSink = open_sink(
+            path, _LiveInput(size, fps), codec=codec, overwrite=overwrite, live=True
+        )
+        self._started: float | None = None
+        self._last_pts = -1
+
+    def deliver(self, frame: Frame) -> None:
+        captured: float = frame.props["captured"]
+        if self._started is None:
+            self._started = captured
+        pts = max(round((captured - self._started) / TIME_BASE), self._last_pts + 1)
+        self._last_pts = pts
+        self._sink.write(Frame(frame.image, pts, TIME_BASE, frame.index))
+
+    def release(self) -> None:
+        self._sink.abort(keep=True)  # keeps what is there; an empty recording leaves no file
+
+    @property
+    def frames_written(self) -> int:
+        return self._sink.frames_written
+
+
+class Recorder:
+    """Starts and stops recordings of a session, each in a file of its own."""
+
+    def __init__(
+        self,
+        session: LiveSession,
+        path: str | Path | None = None,
+        *,
+        codec: str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self._session = session
+        self._path = None if path is None else Path(path)
+        self._codec = codec
+        self._overwrite = overwrite
+        self.current: RecordSink | None = None
+        self.last: Path | None = None
+
+    def start(self) -> Path:
+        """Begin a recording; its name."""
+        path = self._name()
+        fps = self._session.capture.camera.fps or 30.0
+        self.current = RecordSink(
+            path, self._session.size, fps, codec=self._codec, overwrite=self._overwrite and self.last is None
+        )
+        self._session.add_sink(self.current)
+        return path
+
+    def stop(self) -> Path | None:
+        """End it; the finished file, None when there was no picture to record."""
+        recording, self.current = self.current, None
+        if recording is None:
+            return None
+        self._session.remove_sink(recording)
+        if recording.frames_written and recording.failure is None:
+            self.last = recording.path
+            return recording.path
+        return None
+
+    def toggle(self) -> str:
+        """What the record key does; returns what to tell the user."""
+        if self.current is not None and self.current.failure is None:
+            done = self.stop()
+            return f"recorded {done}" if done else "nothing was recorded"
+        self.stop()
+        try:
+            return f"recording to {self.start()}"
+        except GnrVideoError as error:
+            return str(error)
+
+    def _name(self) -> Path:
+        if self._path is None:
+            return Path(time.strftime("gnr-video-%Y%m%d-%H%M%S.mp4"))
+        if self.last is None:
+            return self._path
+        number = 2
+        while (path := self._path.with_name(f"{self._path.stem}-{number}{self._path.suffix}")).exists():
+            number += 1
+        return path
+
+
+def check_recording(path: Path, overwrite: bool) -> None:
+    """Raise OutputError where a recording could not be written under this name."""
+    if path.suffix.lower() not in CONTAINERS or path.suffix.lower() == ".gif":
+        known = ", ".join(e for e in CONTAINERS if e != ".gif")
+        raise OutputError(f"cannot record to {path}", f"use one of {known}")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already", "give --overwrite to replace it, or another --record")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot record to {path}: no such folder", f"mkdir -p {path.parent}")

@@ -1,0 +1,208 @@
+"""Puts a live session together from the command's options: camera first, then sinks, and the network last.
+
+What is cheap to check and may fail comes before what is slow to load.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.errors import InputError
+from gnr_video.live.camera import BROWSER, Camera, Capture, PushCamera, open_camera
+from gnr_video.live.controls import HELP, Controls, TerminalKeys
+from gnr_video.live.recorder import Recorder, check_recording
+from gnr_video.live.session import LiveSession
+from gnr_video.report import Report
+
+STATUS_SECONDS = 10.0
+BROWSER_SIZE = (1280, 720)
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """The options of `gnr-video live`; see its help.
+
+    Attributes:
+        virtual_camera: a device, "auto", or None for none.
+        web: "HOST:PORT", "" for the default address, or None for none.
+        backend: what reads the camera, see `open_camera`.
+    """
+
+    camera: str = "0"
+    size: tuple[int, int] | None = None
+    fps: float | None = None
+    style: str = "42"
+    virtual_camera: str | None = None
+    preview: bool = False
+    web: str | None = None
+    allow_remote: bool = False
+    record: str | None = None
+    mirror: bool = False
+    weights: str | None = None
+    engine: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    paste: str = "head"
+    codec: str | None = None
+    backend: str = "auto"
+    seconds: float | None = None
+    face_model: Path | None = None
+    overwrite: bool = False
+
+
+def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: None) -> Report:
+    """Run until the user quits, `options.seconds` are over, or Ctrl-C.
+
+    Args:
+        say: told what the user should know, one line at a time.
+
+    Returns:
+        What was done.
+
+    Raises:
+        GnrVideoError: no camera, no sink, port in use, ...; each says what to do.
+    """
+    from gnr_video.live import web as web_module
+
+    preview, web = options.preview, options.web
+    if not preview and web is None and options.virtual_camera is None and options.record is None:
+        from gnr_video.live.preview import why_no_window
+
+        reason = why_no_window()
+        preview, web = not reason, "" if reason else None
+        if reason:
+            say(f"{reason}: showing in the browser")
+    if options.camera == BROWSER and web is None:
+        raise InputError("--camera browser needs the page that the browser opens", "add --web")
+    with ExitStack() as stack:
+        if options.record is not None:
+            check_recording(Path(options.record), options.overwrite)
+        listener = None
+        if web is not None:
+            web_module.require_packages()
+            host, port = web_module.parse_address(web)
+            listener = web_module.bind(host, port, allow_remote=options.allow_remote)
+            stack.callback(listener.close)
+
+        pushed = PushCamera()
+        pushed.size = options.size or BROWSER_SIZE
+
+        def open_again() -> Camera:
+            return open_camera(options.camera, options.size, options.fps, backend=options.backend)
+
+        own = options.camera != BROWSER
+        camera = open_again() if own else pushed
+        capture = Capture(camera, open_again if own else lambda: pushed)
+        stack.callback(capture.stop)
+        say(camera.describe() if own else "camera: the browser's, once it gives its own")
+        for notice in camera.notices:
+            say(notice)
+
+        sink = None
+        if options.virtual_camera is not None:
+            from gnr_video.live.virtual_camera import VirtualCameraSink
+
+            named = None if options.virtual_camera == "auto" else options.virtual_camera
+            sink = VirtualCameraSink(camera.size, camera.fps or options.fps or 30.0, named)
+            stack.callback(sink.close)
+            say(f"virtual camera: {sink.device}")
+
+        from gnr_video.translator import Translator
+
+        translator = stack.enter_context(
+            Translator(
+                options.weights,
+                options.style,
+                engine=options.engine,
+                device=options.device,
+                precision=options.precision,
+                paste=options.paste,
+                face_model=options.face_model,
+                lookahead=0,
+            )
+        )
+        controls = Controls(translator.engine, translator.style, paste=options.paste, mirror=options.mirror)
+        session = LiveSession(translator, capture, controls)
+        recorder = Recorder(session, options.record, codec=options.codec, overwrite=options.overwrite)
+        controls.on_record = recorder.toggle
+        # From here on the session closes what it shows in, the recording first.
+        stack.callback(recorder.stop)
+        stack.callback(session.stop)
+        if sink is not None:
+            session.add_sink(sink)
+        tick = None
+        if preview:
+            from gnr_video.live.preview import PreviewSink
+
+            window = PreviewSink(session)
+            session.add_sink(window)
+            tick = window.tick
+        if listener is not None:
+            page = web_module.WebSink(
+                session,
+                listener,
+                remote=options.allow_remote,
+                recorder=recorder,
+                camera=pushed,
+                server_camera=open_again if own else None,
+            )
+            session.add_sink(page)
+            say(f"open {page.url}")
+        if options.record is not None:
+            say(f"recording to {recorder.start()}")
+        session.start()
+        with TerminalKeys(controls) as keys:
+            if keys.active:
+                say("keys: " + "; ".join(line.replace("  ", " ") for line in HELP))
+            _stay(session, keys, options.seconds, tick, say)
+        report = session.report()
+        say(f"stopping: {session.status().line()}")
+        session.stop()
+        recorder.stop()
+        if recorder.last is not None:
+            say(f"recorded {recorder.last}")
+        while session.messages:
+            say(session.messages.popleft())
+    return report
+
+
+def _stay(
+    session: LiveSession,
+    keys: TerminalKeys,
+    seconds: float | None,
+    tick: Callable[[], None] | None,
+    say: Callable[[str], None],
+) -> None:
+    """Serve window and terminal until it is over."""
+    due = time.perf_counter() + STATUS_SECONDS
+    notice = ""
+
+    def serve() -> None:
+        nonlocal due, notice
+        if said := keys.poll():
+            say(said)
+        while session.messages:
+            say(session.messages.popleft())
+        status = session.status()
+        if status.notice != notice:
+            notice = status.notice
+            say(notice or f"the camera is back: {status.camera}")
+        if session.controls.help and keys.active:
+            session.controls.help = tick is not None  # the terminal has shown them once and for all
+            say("\n".join(HELP))
+        if time.perf_counter() >= due:
+            due += STATUS_SECONDS
+            say(status.line())
+        if tick is not None:
+            tick()
+        else:
+            session.controls.quitting.wait(0.05)
+
+    try:
+        session.wait(seconds, serve)
+    except KeyboardInterrupt:
+        say("")

@@ -1,0 +1,500 @@
+"""LiveSession: the pipeline between a camera and the sinks of live use, and the clock on every picture.
+
+It is the pipeline of files (`gnr_video.pipeline`) with two differences: a picture enters only when one of a few
+permits is free, so that at most `IN_FLIGHT` are on their way and delay cannot build up; and every sink takes
+the newest picture on a thread of its own, so that no sink holds up the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+
+from engines.errors import GnrVideoError
+from gnr_video import pipeline
+from gnr_video.align import crop_face
+from gnr_video.frame import Frame, Image
+from gnr_video.live.camera import Capture, Latest, Shot
+from gnr_video.live.controls import Controls
+from gnr_video.pipeline import Counts, Threaded, Tracked, Translated
+from gnr_video.report import Report, StageTimes
+from gnr_video.translator import Translator
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT = 2
+"""Pictures between capture and sinks: one in the tracker while another is in the network."""
+
+TIME_BASE = Fraction(1, 1_000_000)
+STILL_SECONDS = 0.2
+"""How often the last picture is shown again while the camera is gone."""
+WINDOW = 240
+"""Pictures that the current rate and latency are taken over."""
+STAGES = ("track", "network", "compose")
+
+
+class LiveTimes(StageTimes):
+    """Stage times that also know how long each stage took of late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recent: dict[str, float] = {}
+
+    def add(self, name: str, seconds: float) -> None:
+        super().add(name, seconds)
+        before = self.recent.get(name, seconds)
+        self.recent[name] = before + 0.1 * (seconds - before)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a session is doing just now.
+
+    Attributes:
+        fps: pictures a second.
+        p50_ms, p95_ms: from capture to sink (to the slowest one), milliseconds.
+        dropped: pictures of the camera that were passed over for newer ones.
+        limit: what sets the rate: "camera", or the slowest stage and its time.
+        notice: why there is no new picture, "" when all is well.
+        camera: what the camera is and gives.
+    """
+
+    fps: float
+    p50_ms: float
+    p95_ms: float
+    dropped: int
+    limit: str
+    notice: str
+    camera: str
+
+    def line(self) -> str:
+        """ "24.9 fps, 31 / 44 ms, limited by the camera, 0 dropped"."""
+        return (
+            f"{self.fps:.1f} fps, {self.p50_ms:.0f} / {self.p95_ms:.0f} ms p50 / p95, "
+            f"limited by {self.limit}, {self.dropped} dropped"
+        )
+
+
+class LiveSink:
+    """Where pictures go. `show` is called on the session's thread and must return at once.
+
+    Attributes:
+        name: for people and for the table of times.
+        notices: what the user should know.
+        failure: why it shows nothing any more, None while all is well.
+        latency: set by the session; takes the seconds from a picture's capture until the sink had it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.notices: list[str] = []
+        self.failure: GnrVideoError | None = None
+        self.latency: Callable[[float], None] = lambda seconds: None
+
+    def show(self, frame: Frame) -> None:
+        """Take a picture; `frame.props["captured"]` is when it was taken, on `time.perf_counter`'s clock."""
+        raise NotImplementedError
+
+    def close(self, timeout: float = 0.5) -> None:
+        """Let go of device or file, after what was shown is delivered. May be called twice."""
+
+    def delivered(self, frame: Frame) -> None:
+        """The picture has reached the sink's device."""
+        self.latency(time.perf_counter() - frame.props["captured"])
+
+
+class ThreadedSink(LiveSink):
+    """A sink that delivers on a thread of its own and passes over pictures when it is slow.
+
+    A subclass brings `deliver` and `release`, both called on that thread.
+    """
+
+    def __init__(self, name: str, *, depth: int = 1) -> None:
+        super().__init__(name)
+        self.slot: Latest[Frame] = Latest(depth)
+        self._thread = threading.Thread(target=self._work, name=f"gnr-video {name}", daemon=True)
+
+    def deliver(self, frame: Frame) -> None:
+        """Hand one picture over."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Let go of device or file."""
+
+    def show(self, frame: Frame) -> None:
+        if self._thread.ident is None:
+            self._thread.start()
+        self.slot.put(frame)
+
+    def close(self, timeout: float = 0.5) -> None:
+        self.slot.close()
+        if self._thread.ident is None:
+            self._thread.start()  # only to release
+        self._thread.join(timeout)
+
+    def _work(self) -> None:
+        try:
+            while True:
+                frame = self.slot.get()
+                if frame is None:
+                    break
+                self.deliver(frame)
+                self.delivered(frame)
+        except GnrVideoError as error:
+            self.failure = error
+        except Exception as error:  # one sink must not take the others with it
+            log.debug("%s failed", self.name, exc_info=True)
+            self.failure = GnrVideoError(f"{self.name} has failed: {error}")
+        finally:
+            self.slot.close()
+            try:
+                self.release()
+            except GnrVideoError as error:
+                self.failure = self.failure or error
+
+
+class LiveSession:
+    """Runs from `start` to `stop`; a context manager that does both.
+
+    Args:
+        translator: weights, engine, paste mode. Its style is that of `controls`.
+        capture: not started; the session starts and stops it.
+        controls: what can be changed.
+        size: (width, height) of what the sinks get; None: the camera's.
+
+    Attributes:
+        size: as given; pictures of another size are fitted into it.
+        times: of every stage; "wait" is from the capture to the pipeline, "to NAME" from the capture to a sink.
+        counts: what came through.
+        failure: what ended the pipeline before its time; raised by `wait`.
+        crop: the newest source crop of a face (uint8 SxSx3), for style sheets.
+    """
+
+    def __init__(
+        self,
+        translator: Translator,
+        capture: Capture,
+        controls: Controls,
+        *,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        self.translator = translator
+        self.capture = capture
+        self.controls = controls
+        self.size = size or capture.camera.size
+        self.times = LiveTimes()
+        self.counts = Counts()
+        self.failure: BaseException | None = None
+        self.crop: Image | None = None
+        self.messages: deque[str] = deque(maxlen=100)
+        self._sinks: list[LiveSink] = []
+        self._failed: set[LiveSink] = set()
+        self._sinks_lock = threading.Lock()
+        self._permits = threading.Semaphore(IN_FLIGHT)
+        self._stopping = threading.Event()
+        self._shown: deque[float] = deque(maxlen=WINDOW)
+        self._latencies: deque[float] = deque(maxlen=WINDOW)
+        self._stages: list[Threaded[Any]] = []
+        self._thread = threading.Thread(target=self._present, name="gnr-video present", daemon=True)
+        self._started = 0.0
+        self._seconds = 0.0
+
+    # -- sinks
+
+    def add_sink(self, sink: LiveSink) -> None:
+        """Show pictures in `sink` from now on; it is closed by `remove_sink` or `stop`."""
+
+        def latency(seconds: float) -> None:
+            self.times.add(f"to {sink.name}", seconds)
+            self._latencies.append(seconds)
+
+        sink.latency = latency
+        with self._sinks_lock:
+            self._sinks.append(sink)
+
+    def remove_sink(self, sink: LiveSink) -> None:
+        with self._sinks_lock:
+            if sink in self._sinks:
+                self._sinks.remove(sink)
+        sink.close()
+
+    @property
+    def sinks(self) -> list[LiveSink]:
+        with self._sinks_lock:
+            return list(self._sinks)
+
+    # -- running
+
+    def start(self) -> None:
+        """Start all threads; returns at once."""
+        from gnr_video.scene import SceneCut
+        from gnr_video.smooth import Aligner
+        from gnr_video.tracker import FaceTracker
+
+        self._tracker = FaceTracker(self.translator.face_model)
+        size = self.translator.engine.size
+        self.translator.engine.translate(np.full((1, size, size, 3), 127, np.uint8), self.controls.codes())
+        tracked = pipeline.track(self._frames(), self._tracker, Aligner(0), SceneCut(), self.times)
+        self._stages = [Threaded(tracked, "track")]
+        self._stages.append(Threaded(self._translate(self._stages[0]), "translate"))
+        self._started = time.perf_counter()
+        self.capture.start()
+        self._thread.start()
+
+    def wait(self, seconds: float | None = None, tick: Callable[[], None] | None = None) -> None:
+        """Stay until something ends the session: `quit`, `stop` on another thread, a failure, or the time.
+
+        Args:
+            seconds: at most so long; None: no limit.
+            tick: called again and again on this thread (a window must be served on the main thread).
+
+        Raises:
+            Whatever the pipeline failed with.
+        """
+        end = None if seconds is None else time.perf_counter() + seconds
+        while not (self._stopping.is_set() or self.controls.quitting.is_set()):
+            if end is not None and time.perf_counter() >= end:
+                break
+            if tick is not None:
+                tick()
+            else:
+                self.controls.quitting.wait(0.05)
+            self._watch_sinks()
+        failure = self.failure or self.capture.failure
+        if failure is not None:
+            raise failure
+
+    def stop(self) -> None:
+        """End all threads, close sinks and camera; takes well below a second. May be called twice."""
+        if self._started and not self._seconds:
+            self._seconds = time.perf_counter() - self._started
+        self._stopping.set()
+        self.capture.latest.close()
+        for stage in self._stages:
+            stage.cancel()
+        # Files first: whatever else hangs, a recording is whole.
+        sinks = sorted(self.sinks, key=lambda sink: sink.name != "recording")
+        for sink in sinks:
+            sink.close()
+            if sink.failure is not None and sink not in self._failed:
+                self._failed.add(sink)
+                self._tell(str(sink.failure))
+        with self._sinks_lock:
+            self._sinks.clear()
+        self.capture.stop()
+        if self._thread.ident is not None:
+            self._thread.join(0.5)
+        for stage in reversed(self._stages):
+            stage.close(0.5)
+        # A tracker that is still in use must not be closed under its user.
+        if self._started and not any(stage.alive for stage in self._stages):
+            self._tracker.close()
+            self._started = 0.0
+
+    def __enter__(self) -> LiveSession:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # -- how it is doing
+
+    def status(self) -> Status:
+        """How it is doing just now."""
+        shown, latencies = list(self._shown), list(self._latencies)
+        now = time.perf_counter()
+        recent = [t for t in shown if now - t < 2.0]
+        fps = (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
+        p50, p95 = np.percentile(latencies, [50, 95]) * 1e3 if latencies else (0.0, 0.0)
+        slowest = max(STAGES, key=lambda name: self.times.recent.get(name, 0.0))
+        camera = self.capture.camera
+        busy = camera.fps is not None and fps < 0.9 * camera.fps and self.counts.frames > 10
+        limit = f"{slowest} ({1e3 * self.times.recent.get(slowest, 0.0):.0f} ms)" if busy else "the camera"
+        return Status(
+            fps,
+            float(p50),
+            float(p95),
+            self.capture.latest.dropped,
+            limit,
+            self.capture.notice,
+            camera.describe(),
+        )
+
+    def report(self) -> Report:
+        """What the session did, with the time of every stage."""
+        engine = self.translator.engine
+        return Report(
+            source=self.capture.camera.name,
+            target=", ".join(sink.name for sink in self.sinks),
+            frames=self.counts.frames,
+            faces=self.counts.faces,
+            frames_without_face=self.counts.frames_without_face,
+            seconds=self._seconds or time.perf_counter() - self._started,
+            stages=self.times.summary(),
+            engine=f"{engine.name} {engine.precision} on {engine.device}",
+            weights=self.translator.weights.metadata.get("name", "unnamed"),
+            style=self.controls.look.style.label,
+            fallbacks=[str(engine.fallback)] if engine.fallback else [],
+            settings={
+                "size": f"{self.size[0]}x{self.size[1]}",
+                "camera_frames": self.capture.frames,
+                "dropped": self.capture.latest.dropped,
+                "reconnects": self.capture.reconnects,
+            },
+        )
+
+    # -- the stages, each on its own thread
+
+    def _frames(self) -> Generator[Frame, None, None]:
+        """Pictures as the pipeline has room for them; the last one again while the camera is gone."""
+        last: Shot | None = None
+        index = 0
+        while not self._stopping.is_set():
+            if not self._permits.acquire(timeout=0.2):
+                continue
+            shot = self.capture.latest.get(STILL_SECONDS)
+            if shot is None:
+                if self.capture.latest.closed or last is None or not self.capture.notice:
+                    self._permits.release()
+                    if self.capture.latest.closed:
+                        return
+                    continue
+                shot = Shot(last.image, time.perf_counter())
+            last = shot
+            self.times.add("wait", max(0.0, time.perf_counter() - shot.captured))
+            props = {"captured": shot.captured, "source": shot.image}
+            yield Frame(shot.image, round(shot.captured / TIME_BASE), TIME_BASE, index, props)
+            index += 1
+
+    def _translate(self, items: Iterable[Tracked]) -> Generator[Translated, None, None]:
+        """As `pipeline.translate`, under the style of the moment; for the grid one face under several."""
+        engine = self.translator.engine
+        for item in items:
+            view = self.controls.view
+            crops: list[Image] = []
+            pictures: list[Image] = []
+            if item.alignments and view != "before":
+                with self.times.stage("crop"):
+                    crops = [crop_face(item.frame.image, a, engine.size) for a in item.alignments]
+                self.crop = crops[0]
+                with self.times.stage("network"):
+                    if view == "grid":
+                        codes = self.controls.grid_codes()
+                        many = np.repeat(crops[0][None], len(codes), axis=0)
+                        item.frame.props["grid"] = list(engine.translate(many, codes))
+                        item, crops = Tracked(item.frame), []
+                    else:
+                        pictures = list(engine.translate(np.stack(crops), self.controls.codes()))
+            elif item.alignments:
+                item = Tracked(item.frame)
+            yield Translated(item, crops, pictures)
+
+    def _present(self) -> None:
+        """Compose, and hand the pictures to the sinks."""
+        try:
+            compositor = self.translator.compositor
+            for frame in pipeline.compose(self._stages[-1], compositor, self.times, self.counts):
+                frame = Frame(self._view(frame), frame.pts, frame.time_base, frame.index, frame.props)
+                self._shown.append(time.perf_counter())
+                for sink in self.sinks:
+                    if sink.failure is None:
+                        sink.show(frame)
+                self._permits.release()
+                compositor.mode = self.controls.paste
+        except pipeline.Cancelled:
+            pass
+        except BaseException as error:
+            if not self._stopping.is_set():
+                self.failure = error
+                log.debug("the pipeline failed", exc_info=True)
+        finally:
+            self._stopping.set()
+
+    def _view(self, frame: Frame) -> Image:
+        """What is shown of a frame: uint8 RGB of the session's size."""
+        view = self.controls.view
+        image: Image = frame.image
+        source: Image = frame.props["source"]
+        if view == "before":
+            image = source
+        elif view == "both":
+            image = before_after(source, fitted(image, (source.shape[1], source.shape[0])))
+        elif view == "grid" and "grid" in frame.props:
+            labels = [style.label for style in self.controls.grid_styles()]
+            image = style_grid(frame.props["grid"], labels, self.size)
+        image = fitted(image, self.size)
+        if self.controls.mirror and "grid" not in frame.props:
+            image = np.asarray(cv2.flip(image, 1), np.uint8)
+        return image
+
+    def _watch_sinks(self) -> None:
+        for sink in self.sinks:
+            if sink.failure is not None and sink not in self._failed:
+                self._failed.add(sink)
+                self._tell(str(sink.failure))
+
+    def _tell(self, text: str) -> None:
+        self.controls.say(text)
+        self.messages.append(text)
+
+
+def fitted(image: Image, size: tuple[int, int]) -> Image:
+    """A picture (uint8 HxWx3) scaled into (width, height) `size`, black at the sides where shapes differ."""
+    width, height = size
+    if (image.shape[1], image.shape[0]) == size:
+        return image
+    zoom = min(width / image.shape[1], height / image.shape[0])
+    w, h = max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom))
+    small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    if (w, h) == size:
+        return np.asarray(small, np.uint8)
+    out = np.zeros((height, width, 3), np.uint8)
+    x, y = (width - w) // 2, (height - h) // 2
+    out[y : y + h, x : x + w] = small
+    return out
+
+
+def before_after(before: Image, after: Image) -> Image:
+    """The middle half of one picture beside the middle half of the other, at their full scale."""
+    width = before.shape[1]
+    left, half = width // 4, width // 2
+    out = np.empty_like(before)
+    out[:, :half] = before[:, left : left + half]
+    out[:, half:] = after[:, left : left + width - half]
+    return out
+
+
+def style_grid(pictures: Iterable[Image], labels: Iterable[str], size: tuple[int, int]) -> Image:
+    """Square pictures with their names, as large as they fit into (width, height) `size`."""
+    cells, names = list(pictures), list(labels)
+    width, height = size
+    columns = max(range(1, len(cells) + 1), key=lambda n: min(width // n, height // -(-len(cells) // n)))
+    side = min(width // columns, height // -(-len(cells) // columns))
+    rows = -(-len(cells) // columns)
+    out = np.zeros((height, width, 3), np.uint8)
+    x0, y0 = (width - columns * side) // 2, (height - rows * side) // 2
+    for i, (cell, name) in enumerate(zip(cells, names)):
+        x, y = x0 + i % columns * side, y0 + i // columns * side
+        out[y : y + side, x : x + side] = fitted(cell, (side, side))
+        write(out, name, (x + 6, y + side - 8))
+    return out
+
+
+def write(image: Image, text: str, place: tuple[int, int], scale: float = 0.5) -> None:
+    """White letters with a dark rim, in place; letters that OpenCV lacks become "?"."""
+    text = text.encode("ascii", "replace").decode()
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)

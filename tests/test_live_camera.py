@@ -1,0 +1,227 @@
+"""Cameras of live use: the slot that keeps the latest picture, real-time pacing, loss and return. Device: CPU."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.errors import InputError
+from gnr_video.live import camera as camera_module
+from gnr_video.live.camera import (
+    Camera,
+    CameraLost,
+    Capture,
+    Latest,
+    PatternCamera,
+    PushCamera,
+    device_error,
+    kernel_time,
+    open_camera,
+    v4l2_options,
+)
+from tests.live_helpers import Still, until
+from tests.media_helpers import make_clip, picture
+
+linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's /dev")
+
+
+class TestLatest:
+    def test_the_newest_wins_and_the_others_are_counted(self) -> None:
+        slot: Latest[int] = Latest()
+        for i in range(5):
+            slot.put(i)
+        assert slot.get(0) == 4
+        assert slot.get(0) is None
+        assert slot.dropped == 4
+
+    def test_depth(self) -> None:
+        slot: Latest[int] = Latest(3)
+        for i in range(5):
+            slot.put(i)
+        assert [slot.get(0) for _ in range(4)] == [2, 3, 4, None]
+
+    def test_close_wakes_who_waits(self) -> None:
+        slot: Latest[int] = Latest()
+        threading.Timer(0.05, slot.close).start()
+        start = time.perf_counter()
+        assert slot.get() is None
+        assert time.perf_counter() - start < 5
+
+    def test_what_is_in_it_survives_close(self) -> None:
+        slot: Latest[int] = Latest()
+        slot.put(1)
+        slot.close()
+        slot.put(2)
+        assert [slot.get(), slot.get()] == [1, None]
+
+
+class TestPacing:
+    def test_a_file_runs_in_real_time_and_starts_again(self, tmp_path: Path) -> None:
+        clip = make_clip(tmp_path / "a.mp4", pts=range(10))  # a third of a second
+        stop = threading.Event()
+        camera = open_camera(str(clip))
+        shots = []
+        while len(shots) < 16:
+            shot = camera.read(stop)
+            if shot is not None:
+                shots.append(shot)
+        camera.close()
+        spent = shots[9].captured - shots[0].captured
+        assert 0.28 <= spent < 1.0
+        assert all(b.captured > a.captured for a, b in zip(shots, shots[1:]))
+        assert np.array_equal(shots[0].image, shots[10].image)
+
+    def test_waiting_ends_at_once_when_told(self, tmp_path: Path) -> None:
+        clip = make_clip(tmp_path / "a.mp4", pts=[0, 150])  # five seconds between two frames
+        camera, stop = open_camera(str(clip)), threading.Event()
+        assert camera.read(stop) is not None
+        threading.Timer(0.05, stop.set).start()
+        start = time.perf_counter()
+        assert camera.read(stop) is None
+        assert time.perf_counter() - start < 2
+        camera.close()
+
+    def test_pattern_moves(self) -> None:
+        camera, stop = open_camera("test", (64, 48), 100), threading.Event()
+        assert isinstance(camera, PatternCamera)
+        first, second = camera.read(stop), camera.read(stop)
+        assert first is not None and second is not None
+        assert first.image.shape == (48, 64, 3)
+        assert not np.array_equal(first.image, second.image)
+
+
+class TestOpening:
+    def test_another_size_is_said(self, tmp_path: Path) -> None:
+        clip = make_clip(tmp_path / "a.mp4")
+        camera = open_camera(str(clip), (1280, 720))
+        assert camera.size == (64, 48)
+        assert camera.notices == ["a.mp4 has no 1280x720: running at 64x48"]
+        camera.close()
+
+    def test_no_such_file(self) -> None:
+        with pytest.raises(InputError, match="no such file"):
+            open_camera("nowhere.mp4")
+
+    @linux_only
+    def test_no_such_device(self) -> None:
+        with pytest.raises(InputError, match="no camera at /dev/video9876") as caught:
+            open_camera("9876")
+        assert "--camera" in caught.value.hint
+
+    @linux_only
+    @pytest.mark.parametrize(
+        ("number", "message"),
+        [
+            (errno.EBUSY, "in use by another program"),
+            (errno.EACCES, "no permission"),
+            (errno.ENODEV, "no camera"),
+            (errno.EIO, "gives no picture"),
+        ],
+    )
+    def test_what_a_device_says(self, number: int, message: str) -> None:
+        error = device_error(Path("/dev/video0"), number)
+        assert message in error.message
+        assert error.hint
+
+    @linux_only
+    def test_a_file_that_is_no_device(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """PyAV and OpenCV really try to open it as a device, and fail in one line."""
+        file = tmp_path / "video0"
+        file.write_bytes(b"no device")
+        with pytest.raises(InputError, match="gives no picture"):
+            camera_module.V4L2Camera(file, (640, 480), 30)
+        with pytest.raises(InputError, match="no picture"):
+            camera_module.OpenCVCamera(str(file), (640, 480), 30)
+
+    def test_options_for_v4l2(self) -> None:
+        assert v4l2_options("mjpeg", (1280, 720), 29.97) == {
+            "input_format": "mjpeg",
+            "video_size": "1280x720",
+            "framerate": "29.97",
+        }
+        assert v4l2_options("", None, None) == {}
+
+    def test_kernel_times(self) -> None:
+        assert kernel_time(99.9, 100.0) == 99.9  # the same clock
+        assert kernel_time(1.7e9, 100.0) == 100.0  # the time of day
+        assert kernel_time(50.0, 100.0) == 100.0  # stale
+        assert kernel_time(None, 100.0) == 100.0
+
+
+class TestCapture:
+    def test_a_lost_camera_comes_back(self, monkeypatch: pytest.MonkeyPatch, no_threads_left: None) -> None:
+        monkeypatch.setattr(camera_module, "FIRST_PAUSE", 0.02)
+        monkeypatch.setattr(camera_module, "LONGEST_PAUSE", 0.05)
+        first, second = Still(picture(64, 48)), Still(picture(64, 48))
+        attempts: list[float] = []
+
+        def reopen() -> Camera:
+            attempts.append(time.perf_counter())
+            if len(attempts) < 3:
+                raise InputError("no camera at /dev/video0", "plug one in")
+            return second
+
+        capture = Capture(first, reopen)
+        capture.start()
+        until(lambda: capture.frames > 3)
+        first.unplugged.set()
+        until(lambda: "trying again" in capture.notice)
+        until(lambda: len(attempts) == 3)
+        seen = capture.frames
+        until(lambda: capture.frames > seen + 3)
+        assert capture.notice == ""
+        assert capture.reconnects == 1
+        assert first.closed == 1
+        capture.stop()
+        assert second.closed == 1
+
+    def test_pauses_grow(self) -> None:
+        """At most a few attempts while a camera stays away."""
+        attempts: list[float] = []
+        camera = Still(picture(64, 48))
+
+        def reopen() -> Camera:
+            attempts.append(time.perf_counter())
+            raise CameraLost("still away")
+
+        camera.unplugged.set()
+        capture = Capture(camera, reopen)
+        capture.start()
+        time.sleep(1.2)
+        capture.stop()
+        assert 1 <= len(attempts) <= 2
+
+    def test_a_silent_camera_is_noticed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(camera_module, "SILENT_SECONDS", 0.1)
+        capture = Capture(PushCamera(), PushCamera)
+        capture.start()
+        until(lambda: capture.notice == "browser gives no picture")
+        capture.stop()
+
+    def test_switching(self, no_threads_left: None) -> None:
+        first, pushed = Still(picture(64, 48)), PushCamera()
+        capture = Capture(first, lambda: first)
+        capture.start()
+        until(lambda: capture.frames)
+        capture.switch(lambda: pushed, pushed)
+        until(lambda: first.closed)
+        pushed.push(picture(32, 32))
+        until(lambda: (shot := capture.latest.get(0.1)) is not None and shot.image.shape == (32, 32, 3))
+        capture.stop()
+
+    def test_a_bug_is_kept(self) -> None:
+        class Broken(Still):
+            def read(self, stop: threading.Event) -> None:
+                raise ZeroDivisionError
+
+        capture = Capture(Broken(picture(64, 48)), lambda: Broken(picture(64, 48)))
+        capture.start()
+        until(lambda: isinstance(capture.failure, ZeroDivisionError))
+        assert capture.latest.closed
+        capture.stop()

@@ -1,0 +1,165 @@
+"""Commands and keys of live use: styles, blends, views, and what users get wrong. Device: CPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import engines
+from engines.base import Engine
+from engines.weights import load_weights
+from gnr_video.live import controls as controls_module
+from gnr_video.live.controls import KEYS, Controls, Keys
+from gnr_video.style import parse_style
+from tests.live_helpers import until
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: Path) -> Iterator[Engine]:
+    with engines.create(load_weights(tiny), engine="torch", precision="fp32") as created:
+        yield created
+
+
+@pytest.fixture
+def controls(engine: Engine, tmp_path: Path) -> Controls:
+    return Controls(engine, 7, save_to=tmp_path / "styles.json")
+
+
+def w(engine: Engine, style: int | str) -> np.ndarray:
+    return engine.to_w(parse_style(style, engine).array())
+
+
+class TestStyle:
+    def test_next_and_previous(self, controls: Controls, engine: Engine) -> None:
+        controls.run("next")
+        assert controls.state()["style"] == "8"
+        controls.run("previous")
+        controls.run("previous")
+        assert controls.state()["style"] == "6"
+        np.testing.assert_array_equal(controls.codes(), w(engine, 6))
+
+    def test_text_that_does_not_parse_keeps_the_style(self, controls: Controls) -> None:
+        said = controls.run("style", "nonsense")
+        assert "nonsense" in said
+        assert controls.state()["style"] == "7"
+        assert controls.message == said
+
+    def test_mix(self, controls: Controls, engine: Engine) -> None:
+        controls.run("other", "9")
+        controls.run("mix", 0.25)
+        expected = 0.75 * w(engine, 7) + 0.25 * w(engine, 9)
+        np.testing.assert_allclose(controls.codes(), expected, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("value", [2, -1, "x", None, float("nan")])
+    def test_a_mix_that_is_none(self, controls: Controls, value: object) -> None:
+        before = controls.codes()
+        assert "0 to 1" in controls.run("mix", value)
+        np.testing.assert_array_equal(controls.codes(), before)
+
+    def test_blend_ends_at_the_next_style(
+        self, controls: Controls, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(controls_module, "BLEND_SECONDS", 0.3)
+        controls.run("blend")
+        assert controls.look.other is not None
+        between = controls.codes()
+        assert not np.array_equal(between, w(engine, 8))
+        until(lambda: controls.look.other is None, 5)
+        assert controls.state()["style"] == "8"
+        np.testing.assert_array_equal(controls.codes(), w(engine, 8))
+
+    def test_blend_does_not_jump(self, controls: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The mix at each moment of a blend is proportional to the time since it began."""
+        now = [100.0]
+        monkeypatch.setattr(controls_module.time, "perf_counter", lambda: now[0])
+        controls.run("blend")
+        shares = []
+        for _ in range(5):
+            shares.append(controls.look.mix)
+            now[0] += controls_module.BLEND_SECONDS / 5
+        np.testing.assert_allclose(shares, [0, 0.2, 0.4, 0.6, 0.8], atol=1e-6)
+
+    def test_saved_styles_can_be_read_again(self, controls: Controls, tmp_path: Path) -> None:
+        controls.run("save")
+        controls.run("style", "9")
+        controls.run("save")
+        saved = json.loads((tmp_path / "styles.json").read_text())
+        assert list(saved) == ["7", "9"]
+        np.testing.assert_allclose(saved["9"], parse_style(9).z, rtol=1e-6)
+
+    def test_saving_over_something_else_is_refused(self, controls: Controls, tmp_path: Path) -> None:
+        (tmp_path / "styles.json").write_text("my own notes")
+        assert "cannot add" in controls.run("save")
+        assert (tmp_path / "styles.json").read_text() == "my own notes"
+
+    def test_grid(self, controls: Controls, engine: Engine) -> None:
+        assert [s.label for s in controls.grid_styles()] == [str(i) for i in range(7, 15)]
+        assert controls.grid_codes().shape == (8, engine.architecture.style_dim)
+
+
+class TestViews:
+    def test_compare_goes_round(self, controls: Controls) -> None:
+        seen = []
+        for _ in range(3):
+            controls.run("compare")
+            seen.append(controls.view)
+        assert seen == ["both", "before", "after"]
+
+    def test_grid_and_back(self, controls: Controls) -> None:
+        controls.run("grid")
+        assert controls.view == "grid"
+        controls.run("grid")
+        assert controls.view == "after"
+
+    def test_mirror(self, controls: Controls) -> None:
+        controls.run("mirror")
+        assert controls.mirror
+        controls.run("mirror", False)
+        assert not controls.mirror
+
+    @pytest.mark.parametrize(("command", "value"), [("paste", "x"), ("view", "x"), ("dance", None)])
+    def test_what_does_not_exist(self, controls: Controls, command: str, value: object) -> None:
+        assert "there is no" in controls.run(command, value)
+
+    def test_no_recorder(self, controls: Controls) -> None:
+        assert "cannot record" in controls.run("record")
+
+
+class TestKeys:
+    def test_a_seed_is_typed(self, controls: Controls) -> None:
+        keys = Keys(controls)
+        for key in "123":
+            keys.press(key)
+        keys.press("\x7f")
+        assert keys.typed == "12"
+        keys.press("\r")
+        assert controls.state()["style"] == "12"
+        assert keys.typed == ""
+
+    def test_escape_forgets_what_was_typed(self, controls: Controls) -> None:
+        keys = Keys(controls)
+        for key in "5\x1b\r":
+            keys.press(key)
+        assert controls.state()["style"] == "7"
+
+    def test_very_long_seeds_fit(self, controls: Controls) -> None:
+        keys = Keys(controls)
+        for key in "9" * 40 + "\r":
+            keys.press(key)
+        assert controls.state()["style"] == "9" * 18
+
+    def test_every_key_does_something(self, controls: Controls) -> None:
+        for key, (command, _) in KEYS.items():
+            assert "there is no command" not in Keys(controls).press(key), command
+        assert controls.quitting.is_set()
+        assert controls.help
+
+    def test_other_keys_do_nothing(self, controls: Controls) -> None:
+        before = controls.state()
+        for key in ("x", "é", "\xff", "²", " "):
+            Keys(controls).press(key)
+        assert controls.state() == before

@@ -1,0 +1,278 @@
+"""The live session: pictures go through, delay does not build up, sinks do not hold each other up. Device: CPU."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gnr_video.frame import Frame
+from gnr_video.live.recorder import Recorder, RecordSink
+from gnr_video.live.session import ThreadedSink, before_after, fitted, style_grid
+from tests.live_helpers import Kept, Still, live_session, until
+from tests.media_helpers import frame_times, picture, read_pictures
+
+pytestmark = pytest.mark.usefixtures("face_model", "no_threads_left")
+
+
+class TestPictures:
+    def test_the_face_is_translated_and_the_style_changes_it(
+        self, tiny: Path, face_clip: Path, tmp_path: Path
+    ) -> None:
+        with live_session(tiny, face_clip, folder=tmp_path) as session:
+            sink = Kept()
+            session.add_sink(sink)
+
+            def changed() -> float:
+                assert sink.last is not None
+                frame = sink.last
+                return float(np.abs(frame.image.astype(int) - frame.props["source"]).mean())
+
+            until(lambda: sink.last is not None and changed() > 1)
+            session.controls.run("view", "before")
+            until(lambda: changed() == 0)
+            session.controls.run("view", "after")
+            until(lambda: changed() > 1)
+            assert session.crop is not None
+            assert session.counts.faces > 0
+        assert sink.closed
+        assert session.report().frames == session.counts.frames
+
+    def test_views_and_paste_modes_keep_the_size(self, tiny: Path, face_clip: Path, tmp_path: Path) -> None:
+        with live_session(tiny, face_clip, folder=tmp_path) as session:
+            sink = Kept()
+            session.add_sink(sink)
+            until(lambda: session.counts.faces)
+            for command, value in (("view", "both"), ("view", "grid"), ("view", "after"), ("paste", "crop"),
+                                   ("paste", "side-by-side")):  # fmt: skip
+                session.controls.run(command, value)
+                seen = sink.count
+                until(lambda: sink.count > seen + 4)
+                assert sink.last is not None
+                assert sink.last.size == session.size == (320, 180)
+
+    def test_mirror(self, tiny: Path, tmp_path: Path) -> None:
+        still = picture(96, 64)
+        with live_session(tiny, Still(still), folder=tmp_path) as session:
+            sink = Kept()
+            session.add_sink(sink)
+            until(lambda: sink.last is not None and np.array_equal(sink.last.image, still))
+            session.controls.run("mirror")
+            until(lambda: sink.last is not None and np.array_equal(sink.last.image, still[:, ::-1]))
+
+
+class TestDelay:
+    def test_it_does_not_build_up_when_the_network_is_slow(
+        self, tiny: Path, face_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A stage of 150 ms and a camera of 20 fps: frames are dropped, what is shown stays fresh."""
+        with live_session(tiny, face_clip, folder=tmp_path) as session:
+            engine = session.translator.engine
+            fast = engine.translate
+
+            def slow(*args: object) -> object:
+                time.sleep(0.15)
+                return fast(*args)  # type: ignore[arg-type]
+
+            monkeypatch.setattr(engine, "translate", slow)
+            sink = Kept()
+            session.add_sink(sink)
+            until(lambda: session.counts.faces > 2)
+            ages: list[float] = []
+            session.remove_sink(sink)
+            late = Kept()
+            late.show = lambda frame: ages.append(time.perf_counter() - frame.props["captured"])  # type: ignore[method-assign]
+            session.add_sink(late)
+            until(lambda: len(ages) >= 12)
+            status = session.status()
+        assert status.dropped > 5
+        assert status.limit.startswith("network")
+        # Two pictures in flight: each may wait for the other, and for the camera; no more, however long it runs.
+        assert np.median(ages[6:]) < 4 * 0.15
+        assert np.median(ages[6:]) < 1.5 * np.median(ages[:6])
+
+    def test_a_sink_that_hangs_holds_up_nobody(self, tiny: Path, tmp_path: Path) -> None:
+        released = threading.Event()
+
+        class Stuck(ThreadedSink):
+            def deliver(self, frame: Frame) -> None:
+                released.wait(20)
+
+        with live_session(tiny, Still(picture(96, 64)), folder=tmp_path) as session:
+            stuck, sink = Stuck("stuck"), Kept()
+            session.add_sink(stuck)
+            session.add_sink(sink)
+            until(lambda: sink.count > 20)
+            assert len(stuck.slot) <= 1
+            start = time.perf_counter()
+            session.stop()
+            assert time.perf_counter() - start < 5
+        released.set()
+
+    def test_a_sink_that_fails_is_left_out_and_said(self, tiny: Path, tmp_path: Path) -> None:
+        class Broken(ThreadedSink):
+            def deliver(self, frame: Frame) -> None:
+                raise RuntimeError("the cable is cut")
+
+        with live_session(tiny, Still(picture(96, 64)), folder=tmp_path) as session:
+            sink = Kept()
+            session.add_sink(Broken("broken"))
+            session.add_sink(sink)
+            until(lambda: sink.count > 5)
+            session.wait(0.2)
+            assert "broken has failed: the cable is cut" in session.messages[0]
+            seen = sink.count
+            until(lambda: sink.count > seen + 5)
+
+    def test_times_of_every_stage(self, tiny: Path, face_clip: Path, tmp_path: Path) -> None:
+        with live_session(tiny, face_clip, folder=tmp_path) as session:
+            session.add_sink(Kept("window"))
+            until(lambda: session.counts.faces > 3)
+            stages = session.report().stages
+        assert {"wait", "track", "align", "crop", "network", "compose", "to window"} <= set(stages)
+        assert stages["to window"].p50_ms >= stages["network"].p50_ms
+
+
+class TestEnding:
+    def test_the_last_picture_stays_while_the_camera_is_gone(self, tiny: Path, tmp_path: Path) -> None:
+        from engines.errors import InputError
+
+        first, second, back = Still(picture(96, 64)), Still(picture(96, 64, 9)), threading.Event()
+
+        def reopen() -> Still:
+            if not back.is_set():
+                raise InputError("no camera at /dev/video0")
+            return second
+
+        with live_session(tiny, first, reopen=reopen, folder=tmp_path) as session:
+            sink = Kept()
+            session.add_sink(sink)
+            until(lambda: sink.count > 3)
+            first.unplugged.set()
+            until(lambda: "no camera" in session.status().notice)
+            seen = sink.count
+            until(lambda: sink.count > seen + 2)
+            assert sink.last is not None
+            assert np.array_equal(sink.last.image, first.image)
+            assert all(b > a for a, b in zip(sink.times, sink.times[1:]))
+            back.set()
+            until(lambda: sink.last is not None and np.array_equal(sink.last.image, second.image))
+            assert session.status().notice == ""
+
+    def test_stop_is_quick_and_lets_go_of_everything(
+        self, tiny: Path, face_clip: Path, tmp_path: Path
+    ) -> None:
+        with live_session(tiny, face_clip, folder=tmp_path) as session:
+            recorder = Recorder(session, tmp_path / "out.mp4")
+            recorder.start()
+            until(lambda: session.counts.frames > 10)
+            start = time.perf_counter()
+            session.stop()
+            assert time.perf_counter() - start < 1.0
+            recorder.stop()
+            session.stop()
+        assert recorder.last == tmp_path / "out.mp4"
+        assert len(read_pictures(tmp_path / "out.mp4")) > 3
+
+    def test_a_bug_in_a_stage_ends_the_session(
+        self, tiny: Path, face_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with live_session(tiny, face_clip, folder=tmp_path) as session:
+            monkeypatch.setattr(session.translator.engine, "translate", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                session.wait(20)
+
+    def test_quit(self, tiny: Path, tmp_path: Path) -> None:
+        with live_session(tiny, Still(picture(96, 64)), folder=tmp_path) as session:
+            threading.Timer(0.1, session.controls.run, ["quit"]).start()
+            session.wait(20)
+            assert session.controls.quitting.is_set()
+
+
+class TestRecording:
+    def test_times_are_the_cameras(self, tiny: Path, face_clip: Path, tmp_path: Path) -> None:
+        with live_session(tiny, face_clip, folder=tmp_path) as session:
+            sink, target = Kept(), tmp_path / "out.mp4"
+            recorder = Recorder(session, target)
+            session.controls.on_record = recorder.toggle
+            assert "recording to" in session.controls.run("record")
+            session.add_sink(sink)
+            until(lambda: sink.count > 12)
+            assert "recorded" in session.controls.run("record")
+        times = [float(t) for t in frame_times(target)]
+        assert len(times) >= 8
+        assert times[0] == pytest.approx(0, abs=0.001)
+        assert all(b > a for a, b in zip(times, times[1:]))
+        taken = np.array(sink.times) - sink.times[0]
+        assert times[-1] == pytest.approx(taken[-1], abs=1.0)
+        assert not list(tmp_path.glob(".*part*"))
+
+    def test_a_second_recording_has_its_own_name(self, tiny: Path, tmp_path: Path) -> None:
+        with live_session(tiny, Still(picture(96, 64)), folder=tmp_path) as session:
+            recorder = Recorder(session, tmp_path / "out.mp4")
+            for _ in range(2):
+                recorder.start()
+                until(lambda: recorder.current is not None and recorder.current.frames_written > 3)
+                recorder.stop()
+        assert recorder.last == tmp_path / "out-2.mp4"
+        assert len(read_pictures(tmp_path / "out.mp4")) > 3
+
+    def test_a_recording_without_a_picture_leaves_no_file(self, tmp_path: Path) -> None:
+        sink = RecordSink(tmp_path / "out.mp4", (64, 48), 30)
+        sink.close(5)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_what_is_there_already_stays(self, tiny: Path, tmp_path: Path) -> None:
+        (tmp_path / "out.mp4").write_bytes(b"mine")
+        with live_session(tiny, Still(picture(96, 64)), folder=tmp_path) as session:
+            said = Recorder(session, tmp_path / "out.mp4").toggle()
+        assert "exists already" in said
+        assert (tmp_path / "out.mp4").read_bytes() == b"mine"
+
+    def test_it_is_playable_when_the_process_is_killed(self, tmp_path: Path) -> None:
+        """What stands on the disk before the file is closed has pictures in it."""
+        from gnr_video.sink import temporary_name
+
+        sink = RecordSink(tmp_path / "out.mp4", (64, 48), 10)
+        for i in range(60):
+            sink.deliver(Frame(picture(64, 48, i), 0, sink_time_base(), i, {"captured": i / 10}))
+        copy = tmp_path / "copy.mp4"
+        copy.write_bytes(temporary_name(tmp_path / "out.mp4").read_bytes())
+        assert len(read_pictures(copy)) >= 20
+        sink.close(5)
+        assert len(read_pictures(tmp_path / "out.mp4")) == 60
+
+
+def sink_time_base():  # type: ignore[no-untyped-def]
+    from gnr_video.live.recorder import TIME_BASE
+
+    return TIME_BASE
+
+
+class TestDrawing:
+    def test_fitted_keeps_the_shape(self) -> None:
+        white = np.full((100, 100, 3), 255, np.uint8)
+        out = fitted(white, (64, 32))
+        assert out.shape == (32, 64, 3)
+        assert out[:, 16:48].min() > 250
+        assert out[:, :15].max() == 0
+        assert fitted(white, (100, 100)) is white
+
+    @pytest.mark.parametrize("width", [64, 65, 66, 67])
+    def test_before_and_after(self, width: int) -> None:
+        before, after = np.zeros((8, width, 3), np.uint8), np.full((8, width, 3), 9, np.uint8)
+        out = before_after(before, after)
+        assert out.shape == before.shape
+        assert out[:, : width // 2].max() == 0
+        assert out[:, width // 2 :].min() == 9
+
+    @pytest.mark.parametrize("size", [(640, 480), (1280, 720), (300, 900)])
+    def test_grid(self, size: tuple[int, int]) -> None:
+        cells = [np.full((64, 64, 3), 30 * (i + 1), np.uint8) for i in range(8)]
+        out = style_grid(cells, map(str, range(8)), size)
+        assert out.shape == (size[1], size[0], 3)
+        for i in range(8):
+            assert (out == 30 * (i + 1)).all(-1).sum() > 0.05 * size[0] * size[1]
