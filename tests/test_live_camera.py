@@ -6,6 +6,7 @@ import errno
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ class TestPacing:
         camera.close()
         spent = shots[9].captured - shots[0].captured
         assert 0.28 <= spent < 1.0
-        assert all(b.captured > a.captured for a, b in zip(shots, shots[1:]))
+        assert all(b.captured > a.captured for a, b in pairwise(shots))
         assert np.array_equal(shots[0].image, shots[10].image)
 
     def test_waiting_ends_at_once_when_told(self, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ class TestPictures:
                                    ("paste", "side-by-side")):  # fmt: skip
                 session.controls.run(command, value)
                 seen = sink.count
-                until(lambda: sink.count > seen + 4)
+                until(lambda seen=seen: sink.count > seen + 4)
                 assert sink.last is not None
                 assert sink.last.size == session.size == (320, 180)
 
@@ -157,7 +158,7 @@ class TestEnding:
             until(lambda: sink.count > seen + 2)
             assert sink.last is not None
             assert np.array_equal(sink.last.image, first.image)
-            assert all(b > a for a, b in zip(sink.times, sink.times[1:]))
+            assert all(b > a for a, b in pairwise(sink.times))
             back.set()
             until(lambda: sink.last is not None and np.array_equal(sink.last.image, second.image))
             assert session.status().notice == ""
@@ -205,7 +206,7 @@ class TestRecording:
         times = [float(t) for t in frame_times(target)]
         assert len(times) >= 8
         assert times[0] == pytest.approx(0, abs=0.001)
-        assert all(b > a for a, b in zip(times, times[1:]))
+        assert all(b > a for a, b in pairwise(times))
         taken = np.array(sink.times) - sink.times[0]
         assert times[-1] == pytest.approx(taken[-1], abs=1.0)
         assert not list(tmp_path.glob(".*part*"))

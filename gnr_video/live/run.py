@@ -125,7 +125,7 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
                 lookahead=0,
             )
         )
-        controls = Controls(translator.engine, translator.style, paste=options.paste, mirror=options.mirror)
+        controls = Controls(translator.engine, options.style, paste=options.paste, mirror=options.mirror)
         session = LiveSession(translator, capture, controls)
         recorder = Recorder(session, options.record, codec=options.codec, overwrite=options.overwrite)
         controls.on_record = recorder.toggle

@@ -345,7 +345,7 @@ class LiveSession:
             seconds=self._seconds or time.perf_counter() - self._started,
             stages=self.times.summary(),
             engine=f"{engine.name} {engine.precision} on {engine.device}",
-            weights=self.translator.weights.metadata.get("name", "unnamed"),
+            weights=self.translator.weights_name,
             style=self.controls.look.style.label,
             fallbacks=[str(engine.fallback)] if engine.fallback else [],
             settings={
