@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PASTE_MODES = ("head", "face", "square", "crop", "side-by-side")
 ENGINES = ("auto", "torch", "openvino", "onnx")
 EXPORTS = ("onnx", "openvino")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 STANDARD_INPUT = ("-", "pipe:", "pipe:0")
 STILLS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
@@ -85,6 +85,12 @@ def _generator_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True),
             click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
             click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
+            click.option(
+                "--calibrate",
+                type=click.Path(path_type=Path),
+                metavar="CLIP",
+                help="With --precision int8: a clip whose faces set its ranges.  [default: a sample face]",
+            ),
         )
     ):
         function = option(function)
@@ -158,6 +164,7 @@ def translate(
     onnx_range: str | None,
     onnx_size: int | None,
     onnx_layout: Literal["nchw", "nhwc"] | None,
+    calibrate: Path | None,
     paste: str,
     start: float | None,
     end: float | None,
@@ -199,6 +206,7 @@ def translate(
                 face_model=face_model,
                 lookahead=lookahead,
                 onnx=onnx,
+                calibrate=calibrate,
             ) as translator,
             _progress(quiet) as progress,
         ):
@@ -342,6 +350,7 @@ def live(
     engine: str,
     device: str,
     precision: str,
+    calibrate: Path | None,
     paste: str,
     codec: str | None,
     backend: str,
@@ -385,6 +394,7 @@ def live(
                 engine=engine,
                 device=device,
                 precision=precision,
+                calibrate=calibrate,
                 paste=paste,
                 codec=codec,
                 backend=backend,
@@ -634,6 +644,7 @@ def styles_sheet(
     engine: str,
     device: str,
     precision: str,
+    calibrate: Path | None,
     face_model: Path | None,
     overwrite: bool,
     quiet: bool,
@@ -650,7 +661,13 @@ def styles_sheet(
             raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
         picture = read_image(image)
         with Translator(
-            weights, first, engine=engine, device=device, precision=precision, face_model=face_model
+            weights,
+            first,
+            engine=engine,
+            device=device,
+            precision=precision,
+            face_model=face_model,
+            calibrate=calibrate,
         ) as translator:
             face = translator.find_face(picture)
             save_png(target, style_sheet(translator, face, range(first, first + count)))

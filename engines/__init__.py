@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from engines.base import Engine
     from engines.image_model import ImageModel, ImageModelOptions
+    from engines.int8 import Calibration
     from engines.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ENGINES = ("openvino", "torch", "onnx")
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 def native_bf16() -> bool:
@@ -79,6 +80,7 @@ def create(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    calibration: Calibration | None = None,
 ) -> Engine:
     """Make an engine.
 
@@ -87,8 +89,9 @@ def create(
         engine: a name of `ENGINES`, or "auto": the fastest that works; it never fails for want of an
             optional one.
         device: "auto", "cpu", "cuda", "cuda:1".
-        precision: "auto", "fp32", "bf16", "fp16" (CUDA).
+        precision: "auto", "fp32", "bf16", "fp16" (CUDA), "int8" (OpenVINO).
         threads: CPU threads; None: the runtime's own choice.
+        calibration: the faces that int8 is calibrated with.
 
     Returns:
         The engine, with `fallback` saying which faster ones were passed over, and why.
@@ -101,13 +104,15 @@ def create(
     if precision not in ("auto", *PRECISIONS):
         raise EngineError(f"no precision is called {precision!r}", f"choose auto, {', '.join(PRECISIONS)}")
     if device == "auto":
-        device = "cpu" if engine in ("openvino", "onnx") else best_device()
+        device = "cpu" if engine in ("openvino", "onnx") or precision == "int8" else best_device()
     if device != "cpu" and not device.startswith("cuda"):
         raise EngineError(f"no device is called {device!r}", "choose auto, cpu, cuda or cuda:N")
     if precision == "auto":
         precision = default_precision(device, engine)
+    if engine == "auto" and precision == "int8":
+        engine = "openvino"  # no other has it, and it was asked for by name
     if engine != "auto":
-        return _make(engine, weights, device, precision, threads)
+        return _make(engine, weights, device, precision, threads, calibration)
 
     from engines.base import Fallback
 
@@ -128,14 +133,23 @@ def create(
     return made
 
 
-def _make(name: str, weights: Weights, device: str, precision: str, threads: int | None) -> Engine:
+def _make(
+    name: str,
+    weights: Weights,
+    device: str,
+    precision: str,
+    threads: int | None,
+    calibration: Calibration | None = None,
+) -> Engine:
     reason = unavailable(name)
     if reason:
         raise EngineError(reason)
     if name == "openvino":
         from engines.openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(weights, device=device, precision=precision, threads=threads)
+        return OpenVinoEngine(
+            weights, device=device, precision=precision, threads=threads, calibration=calibration
+        )
     if name == "onnx":
         from engines.onnx_engine import OnnxEngine
 

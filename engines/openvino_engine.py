@@ -1,4 +1,4 @@
-"""Engine `openvino`: the default on x86 CPUs, in bf16 where the CPU computes it natively."""
+"""Engine `openvino`: the default on x86 CPUs, in bf16 where the CPU computes it natively, or in int8."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from engines import native_bf16
 from engines.base import Crops, Engine
 from engines.errors import EngineError
-from engines.graph import ContentEncoder, Decoder
-from engines.weights import Weights
+from engines.graph import GRAPH_VERSION, ContentEncoder, Decoder, StyleVectors, styled_layers
+from engines.int8 import Calibration, FloatGraphs, Int8Graphs, bake, cache_key, cached, quantise
+from engines.paths import cache_dir
+from engines.weights import Weights, weights_hash
 
 INSTALL = 'pip install "gnr-video[cpu]"'
-PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+PRECISIONS = ("fp32", "bf16", "int8")
 
 
 def import_openvino() -> Any:
@@ -40,46 +43,85 @@ class OpenVinoEngine(Engine):
     OpenVINO folds into the weights (0.1 to 0.3 s to compile, then the decoder takes 10 to 14 % less time).
     Styles that come with a call run through the dynamic decoder and cost nothing to change.
 
+    In int8 the graphs are quantised once (`engines.int8`) and cached; what is not quantised runs in bf16 where
+    the CPU has it, else in fp32.
+
     Args:
         device: "cpu".
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16" or "int8".
         threads: None: one for each core.
+        calibration: faces that int8 is calibrated with.
 
     Raises:
-        EngineError: OpenVINO is missing, or not for this device or precision.
+        EngineError: OpenVINO is missing, or not for this device or precision; int8 without NNCF or faces.
     """
 
     name = "openvino"
 
-    def __init__(self, weights: Weights, *, device: str, precision: str, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        device: str,
+        precision: str,
+        threads: int | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
         if device != "cpu":
             raise EngineError(f"openvino runs on the CPU here, not on {device}", "use --device cpu")
         if precision not in PRECISIONS:
-            raise EngineError(f"openvino does not run {precision} on the CPU", "use bf16 or fp32")
+            raise EngineError(f"openvino does not run {precision} on the CPU", "use bf16, int8 or fp32")
         ov = import_openvino()
         super().__init__(weights, device=device, precision=precision)
         self._core = ov.Core()
+        bf16 = precision == "bf16" or (precision == "int8" and native_bf16())
         self._config: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
             "PERFORMANCE_HINT": "LATENCY",
         }
         if threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = threads
-        a = self.architecture
-        # The graphs are the same for any size, so they are traced on a tiny picture.
-        side = 2 * a.size // a.content_size
-        with torch.inference_mode():
-            images = torch.zeros((1, side, side, 3), dtype=torch.uint8)
-            content = torch.zeros((1, a.content_channels, 2, 2))
-            vectors = self._style_vectors(torch.zeros(1, a.style_dim))
-            encoder = _convert(ov, ContentEncoder(weights), (images,))
-            self._decoder_model: Any = _convert(ov, Decoder(weights), (content, vectors))
-        encoder.reshape({0: [1, a.size, a.size, 3]})
-        shape = [1, a.content_channels, a.content_size, a.content_size]
-        self._decoder_model.reshape({0: shape, 1: list(vectors.shape)})
+        self._graphs = _Graphs(ov, weights, self._style_vectors)
+        self._int8: Int8Graphs | None = None
+        if precision == "int8":
+            self._int8 = self._quantised(ov, calibration)
+            encoder, self._decoder_model = self._int8.encoder, self._int8.decoder
+        else:
+            encoder, self._decoder_model = self._graphs.encoder(), self._graphs.decoder()
         self._encoder: Any = self._compile(encoder)
         self._dynamic: Any = None
         self._baked: Any = None
+
+    def _quantised(self, ov: Any, calibration: Calibration | None) -> Int8Graphs:
+        if calibration is None:
+            raise EngineError("int8 needs faces to calibrate with", "give a clip: --calibrate FILE")
+        weights, a, core = self._check_open(), self.architecture, self._core
+        runs_on = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        key = cache_key(
+            weights_hash(weights),
+            GRAPH_VERSION,
+            ov.__version__,
+            *runs_on,
+            *self._config.items(),
+            calibration.key,
+        )
+        name = f"gnr{a.size}-int8-openvino{ov.__version__.split('-')[0]}-{key[:12]}.int8"
+
+        def build() -> Int8Graphs:
+            def vectors(z: np.ndarray) -> np.ndarray:
+                return self._to_vectors(z).numpy()
+
+            rgb = [i for i, layer in enumerate(styled_layers(a)) if layer.is_rgb]
+            graphs = FloatGraphs(self._graphs.encoder, self._graphs.decoder, self._graphs.baked, vectors, rgb)
+            crops = self._check_crops(calibration.crops(a.size))
+            return quantise(graphs, crops, a.latent_dim, config=self._config, core=core)
+
+        return cached(cache_dir() / "engines" / name, core, build)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of the int8 graphs (see `Int8Graphs`); empty in other precisions."""
+        return dict(self._int8.facts) if self._int8 else {}
 
     def _compile(self, model: Any) -> Any:
         try:
@@ -88,6 +130,9 @@ class OpenVinoEngine(Engine):
             raise EngineError(f"openvino cannot compile the network: {error}") from error
 
     def _use_style(self, vectors: torch.Tensor) -> None:
+        if self._int8 is not None:
+            self._baked = self._compile(bake(self._int8.pattern, self._graphs.baked(vectors.numpy())))
+            return
         import openvino.opset13 as ops
 
         model = self._decoder_model.clone()
@@ -124,11 +169,40 @@ class OpenVinoEngine(Engine):
         return len(content)
 
     def _release(self) -> None:
-        self._encoder = self._dynamic = self._baked = self._decoder_model = None
+        self._encoder = self._dynamic = self._baked = self._decoder_model = self._int8 = None
 
 
-def _convert(ov: Any, module: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.jit.trace announces its retirement
-        traced = torch.jit.trace(module.eval(), example, check_trace=False)
-        return ov.convert_model(traced, example_input=example)
+class _Graphs:
+    """The folded graphs as OpenVINO models, float32.
+
+    They are the same for any size, so they are traced on a tiny picture and then reshaped.
+    """
+
+    def __init__(self, ov: Any, weights: Weights, style_vectors: StyleVectors) -> None:
+        self.ov, self.weights, self.style_vectors = ov, weights, style_vectors
+        a = weights.architecture
+        self._images = torch.zeros((1, *[2 * a.size // a.content_size] * 2, 3), dtype=torch.uint8)
+        self._content = torch.zeros((1, a.content_channels, 2, 2))
+        self._content_shape = [1, a.content_channels, a.content_size, a.content_size]
+
+    def encoder(self) -> Any:
+        size = self.weights.architecture.size
+        return self._convert(ContentEncoder(self.weights), [1, size, size, 3], self._images)
+
+    def decoder(self) -> Any:
+        with torch.inference_mode():
+            vectors = self.style_vectors(torch.zeros(1, self.weights.architecture.style_dim))
+        return self._convert(Decoder(self.weights), self._content_shape, self._content, vectors)
+
+    def baked(self, vectors: np.ndarray) -> Any:
+        with torch.inference_mode():
+            decoder = Decoder(self.weights, torch.from_numpy(vectors))
+        return self._convert(decoder, self._content_shape, self._content)
+
+    def _convert(self, module: torch.nn.Module, shape: list[int], *example: torch.Tensor) -> Any:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # torch.jit.trace announces its retirement
+            traced = torch.jit.trace(module.eval(), example, check_trace=False)
+            model = self.ov.convert_model(traced, example_input=example)
+        model.reshape({0: shape, **{i: list(one.shape) for i, one in enumerate(example) if i}})
+        return model

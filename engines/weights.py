@@ -49,6 +49,17 @@ class Weights:
         return sum(t.numel() for name, t in self.tensors.items() if not name.endswith(".kernel"))
 
 
+def weights_hash(weights: Weights) -> str:
+    """`weights.sha256`, or, where it is empty, the hash of the tensors' names and values."""
+    if weights.sha256:
+        return weights.sha256
+    found = hashlib.sha256(weights.architecture.to_json().encode())
+    for name, tensor in sorted(weights.tensors.items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
 def inference_tensors(a: Architecture, *, style_encoder: bool) -> dict[str, Shape]:
     """Names and shapes of the tensors in a weights file (FIR kernels are constants and not stored)."""
     t = decoder_tensors(a) | encoder_tensors(a, style_head=False)

@@ -37,12 +37,13 @@ class Translator:
             for an ONNX file, which has one look.
         engine: "auto", or a name of `engines.ENGINES`.
         device: "auto", "cpu", "cuda", "cuda:1".
-        precision: "auto", "fp32", "bf16", "fp16".
+        precision: "auto", "fp32", "bf16", "fp16", "int8".
         paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositor.Compositor`.
         face_model: MediaPipe's face_landmarker.task; None finds or fetches it when it is first needed.
         lookahead: frames of a file that smoothing may look ahead (0: none, as when live).
         threads: CPU threads of the network; None: the runtime's choice.
         onnx: what an ONNX file does not say of itself.
+        calibrate: a clip whose faces int8 is calibrated with; None: the demo's.
 
     Raises:
         WeightsError, EngineError, StyleError: what was asked for cannot be had; each says what to do.
@@ -66,6 +67,7 @@ class Translator:
         lookahead: int = LOOKAHEAD,
         threads: int | None = None,
         onnx: ImageModelOptions | None = None,
+        calibrate: str | os.PathLike[str] | None = None,
     ) -> None:
         import engines
         from engines.weights import load_weights
@@ -84,8 +86,18 @@ class Translator:
             self.weights_name = path.name
         else:
             loaded = load_weights(path)
+            calibration = None
+            if precision == "int8":
+                from gnr_video.calibration import clip_faces, sample_faces
+
+                calibration = clip_faces(calibrate, self.face_model) if calibrate else sample_faces()
             self.engine = engines.create(
-                loaded, engine=engine, device=device, precision=precision, threads=threads
+                loaded,
+                engine=engine,
+                device=device,
+                precision=precision,
+                threads=threads,
+                calibration=calibration,
             )
             self.weights_name = loaded.metadata.get("name", "unnamed")
         self._live: _LiveState | None = None

@@ -46,6 +46,7 @@ class LiveOptions:
     engine: str = "auto"
     device: str = "auto"
     precision: str = "auto"
+    calibrate: Path | None = None
     paste: str = "head"
     codec: str | None = None
     backend: str = "auto"
@@ -120,6 +121,7 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
                 engine=options.engine,
                 device=options.device,
                 precision=options.precision,
+                calibrate=options.calibrate,
                 paste=options.paste,
                 face_model=options.face_model,
                 lookahead=0,

@@ -1,0 +1,451 @@
+"""8-bit integer form of the OpenVINO graphs: post-training quantisation with NNCF, checked against fp32.
+
+Activations get one symmetric range per tensor, weights one per output channel. Three graphs come of it: the
+content encoder, the dynamic decoder, and a *pattern* of the baked decoder. The pattern holds the activations'
+ranges over several styles; `bake` puts the weights of one style into it, so that a new style costs what it
+costs in float and needs no calibration. Layers that cost too much accuracy stay in float.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.base import Crops
+from engines.errors import EngineError, OutputError
+
+log = logging.getLogger(__name__)
+
+INSTALL = 'pip install "gnr-video[int8]"'
+VERSION = 1
+"""Raised whenever the same inputs would give other graphs, so that those in caches are built again."""
+
+BAR = 33.0
+"""Mean PSNR in dB that the checked pictures must reach: one more than is promised for others."""
+ENCODER_BAR = BAR + 1.5
+"""The same for the encoder alone, followed by a float decoder."""
+CALIBRATION_STYLES, CHECK_STYLES, CHECK_FACES = 4, 5, 10
+
+GRAPHS = ("encoder", "decoder", "pattern")
+_TO_RGB = r"__module\.layers\.{}[./].*"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The faces that ranges are measured on, and accuracy checked with.
+
+    Attributes:
+        key: names them in caches: the same key stands for the same crops.
+        crops: side S in pixels -> uint8 (N, S, S, 3); only called when something has to be built.
+    """
+
+    key: str
+    crops: Callable[[int], Crops] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class FloatGraphs:
+    """The float OpenVINO models that are to be quantised; each call gives a new one.
+
+    Attributes:
+        encoder: uint8 pictures -> content code.
+        decoder: content code and style vectors -> uint8 pictures.
+        baked: style vectors, float32 (1, V) -> a model from content code to uint8 pictures.
+        vectors: style codes z, float32 (N, latent_dim) -> style vectors, float32 (N, V).
+        rgb_layers: places of the to-RGB layers among the decoder's layers.
+    """
+
+    encoder: Callable[[], Any]
+    decoder: Callable[[], Any]
+    baked: Callable[[NDArray[np.float32]], Any]
+    vectors: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    rgb_layers: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Int8Graphs:
+    """Quantised OpenVINO models, and what is known of them.
+
+    Attributes:
+        encoder, decoder, pattern: see the module.
+        facts: mean "psnr_db" of the checked pictures ("dynamic", "baked"), "float_layers" by graph, and the
+            "seconds" it took.
+    """
+
+    encoder: Any
+    decoder: Any
+    pattern: Any
+    facts: dict[str, Any]
+
+
+def quantise(
+    graphs: FloatGraphs, crops: Crops, latent_dim: int, *, config: dict[str, Any], core: Any
+) -> Int8Graphs:
+    """Quantise the three graphs and keep in float what the accuracy asks for.
+
+    Every fourth crop (ten at most) is kept for the check, in five styles that the calibration has not seen.
+
+    Args:
+        graphs: the float models.
+        crops: uint8 (N, S, S, 3), real faces.
+        latent_dim: length of a style code.
+        config: OpenVINO's options under which the result is to run.
+        core: OpenVINO's Core.
+
+    Raises:
+        EngineError: NNCF is missing or failed.
+    """
+    started = time.perf_counter()
+    held_out = np.arange(0, len(crops), 4)[:CHECK_FACES]
+    check, rest = crops[held_out], np.delete(crops, held_out, axis=0)
+    rest = rest if len(rest) else crops
+    random = np.random.default_rng(0)
+    styles = graphs.vectors(random.standard_normal((CALIBRATION_STYLES, latent_dim)).astype(np.float32))
+    unseen = graphs.vectors(random.standard_normal((CHECK_STYLES, latent_dim)).astype(np.float32))
+    runner = _Runner(core, config)
+
+    encoder, decoder = graphs.encoder(), graphs.decoder()
+    exact_encoder, exact_decoder = runner.exact(encoder), runner.exact(decoder)
+    content = [exact_encoder(crop[None]) for crop in rest]
+    rgb = [_TO_RGB.format(place) for place in graphs.rgb_layers]
+    pairs = [(code, styles[i % len(styles)][None]) for i, code in enumerate(content)]
+    exact_content = [exact_encoder(crop[None]) for crop in check]
+    expected = [[exact_decoder(code, style[None]) for style in unseen] for code in exact_content]
+    float_decoder = runner(decoder)
+    facts: dict[str, Any] = {"float_layers": {}, "psnr_db": {}}
+
+    def keep(name: str, made: Any, original: Any, bar: float, measure: _Measure) -> Any:
+        kept, layers, reached = _keep_accuracy(made, original, bar, measure)
+        log.info("int8 %s: %.1f dB with %d layers in float", name, reached, len(layers))
+        facts["float_layers"][name] = layers
+        if name != "encoder":
+            facts["psnr_db"]["dynamic" if name == "decoder" else "baked"] = round(reached, 2)
+        return kept
+
+    def encoder_psnr(model: Any, faces: int, count: int) -> list[float]:
+        run = runner(model)
+        codes = [run(crop[None]) for crop in check[:faces]]
+        return [
+            psnr(float_decoder(code, unseen[j][None]), expected[i][j])
+            for i, code in enumerate(codes)
+            for j in range(min(count, 2))
+        ]
+
+    made = _nncf(encoder, [(crop[None],) for crop in rest], [])
+    encoder = keep("encoder", made, encoder, ENCODER_BAR, encoder_psnr)
+    run_encoder = runner(encoder)
+    codes = [run_encoder(crop[None]) for crop in check]
+
+    def decoder_psnr(model: Any, faces: int, count: int) -> list[float]:
+        run = runner(model)
+        return [
+            psnr(run(codes[i], unseen[j][None]), expected[i][j])
+            for i in range(min(faces, len(codes)))
+            for j in range(count)
+        ]
+
+    made = _nncf(decoder, pairs, rgb)
+    decoder = keep("decoder", made, decoder, BAR, decoder_psnr)
+
+    unseen_float = [graphs.baked(style[None]) for style in unseen]
+
+    def pattern_psnr(model: Any, faces: int, count: int) -> list[float]:
+        found = []
+        for j in range(count):
+            run = runner(bake(model, unseen_float[j]))
+            found += [psnr(run(code), expected[i][j]) for i, code in enumerate(codes[:faces])]
+        return found
+
+    first = graphs.baked(styles[:1])
+    made = _pattern(graphs, content, styles, rgb)
+    pattern = keep("pattern", made, first, BAR, pattern_psnr)
+    facts["seconds"] = round(time.perf_counter() - started, 1)
+    return Int8Graphs(encoder, decoder, pattern, facts)
+
+
+def bake(pattern: Any, baked: Any) -> Any:
+    """The pattern with the weights and biases of another style.
+
+    Args:
+        pattern: quantised baked decoder, left as it is.
+        baked: the float baked decoder of the style wanted.
+
+    Returns:
+        A new OpenVINO model. Weights are quantised per output channel, to -127..127, where the pattern's are.
+    """
+    model = pattern.clone()
+    names = {op.get_friendly_name(): op for op in baked.get_ops()}
+    for op in model.get_ordered_ops():
+        kind = op.get_type_name()
+        twin = names.get(op.get_friendly_name())
+        if twin is not None and ("Convolution" in kind or kind == "Add"):
+            _take_constant(op, twin)
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def psnr(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
+    """Peak signal-to-noise ratio of 8-bit pictures, dB; 99 where they are equal."""
+    error = float(np.mean((found.astype(np.float64) - expected) ** 2))
+    return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+# Calibration and accuracy
+
+_Measure = Callable[[Any, int, int], list[float]]
+"""(model, number of faces, number of styles) -> PSNR of each picture, dB."""
+
+
+class _Runner:
+    """Compiles models; what it gives is called with arrays and returns the first output."""
+
+    def __init__(self, core: Any, config: dict[str, Any]) -> None:
+        self.core, self.config = core, config
+
+    def __call__(self, model: Any, **options: str) -> Callable[..., NDArray[Any]]:
+        request = self.core.compile_model(model, "CPU", {**self.config, **options}).create_infer_request()
+
+        def run(*inputs: NDArray[Any]) -> NDArray[Any]:
+            return np.array(next(iter(request.infer(list(inputs)).values())))
+
+        return run
+
+    def exact(self, model: Any) -> Callable[..., NDArray[Any]]:
+        return self(model, INFERENCE_PRECISION_HINT="f32")
+
+
+def _nncf(model: Any, samples: Sequence[tuple[NDArray[Any], ...]], ignored: Sequence[str]) -> Any:
+    """Quantise one model with ranges from `samples`; `ignored` are patterns of names that stay float."""
+    if find_spec("nncf") is None:
+        raise EngineError("int8 needs NNCF, which is not installed", INSTALL)
+    # Its progress bars are of no use in a program's output.
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            import nncf
+            from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+            nncf.set_log_level(logging.ERROR)
+            return nncf.quantize(
+                model.clone(),
+                nncf.Dataset([list(sample) for sample in samples]),
+                subset_size=len(samples),
+                # Symmetric activations: with zero points convolutions took a third longer (AMX, bf16 around).
+                preset=nncf.QuantizationPreset.PERFORMANCE,
+                # Between a style's vector and the convolution it belongs to, rounding costs and saves nothing.
+                ignored_scope=nncf.IgnoredScope(patterns=list(ignored), types=["Multiply"], validate=False),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    # The mean of the pictures' extremes, NNCF's default, cut off bright faces: 29 against 37 dB.
+                    activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+                    # A corrected bias would be lost when another style is baked, and gained nothing.
+                    disable_bias_correction=True,
+                ),
+            )
+        except (RuntimeError, ImportError, AttributeError, TypeError, ValueError) as error:
+            raise EngineError(f"NNCF cannot quantise the network: {error}", INSTALL) from error
+
+
+def _pattern(
+    graphs: FloatGraphs, content: Sequence[NDArray[Any]], styles: NDArray[np.float32], rgb: Sequence[str]
+) -> Any:
+    """The first style's baked decoder, with the widest range that any of the styles gives each activation."""
+    pattern: Any = None
+    ranges: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+    for i, style in enumerate(styles):
+        samples = [(code,) for code in content[i :: len(styles)] or content]
+        made = _nncf(graphs.baked(style[None]), samples, rgb)
+        pattern = pattern or made
+        for op in _fake_quantizes(made):
+            low, high = (op.input_value(k).get_node().get_data() for k in (1, 2))
+            before = ranges.get(op.get_friendly_name(), (low, high))
+            ranges[op.get_friendly_name()] = np.minimum(low, before[0]), np.maximum(high, before[1])
+    for op in _fake_quantizes(pattern):
+        for k in range(1, 5):
+            _set_input(op, k, ranges[op.get_friendly_name()][(k - 1) % 2])
+    return pattern
+
+
+def _keep_accuracy(model: Any, original: Any, bar: float, measure: _Measure) -> tuple[Any, list[str], float]:
+    """Take layers back to float, those first whose quantisation costs most, until the mean PSNR is at `bar`.
+
+    The order is that of the PSNR gained by taking back one layer alone, on three faces in one style. The number
+    taken back doubles, so that few checks are needed; with all of them taken back the float model is left.
+
+    Returns:
+        The model, the names of its layers in float, and the mean PSNR.
+    """
+    reached = float(np.mean(measure(model, CHECK_FACES, CHECK_STYLES)))
+    if reached >= bar:
+        return model, [], reached
+    layers = _quantised_layers(model)
+    gains = {name: sum(measure(_in_float(model, original, [name]), 3, 1)) for name in layers}
+    ranked = sorted(layers, key=lambda name: -gains[name])
+    count = 1
+    while True:
+        taken = ranked[:count]
+        candidate = _in_float(model, original, taken)
+        reached = float(np.mean(measure(candidate, CHECK_FACES, CHECK_STYLES)))
+        log.debug("int8: %.1f dB with %d of %d layers in float", reached, len(taken), len(layers))
+        if reached >= bar or len(taken) == len(layers):
+            return candidate, taken, reached
+        count *= 2
+
+
+# Graph surgery
+
+
+def _fake_quantizes(model: Any) -> list[Any]:
+    return [op for op in model.get_ordered_ops() if op.get_type_name() == "FakeQuantize"]
+
+
+def _quantised_layers(model: Any) -> list[str]:
+    """Names of the operations that read quantised activations or have quantised weights."""
+    return [
+        op.get_friendly_name()
+        for op in model.get_ordered_ops()
+        if any(port.get_source_output().get_node().get_type_name() == "FakeQuantize" for port in op.inputs())
+        or ("Convolution" in op.get_type_name() and _has_int8_weights(op))
+    ]
+
+
+def _has_int8_weights(convolution: Any) -> bool:
+    return convolution.input_value(1).get_node().get_type_name() == "Multiply"
+
+
+def _in_float(model: Any, original: Any, names: Sequence[str]) -> Any:
+    """The model with the operations called `names` reading float activations and having float weights."""
+    model = model.clone()
+    originals = {op.get_friendly_name(): op for op in original.get_ops()}
+    for op in model.get_ordered_ops():
+        if op.get_friendly_name() not in names:
+            continue
+        for port in op.inputs():
+            source = port.get_source_output().get_node()
+            if source.get_type_name() == "FakeQuantize":
+                port.replace_source_output(source.input_value(0))
+        twin = originals.get(op.get_friendly_name())
+        if twin is not None and "Convolution" in op.get_type_name():
+            _set_input(op, 1, _value(twin.input_value(1)))
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def _take_constant(op: Any, twin: Any) -> None:
+    """Give `op` the constant second input of `twin`, quantised if its own is."""
+    value = _value(twin.input_value(1))
+    own = op.input_value(1).get_node()
+    if value is None or _value(op.input_value(1)) is None:
+        return
+    if own.get_type_name() != "Multiply":
+        _set_input(op, 1, value)
+        return
+    scale_shape = [int(n) for n in own.input_value(1).get_shape()]
+    axes = tuple(i for i, n in enumerate(scale_shape) if n == 1)
+    scale = np.maximum(np.abs(value).max(axis=axes, keepdims=True), 1e-12) / 127
+    _set_input(own.input_value(0).get_node(), 0, np.round(value / scale).astype(np.int8))
+    _set_input(own, 1, scale.astype(np.float32))
+
+
+def _value(output: Any) -> NDArray[Any] | None:
+    """What a constant part of the graph amounts to, float32; None where it is not constant."""
+    node = output.get_node()
+    kind = node.get_type_name()
+    if kind == "Constant":
+        return np.array(node.get_data())
+    if kind not in ("Convert", "Multiply", "Reshape"):
+        return None
+    parts = [_value(node.input_value(i)) for i in range(node.get_input_size())]
+    if any(part is None for part in parts):
+        return None
+    first: NDArray[Any] = parts[0]  # type: ignore[assignment]
+    if kind == "Convert":
+        return first.astype(np.float32)
+    return first * parts[1] if kind == "Multiply" else first.reshape(output.get_shape())
+
+
+def _set_input(op: Any, index: int, value: NDArray[Any] | None) -> None:
+    import openvino.opset13 as ops
+
+    if value is None:
+        raise EngineError(f"int8: {op.get_friendly_name()} has no constant input {index}")
+    op.input(index).replace_source_output(ops.constant(np.ascontiguousarray(value)).output(0))
+
+
+# On disk: one file, so that one rename puts it in place; its checksums find damage.
+
+
+def cached(path: Path, core: Any, build: Callable[[], Int8Graphs]) -> Int8Graphs:
+    """The graphs in `path`; built, and written there, where it does not exist or is damaged.
+
+    A damaged file is set aside under the same name with ``.broken``. A cache that cannot be written is no
+    failure: the graphs are built again the next time.
+    """
+    from engines.files import write_atomically
+
+    if path.is_file():
+        try:
+            return unpack(path.read_bytes(), core)
+        except (EngineError, OSError) as error:
+            log.warning("%s is set aside and built again: %s", path.name, error)
+            with contextlib.suppress(OSError):
+                path.replace(path.with_name(f"{path.name}.broken"))
+    graphs = build()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, pack(graphs))
+    except (OutputError, OSError) as error:
+        log.warning("int8 graphs are not cached: %s", error)
+    return graphs
+
+
+def pack(graphs: Int8Graphs) -> bytes:
+    """The graphs as one zip archive: IR files (xml and bin) and the facts."""
+    import openvino as ov
+
+    stream = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(stream, "w") as archive:
+        for name in GRAPHS:
+            target = Path(folder) / f"{name}.xml"
+            ov.save_model(getattr(graphs, name), target, compress_to_fp16=False)
+            for file in (target, target.with_suffix(".bin")):
+                archive.write(file, file.name)
+        archive.writestr("facts.json", json.dumps(graphs.facts))
+    return stream.getvalue()
+
+
+def unpack(data: bytes, core: Any) -> Int8Graphs:
+    """Read what `pack` wrote.
+
+    Raises:
+        EngineError: the data are damaged.
+    """
+    import openvino as ov
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        models = [
+            core.read_model(parts[f"{n}.xml"], ov.Tensor(np.frombuffer(parts[f"{n}.bin"], np.uint8).copy()))
+            for n in GRAPHS
+        ]
+        return Int8Graphs(*models, json.loads(parts["facts.json"]))
+    except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, EOFError, NotImplementedError) as error:
+        raise EngineError(f"damaged int8 graphs: {error}") from error
+
+
+def cache_key(*parts: object) -> str:
+    """Hexadecimal hash of everything that the graphs depend on."""
+    return hashlib.sha256(json.dumps([VERSION, *map(str, parts)]).encode()).hexdigest()

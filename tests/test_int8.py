@@ -1,0 +1,270 @@
+"""Precision int8: accuracy, styles, layers kept in float, and the cached file. Device: CPU, OpenVINO and NNCF."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import engines
+from engines import int8
+from engines.errors import EngineError, InputError
+from engines.int8 import Calibration, psnr
+from gnr_video.calibration import COUNT, clip_faces, sample_crops, sample_faces
+from tests.cli_helpers import call
+from tests.golden import golden_weights, narrow
+
+MISSING = [name for name in ("openvino", "nncf", "skimage") if find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}")
+
+ARCHITECTURE = narrow(size=64, num_down=2, latent_dim=8, style_dim=16)
+FACES = Calibration("twelve faces", lambda size: np.stack(list(sample_crops(size, 12))))
+
+
+def no_crops(size: int) -> np.ndarray:
+    raise AssertionError("calibrated again")
+
+
+def make(folder: Path, calibration: Calibration | None = FACES, precision: str = "int8"):
+    weights = golden_weights(ARCHITECTURE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GNR_VIDEO_CACHE", str(folder))
+        return engines.create(
+            weights, engine="openvino", precision=precision, threads=1, calibration=calibration
+        )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def quantised(cache):
+    with make(cache) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def exact(cache):
+    with make(cache, None, "fp32") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def faces():
+    """Crops that the calibration has not seen."""
+    return np.stack(list(sample_crops(64, 15)))[12:]
+
+
+@pytest.fixture(scope="module")
+def styles():
+    return np.random.default_rng(123).standard_normal((3, 8)).astype(np.float32)
+
+
+def only_file(cache: Path) -> Path:
+    (file,) = (cache / "engines").glob("*.int8")
+    return file
+
+
+def test_baked_styles_are_accurate_and_can_be_changed(quantised, exact, faces, styles):
+    for style in styles:
+        for engine in (quantised, exact):
+            engine.set_style(style)
+        for face in faces:
+            found = quantised.translate(face[None])
+            assert psnr(found, exact.translate(face[None])) >= 31
+    assert psnr(found, quantised.translate(face[None], styles[0])) < 25, "the styles differ"
+
+
+def test_a_style_for_each_picture_is_accurate(quantised, exact, faces, styles):
+    found, expected = quantised.translate(faces, styles), exact.translate(faces, styles)
+    assert min(psnr(a, b) for a, b in zip(found, expected)) >= 31
+    assert not np.array_equal(found, expected)
+
+
+def test_facts_hold_what_was_checked(quantised):
+    facts = quantised.facts
+    assert min(facts["psnr_db"].values()) >= int8.BAR > 32
+    assert set(facts["float_layers"]) == {"encoder", "decoder", "pattern"}
+    assert quantised.precision == "int8"
+
+
+def test_weights_are_int8_with_a_scale_for_each_output_channel(quantised):
+    graphs = quantised._int8
+    for graph in (graphs.encoder, graphs.decoder, graphs.pattern):
+        scales = [
+            op.input_value(1).get_node().input_value(1).get_node().get_data()
+            for op in graph.get_ops()
+            if op.get_type_name() == "Convolution"
+            and op.input_value(1).get_node().get_type_name() == "Multiply"
+        ]
+        types = {
+            op.get_element_type().get_type_name() for op in graph.get_ops() if "Const" in op.get_type_name()
+        }
+        assert len(scales) >= 5
+        assert all(scale.shape[0] == scale.size > 1 and len(set(scale.ravel())) > 1 for scale in scales)
+        assert "i8" in types
+
+
+def test_bake_takes_the_weights_of_the_style(quantised, exact, styles):
+    """With the pattern's ranges taken out, what is left is the float decoder but for the weights' rounding."""
+    vectors = quantised._to_vectors(styles[:1]).numpy()
+    wanted = quantised._graphs.baked(vectors)
+    baked = int8.bake(quantised._int8.pattern, wanted)
+    originals = {op.get_friendly_name(): op for op in wanted.get_ops()}
+    checked = 0
+    for op in baked.get_ops():
+        if "Convolution" in op.get_type_name():
+            found = int8._value(op.input_value(1))
+            value = int8._value(originals[op.get_friendly_name()].input_value(1))
+            axis = 1 if op.get_type_name() == "ConvolutionBackpropData" else 0
+            peak = np.abs(value).max(axis=tuple(i for i in range(value.ndim) if i != axis), keepdims=True)
+            assert (np.abs(found - value) <= 0.5001 * peak / 127 + 1e-9).all()
+            checked += 1
+    assert checked > 5
+
+
+def test_cached_graphs_are_used_again(quantised, cache, faces, styles):
+    file = only_file(cache)
+    assert file.name.startswith("gnr64-int8-openvino")
+    with make(cache, Calibration(FACES.key, no_crops)) as again:
+        assert again.facts == quantised.facts
+        assert np.array_equal(again.translate(faces, styles), quantised.translate(faces, styles))
+
+
+def test_other_faces_or_weights_are_other_graphs(quantised, cache, monkeypatch):
+    for calibration, weights in (
+        (Calibration("others", no_crops), golden_weights(ARCHITECTURE)),
+        (Calibration(FACES.key, no_crops), golden_weights(ARCHITECTURE, seed=8)),
+    ):
+        monkeypatch.setenv("GNR_VIDEO_CACHE", str(cache))
+        with pytest.raises(AssertionError, match="calibrated again"):
+            engines.create(weights, precision="int8", threads=1, calibration=calibration)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "one bit", "empty", "other archive"])
+def test_a_broken_file_is_set_aside_and_built_again(tmp_path, quantised, damage):
+    import openvino as ov
+
+    file = tmp_path / "graphs.int8"
+    data = bytearray(int8.pack(quantised._int8))
+    if damage == "one bit":
+        data[len(data) // 2] ^= 1
+    file.write_bytes({"cut off": data[: len(data) // 2], "empty": b""}.get(damage, bytes(data)))
+    if damage == "other archive":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("note", "no graphs")
+    broken = file.read_bytes()
+    built = []
+    graphs = int8.cached(file, ov.Core(), lambda: built.append(1) or quantised._int8)
+    assert built == [1] and graphs is quantised._int8
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["graphs.int8", "graphs.int8.broken"]
+    assert file.with_name("graphs.int8.broken").read_bytes() == broken
+    int8.cached(file, ov.Core(), lambda: pytest.fail("built although the file is whole"))
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path, quantised, caplog):
+    import openvino as ov
+
+    (tmp_path / "file").touch()
+    with caplog.at_level(logging.WARNING):
+        graphs = int8.cached(tmp_path / "file" / "graphs.int8", ov.Core(), lambda: quantised._int8)
+    assert graphs is quantised._int8
+    assert "not cached" in caplog.text
+
+
+def decoder_and_measure(quantised, exact, faces, styles):
+    """The int8 decoder, its float original, and the PSNR of its pictures, all else in fp32."""
+    import openvino as ov
+
+    runner = int8._Runner(ov.Core(), {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"})
+    codes, vectors = exact.encode(faces), exact._to_vectors(styles).numpy()
+    expected = exact.decode(codes, styles)
+
+    def measure(model, count, _):
+        run = runner(model)
+        return [psnr(run(codes[i : i + 1], vectors[i : i + 1])[0], expected[i]) for i in range(min(count, 3))]
+
+    return quantised._int8.decoder, exact._graphs.decoder(), measure
+
+
+def test_layers_that_cost_too_much_stay_in_float(quantised, exact, faces, styles):
+    model, original, measure = decoder_and_measure(quantised, exact, faces, styles)
+    every = int8._quantised_layers(model)
+    before = np.mean(measure(model, 3, 1))
+    better, taken, reached = int8._keep_accuracy(model, original, before + 3, measure)
+    assert 0 < len(taken) < len(every)
+    assert reached >= before + 3
+    assert reached == pytest.approx(np.mean(measure(better, 3, 1)))
+    assert set(int8._quantised_layers(better)) == set(every) - set(taken)
+    assert int8._quantised_layers(model) == every, "the model given stays as it is"
+
+
+def test_with_all_layers_in_float_the_float_model_is_left(quantised, exact, faces, styles):
+    model, original, measure = decoder_and_measure(quantised, exact, faces, styles)
+    left, _, reached = int8._keep_accuracy(model, original, 98.9, measure)
+    assert reached > 60
+    assert int8._quantised_layers(left) == []
+    assert min(measure(original, 3, 1)) > 60
+
+
+def test_what_cannot_be_made(monkeypatch, tmp_path):
+    with pytest.raises(EngineError, match="--calibrate"):
+        make(tmp_path, None)
+    with pytest.raises(EngineError, match="does not run int8"):
+        engines.create(golden_weights(ARCHITECTURE), engine="torch", precision="int8", calibration=FACES)
+    monkeypatch.setattr(int8, "find_spec", lambda name: None)
+    with pytest.raises(EngineError, match=r'pip install "gnr-video\[int8\]"'):
+        make(tmp_path)
+
+
+def test_sample_faces_are_always_the_same():
+    calibration = sample_faces()
+    crops = calibration.crops(32)
+    assert crops.shape == (COUNT, 32, 32, 3)
+    assert crops.dtype == np.uint8
+    assert np.array_equal(crops, sample_faces().crops(32))
+    assert calibration.key == sample_faces().key
+    means = crops.mean(axis=(1, 2, 3))
+    assert means.min() < 70 and means.max() > 130, "dark and bright"
+
+
+def test_faces_of_a_clip(face_clip, face_model, tmp_path):
+    calibration = clip_faces(face_clip, face_model)
+    crops = calibration.crops(64)
+    assert crops.dtype == np.uint8
+    assert crops.shape[1:] == (64, 64, 3)
+    assert 4 <= len(crops) <= 7, "five a second of 1.2 seconds"
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(face_clip.read_bytes())
+    assert clip_faces(copy).key == calibration.key
+    copy.write_bytes(face_clip.read_bytes() + b"1")
+    assert clip_faces(copy).key != calibration.key
+
+
+def test_clips_that_cannot_be_calibrated_with(tmp_path, face_model):
+    import cv2
+
+    with pytest.raises(InputError, match="cannot read the clip"):
+        clip_faces(tmp_path / "missing.mp4")
+    grey = tmp_path / "grey.png"
+    cv2.imwrite(str(grey), np.full((90, 160, 3), 128, np.uint8))
+    with pytest.raises(InputError, match="no face was found"):
+        clip_faces(grey, face_model).crops(64)
+
+
+def test_command_line(tiny, face_clip, face_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path / "cache"))
+    options = ("--weights", tiny, "--precision", "int8", "--calibrate", face_clip, "--face-model", face_model)
+    done = call(face_clip, "-o", tmp_path / "out.mp4", *options)
+    assert done.status == 0, done.stderr
+    assert "openvino int8 on cpu" in done.stderr
+    assert only_file(tmp_path / "cache").stat().st_size > 1000
+    done = call(face_clip, "-o", tmp_path / "no.mp4", *options[:-4], "--calibrate", tmp_path / "none.mp4")
+    assert done.status == InputError.exit_code
+    assert "cannot read the clip to calibrate with" in done.stderr
