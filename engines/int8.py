@@ -441,7 +441,8 @@ def unpack(data: bytes, core: Any) -> Int8Graphs:
             core.read_model(parts[f"{n}.xml"], ov.Tensor(np.frombuffer(parts[f"{n}.bin"], np.uint8).copy()))
             for n in GRAPHS
         ]
-        return Int8Graphs(*models, json.loads(parts["facts.json"]))
+        encoder, decoder, pattern = models
+        return Int8Graphs(encoder, decoder, pattern, json.loads(parts["facts.json"]))
     except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, EOFError, NotImplementedError) as error:
         raise EngineError(f"damaged int8 graphs: {error}") from error
 

@@ -1,0 +1,95 @@
+"""Every engine gives the same picture: pairwise PSNR over ten faces in five styles, default weights. Device: CPU.
+
+The faces are one real portrait under a camera's motion and changes of light; int8 is calibrated on others.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+import engines
+from engines.int8 import Calibration, psnr
+from engines.weights import load_weights
+from gnr_video.calibration import sample_crops
+from gnr_video.weights import resolve_weights
+
+pytest.importorskip("skimage", reason="needs scikit-image, which holds the portrait")
+
+EXECUTIONS = [
+    ("torch", "fp32"),
+    ("torch", "bf16"),
+    ("onnx", "fp32"),
+    ("openvino", "fp32"),
+    ("openvino", "bf16"),
+    ("openvino", "int8"),
+]
+NEEDS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime"), "int8": ("nncf",)}
+# Two engines in fp32 may differ where a value lies between two levels.
+BARS = {"fp32": 55.0, "bf16": 40.0, "int8": 32.0}
+FACES, STYLES = 10, 5
+
+
+@cache
+def crops(size: int) -> np.ndarray:
+    return np.stack(list(sample_crops(size, 30)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread(tmp_path_factory):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GNR_VIDEO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+    torch.set_num_threads(before)
+    pictures.cache_clear()
+
+
+@cache
+def pictures(name: str, precision: str) -> np.ndarray:
+    """uint8 (styles, faces, S, S, 3) of one engine, each style baked."""
+    weights = load_weights(resolve_weights(None))
+    calibration = Calibration("twenty faces", lambda size: crops(size)[FACES:])
+    styles = np.random.default_rng(77).standard_normal((STYLES, 8)).astype(np.float32)
+    faces = crops(weights.architecture.size)[:FACES]
+    with engines.create(
+        weights, engine=name, precision=precision, device="cpu", threads=1, calibration=calibration
+    ) as engine:
+        content = engine.encode(faces)
+        found = []
+        for style in styles:
+            engine.set_style(style)
+            found.append(engine.decode(content))
+        np.testing.assert_array_equal(engine.translate(faces[:1]), found[-1][:1])
+    return np.stack(found)
+
+
+def available(name: str, precision: str) -> np.ndarray:
+    for module in (*NEEDS.get(name, ()), *NEEDS.get(precision, ())):
+        pytest.importorskip(module, reason=f"needs {module}")
+    return pictures(name, precision)
+
+
+@pytest.mark.parametrize(("one", "other"), list(combinations(EXECUTIONS, 2)), ids=lambda pair: "-".join(pair))
+def test_pictures_are_the_same(one, other):
+    bar = min(BARS[one[1]], BARS[other[1]])
+    values = [
+        psnr(a, b)
+        for a, b in zip(
+            available(*one).reshape(FACES * STYLES, -1), available(*other).reshape(FACES * STYLES, -1)
+        )
+    ]
+    assert min(values) >= bar, f"mean {np.mean(values):.1f} dB"
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS, ids="-".join)
+def test_faces_and_styles_make_a_difference(execution):
+    """Else the comparison would say nothing."""
+    found = available(*execution)
+    assert psnr(found[0], found[1]) < 30
+    assert psnr(found[0, 0], found[0, 1]) < 25
