@@ -484,8 +484,9 @@ def train(
 
         import engines
         from train.data import FFHQ_FRAMING, Framing, load_dataset
+        from train.one_way import trainer_class
         from train.recipes import get_recipe
-        from train.trainer import Trainer, tensorboard_scalars
+        from train.trainer import tensorboard_scalars
 
         plan = get_recipe(recipe)
         if lr is not None:
@@ -497,7 +498,7 @@ def train(
         extra = [(folder, Framing()) for folder in faces] + [(folder, FFHQ_FRAMING) for folder in ffhq_faces]
         images = load_dataset(data, plan.architecture.size, extra_a=extra, hold_out=hold_out, cache=cache)
         where = engines.best_device() if device == "auto" else device
-        trainer = Trainer(images, plan, out, device=where, seed=seed, lpips_trunk=lpips_trunk)
+        trainer = trainer_class(plan)(images, plan, out, device=where, seed=seed, lpips_trunk=lpips_trunk)
 
         def say(text: str) -> None:
             if not quiet:
@@ -750,7 +751,10 @@ def _terminable() -> Iterator[None]:
 
 def main() -> None:
     """Entry point of the `gnr-video` command."""
-    command(prog_name="gnr-video")
+    try:
+        command(prog_name="gnr-video")
+    except KeyboardInterrupt:  # before a command has begun, or after it has ended
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ class LossWeights:
         latent: encoded style codes look like N(0, I).
         identity: an image decoded from its own content and style is itself; faded out by the trainer. Without
             it a short training settles on tone-inverted translations.
+        content: domain-invariant perceptual distance between a face and its translation (one-way training).
         r1: gradient penalty of the discriminators.
         r1_form: "sample" is the usual penalty (mean over the batch of the squared gradient of each picture's
             mean logit); "mean" is the official code's (gradient of the batch's mean logit), which is smaller
@@ -38,6 +39,7 @@ class LossWeights:
     style_reconstruction: float = 5.0
     latent: float = 2.0
     identity: float = 0.0
+    content: float = 0.0
     r1: float = 10.0
     r1_form: str = "mean"
 

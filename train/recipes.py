@@ -41,6 +41,7 @@ class Recipe:
         loss: weights of the losses.
         identity_until: share of all steps after which the identity term has faded to nothing.
         lr: Adam's learning rate, betas (0, 0.99).
+        d_lr: the discriminators' rate, as a share of `lr`.
         lr_schedule: "halve" (every `lr_halve_every` steps, as the official code) or "cosine" (to a tenth).
         ema: decay per step of the averaged generators.
         r1_every: steps between R1 penalties.
@@ -50,6 +51,7 @@ class Recipe:
         lpips_net, lpips_size: trunk of the cycle's LPIPS, and the side it is computed at.
         degrees, scale, translate: of the augmentation.
         augment_reals: the discriminators' real images get the same augmentation (else crop and flip only).
+        one_way: train faces to anime only, with a discriminator on pretrained features (`train.one_way`).
     """
 
     name: str
@@ -60,6 +62,7 @@ class Recipe:
     loss: LossWeights = OFFICIAL
     identity_until: float = 0.5
     lr: float = 2e-3
+    d_lr: float = 1.0
     lr_schedule: str = "halve"
     lr_halve_every: int = 100_000
     ema: float = 0.999
@@ -74,6 +77,7 @@ class Recipe:
     scale: tuple[float, float] = (0.8, 1.2)
     translate: float = 0.1
     augment_reals: bool = False
+    one_way: bool = False
 
     def __post_init__(self) -> None:
         sizes = [stage.size for stage in self.stages]

@@ -68,6 +68,10 @@ class Networks:
     def discriminators(self) -> list[nn.Module]:
         return [self.d_a, self.d_b, self.d_latent]
 
+    def averaged(self) -> list[tuple[nn.Module, nn.Module]]:
+        """(average, live) pairs."""
+        return [(self.ema_ab, self.g_ab), (self.ema_ba, self.g_ba)]
+
     def all(self) -> dict[str, nn.Module]:
         return dict(self.__dict__)
 
@@ -171,9 +175,11 @@ class Trainer:
             )
 
         # Lazy regularisation (StyleGAN2, appendix B): the extra steps are counted in.
-        lazy = self.recipe.r1_every / (self.recipe.r1_every + 1)
+        lazy = self.recipe.r1_every / (self.recipe.r1_every + 1) if self.recipe.loss.r1 else 1.0
         self.g_optimiser = adam(self.networks.generators())
         self.d_optimiser = adam(self.networks.discriminators(), lazy)
+        for group in self.d_optimiser.param_groups:
+            group["lr"] *= self.recipe.d_lr
         self._base_lr = [
             group["lr"] for o in (self.g_optimiser, self.d_optimiser) for group in o.param_groups
         ]
@@ -186,7 +192,7 @@ class Trainer:
             pairs: dict[nn.Parameter, nn.Parameter] = {}
             before = old.all()
             for name, net in new.all().items():
-                if isinstance(net, LatentDiscriminator):
+                if not isinstance(net, (Generator, Discriminator)):  # these do not depend on the size
                     net.load_state_dict(before[name].state_dict())
                     carried = {n: n for n, _ in net.named_parameters()}
                 else:
@@ -273,11 +279,18 @@ class Trainer:
             The terms' values (scalars, before weighting), for the log.
         """
         batch = self._enter_step()
+        if self.step < self.recipe.warmup_steps:
+            terms = self._warmup_step(batch)
+        else:
+            if self.step == self.recipe.warmup_steps > 0:
+                self._end_warmup()
+            terms = self._update(batch)
+        self.step += 1
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _update(self, batch: int) -> dict[str, Tensor]:
+        """GNR's step on `batch` pictures of each domain."""
         r, w, n = self.recipe, self.recipe.loss, self.recipe.contents
-        if self.step < r.warmup_steps:
-            return self._warmup_step(batch)
-        if self.step == r.warmup_steps > 0:
-            self._end_warmup()
         nets = self.networks
         raw_a = self._pool(self.data.train_a).sample(batch, self.generator)
         raw_b = self._pool(self.data.train_b).sample(batch, self.generator)
@@ -360,8 +373,7 @@ class Trainer:
             (penalty * (w.r1 / 2 * r.r1_every)).backward()
             terms["r1"] = penalty
         self.d_optimiser.step()
-        self.step += 1
-        return {name: value.detach() for name, value in terms.items()}
+        return terms
 
     def _warmup_step(self, batch: int) -> dict[str, Tensor]:
         """One update of a single generator as an autoencoder of both domains.
@@ -391,14 +403,14 @@ class Trainer:
         total.backward()
         self.g_optimiser.step()
         self._update_ema()
-        self.step += 1
-        return {name: value.detach() for name, value in terms.items()}
+        return terms
 
     def _end_warmup(self) -> None:
         """Both directions start from the autoencoder."""
-        nets = self.networks
-        for net in (nets.g_ba, nets.ema_ab, nets.ema_ba):
-            net.load_state_dict(nets.g_ab.state_dict())
+        trained = self.networks.g_ab.state_dict()
+        for pair in self.networks.averaged():
+            for net in pair:
+                net.load_state_dict(trained)
         self._make_optimisers()
         self._enter_step()
 
@@ -406,10 +418,7 @@ class Trainer:
     def _update_ema(self) -> None:
         # A short memory at first, or the average would start from the random initialisation.
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        for average, live in (
-            (self.networks.ema_ab, self.networks.g_ab),
-            (self.networks.ema_ba, self.networks.g_ba),
-        ):
+        for average, live in self.networks.averaged():
             torch._foreach_lerp_(list(average.parameters()), list(live.parameters()), 1 - decay)
 
     # -- the loop

@@ -1,0 +1,176 @@
+"""One-way training on pretrained features: the discriminator, its losses, and the trainer. Device: CPU.
+
+The trunk has random weights here (the real ones are a download); what is tested does not depend on them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from engines.errors import WeightsError
+from engines.weights import load_weights
+from tests.toy_domains import toy_domains
+from train.data import Domains
+from train.lpips import Lpips, _build_trunk
+from train.one_way import OneWayTrainer, trainer_class
+from train.projected import (
+    VGG_CHANNELS,
+    ProjectedDiscriminator,
+    content_distance,
+    discriminator_hinge,
+    generator_hinge,
+)
+from train.recipes import Stage, get_recipe
+from train.trainer import Trainer
+
+RECIPE = replace(
+    get_recipe("cpu"),
+    one_way=True,
+    lpips_size=None,
+    architecture=get_recipe("tiny").architecture,
+    stages=(Stage(16, 3, 4), Stage(32, 3, 4, fade_steps=2)),
+    warmup_steps=2,
+)
+
+
+@pytest.fixture(scope="module")
+def domains() -> Domains:
+    return toy_domains()
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory: pytest.TempPathFactory):
+    torch.manual_seed(0)
+    state = {}
+    for name, parameter in _build_trunk("vgg").named_parameters():
+        fan_in = parameter[0].numel()
+        tensor = torch.randn(parameter.shape) * (2 / fan_in) ** 0.5 * (parameter.ndim == 4)
+        state["features." + name.split(".", 1)[1]] = tensor.detach().half()
+    path = tmp_path_factory.mktemp("trunk") / "vgg_random.pth"
+    torch.save(state, path)
+    return path
+
+
+def taps(count: int, seed: int, sides: tuple[int, ...] = (32, 16, 8, 4)) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(count, c, s, s, generator=generator).relu() for c, s in zip(VGG_CHANNELS, sides)]
+
+
+def test_every_level_is_judged_in_patches_and_the_batch_as_a_whole():
+    logits = ProjectedDiscriminator()(taps(3, 1))
+    assert [tuple(head.shape) for head in logits] == [
+        (3, 1, 8, 8),
+        (3, 1, 8, 8),
+        (3, 1, 8, 8),
+        (3, 1, 4, 4),
+        (3, 1),
+    ]
+    assert all(head.dtype == torch.float32 and torch.isfinite(head).all() for head in logits)
+
+
+def test_projections_are_fixed_and_the_same_for_the_same_seed():
+    one, two = ProjectedDiscriminator(), ProjectedDiscriminator()
+    for a, b in zip(one.project(taps(2, 1)), two.project(taps(2, 1)), strict=True):
+        assert torch.equal(a, b)
+    assert not any("across" in name for name, _ in one.named_parameters())
+
+
+def test_projections_keep_the_scale():
+    for level in ProjectedDiscriminator().project([t * s for t, s in zip(taps(4, 2), (4.2, 7, 4.2, 1.4))]):
+        assert 0.3 < level.square().mean().sqrt() < 3
+
+
+def test_spread_head_sees_only_how_much_the_batch_differs():
+    critic = ProjectedDiscriminator().eval()
+    batch = taps(4, 3)
+    order = [2, 0, 3, 1]
+    torch.testing.assert_close(critic(batch)[-1], critic([t[order] for t in batch])[-1])
+    alike = [t[:1].expand_as(t) for t in batch]
+    assert not torch.allclose(critic(batch)[-1], critic(alike)[-1])
+
+
+def test_it_learns_to_tell_two_kinds_apart():
+    critic = ProjectedDiscriminator(width=16)
+    optimiser = torch.optim.Adam(critic.parameters(), 2e-3)
+    first = 0.0
+    for step in range(60):
+        real, fake = taps(4, 2 * step), [2 * tap.flip(-1) for tap in taps(4, 2 * step + 1)]
+        loss = discriminator_hinge(critic(real), critic(fake))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        first = loss.item() if step == 0 else first
+    assert loss.item() < 0.6 * first
+
+
+def test_hinge_losses_at_known_values():
+    ones = [torch.ones(2, 1, 4, 4), torch.ones(2, 1)]
+    minus = [-head for head in ones]
+    assert discriminator_hinge(ones, minus).item() == 0
+    assert discriminator_hinge(minus, ones).item() == 4
+    assert generator_hinge(ones).item() == -1
+
+
+def test_content_distance_does_not_see_the_look():
+    tap = torch.randn(2, 8, 6, 6)
+    assert content_distance(tap, 3 * tap + 1).item() < 1e-8
+    assert content_distance(tap, tap.flip(-1)).item() > 0.5
+    assert content_distance(tap, torch.randn(2, 8, 6, 6)).item() == pytest.approx(2, abs=0.4)
+
+
+def test_trains_grows_and_writes_weights(tmp_path, domains, trunk):
+    assert trainer_class(RECIPE) is OneWayTrainer
+    assert trainer_class(get_recipe("tiny")) is Trainer
+    trainer = OneWayTrainer(domains, RECIPE, tmp_path, lpips_trunk=trunk, bf16=False)
+    assert trainer.size == 16
+    terms = trainer.train_step()
+    assert "adversarial" not in terms
+    trainer.run(steps=2, progress=lambda _: None)
+    before = {n: p.clone() for n, p in trainer.networks.g_ab.named_parameters()}
+    critic = [p.clone() for p in trainer.networks.d_b.parameters()]
+    terms = trainer.train_step()
+    assert {"adversarial", "content", "identity", "cycle_lpips", "discriminator"} <= terms.keys()
+    assert all(torch.isfinite(value) for value in terms.values())
+    live = dict(trainer.networks.g_ab.named_parameters())
+    unchanged = [n for n, p in before.items() if torch.equal(p, live[n])]
+    assert not unchanged
+    assert not all(torch.equal(a, b) for a, b in zip(critic, trainer.networks.d_b.parameters()))
+    trainer.run(progress=lambda _: None)
+    assert trainer.size == 32
+    weights = load_weights(tmp_path / "weights.safetensors")
+    assert weights.architecture == RECIPE.architecture
+    assert weights.has_style_encoder
+
+
+def test_resumes_to_the_bit(tmp_path, domains, trunk):
+    def trainer(name: str) -> OneWayTrainer:
+        return OneWayTrainer(domains, RECIPE, tmp_path / name, lpips_trunk=trunk, bf16=False)
+
+    whole = trainer("whole")
+    whole.run(progress=lambda _: None)
+    trainer("parts").run(steps=4, progress=lambda _: None)
+    again = trainer("parts")
+    assert again.resume()
+    again.run(progress=lambda _: None)
+    for a, b in zip(whole.networks.all().values(), again.networks.all().values(), strict=True):
+        for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True):
+            assert torch.equal(x, y)
+
+
+def test_says_that_it_needs_the_trunk(tmp_path, domains, monkeypatch):
+    monkeypatch.setenv("GNR_VIDEO_LPIPS_TRUNK", str(tmp_path / "nothing"))
+    with pytest.raises(WeightsError, match="VGG16"):
+        OneWayTrainer(domains, RECIPE, tmp_path, bf16=False)
+
+
+def test_the_trunk_stays_as_it_is(domains, trunk, tmp_path):
+    trainer = OneWayTrainer(domains, replace(RECIPE, warmup_steps=0), tmp_path, lpips_trunk=trunk, bf16=False)
+    assert isinstance(trainer.lpips, Lpips)
+    frozen: nn.Module = trainer.lpips
+    before = [t.clone() for t in frozen.state_dict().values()]
+    trainer.train_step()
+    assert all(torch.equal(a, b) for a, b in zip(before, frozen.state_dict().values()))

@@ -1,0 +1,144 @@
+"""Training of one direction only, faces to anime, for budgets that GNR's two directions do not fit into.
+
+One generator keeps both domains: it translates faces, and it reproduces anime pictures from their own content
+and style, which is what teaches it to draw and its style head to read. The cycle, which needs the second
+direction, gives way to a domain-invariant perceptual distance between a face and its translation; the
+discriminator stands on pretrained features (`train.projected`). A step costs about a third of GNR's.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engines.errors import WeightsError
+from train.losses import style_consistency
+from train.networks import Generator
+from train.projected import (
+    TAPS,
+    ProjectedDiscriminator,
+    content_distance,
+    discriminator_hinge,
+    generator_hinge,
+)
+from train.recipes import Recipe
+from train.trainer import Trainer
+
+CONTENT_TAP = 3
+"""relu4_3: what is where in the face, and little of how it is painted."""
+
+
+@dataclass
+class OneWayNetworks:
+    """A: faces, B: anime. Both averages are the same network, so that weights are written as GNR's are."""
+
+    g_ab: Generator
+    d_b: ProjectedDiscriminator
+    ema_ab: Generator
+
+    @property
+    def ema_ba(self) -> Generator:
+        return self.ema_ab
+
+    def generators(self) -> list[nn.Module]:
+        return [self.g_ab]
+
+    def discriminators(self) -> list[nn.Module]:
+        return [self.d_b]
+
+    def averaged(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.ema_ab, self.g_ab)]
+
+    def all(self) -> dict[str, nn.Module]:
+        return dict(self.__dict__)
+
+
+class OneWayTrainer(Trainer):
+    """`Trainer` for recipes with `one_way`; the weights, sheets, checkpoints and the loop are the same.
+
+    Raises:
+        WeightsError: the VGG16 trunk cannot be had; unlike GNR's training, this one stands on it.
+    """
+
+    networks: OneWayNetworks  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.lpips is None:
+            raise WeightsError(
+                f"recipe {self.recipe.name!r} needs the VGG16 trunk of LPIPS",
+                "give --lpips-trunk FILE, or choose another --recipe",
+            )
+
+    def _build(self, size: int) -> OneWayNetworks:  # type: ignore[override]
+        generator = Generator(self.recipe.architecture_at(size))
+        nets = OneWayNetworks(generator, ProjectedDiscriminator(), copy.deepcopy(generator))
+        for net in nets.all().values():
+            net.to(self.device)
+        nets.ema_ab.requires_grad_(False)
+        return nets
+
+    def _update(self, batch: int) -> dict[str, Tensor]:
+        """One update of the generator, then of the discriminator on the same translations.
+
+        The styles are half seeds, half those of the batch's anime pictures, each given to another's face.
+        """
+        assert self.lpips is not None
+        r, w, nets = self.recipe, self.recipe.loss, self.networks
+        twice = max(batch // 4, 1)
+        a = self._augment(self._pool(self.data.train_a).sample(batch, self.generator))
+        raw_b = self._pool(self.data.train_b).sample(batch, self.generator)
+        # Some anime pictures come a second time, under another augmentation, for style consistency.
+        b = self._augment(torch.cat([raw_b, raw_b[:twice]]))
+        seeds = torch.randn(batch, r.architecture.latent_dim, generator=self.generator).to(self.device)
+        use_seed = (torch.arange(batch, device=self.device) % 2 == 0)[:, None]
+        some = slice(0, max(round(batch * r.cycle_share), 1))
+        terms: dict[str, Tensor] = {}
+
+        nets.d_b.requires_grad_(False)
+        with torch.no_grad():
+            taps_a, taps_b = self.lpips.features(a), self.lpips.features(b[:batch])
+        with self._autocast():
+            content, styles = nets.g_ab.encode(torch.cat([a, b]))
+            content_a, content_b, style_b = content[:batch], content[batch:], styles[batch:]
+            to_b = torch.where(use_seed, seeds, style_b[:batch].roll(1, 0))
+            fake = nets.g_ab.decode(content_a, to_b).contiguous(memory_format=torch.channels_last)
+            taps = self.lpips.features(fake)
+            terms["adversarial"] = generator_hinge(nets.d_b(taps[TAPS]))
+            terms["content"] = content_distance(taps[CONTENT_TAP], taps_a[CONTENT_TAP])
+            if w.style_reconstruction:
+                _, style_again = nets.g_ab.encode(fake)
+                terms["style_reconstruction"] = F.mse_loss(style_again, to_b.detach())
+            same = nets.g_ab.decode(content_b[some], style_b[some])
+            same = same.contiguous(memory_format=torch.channels_last)
+            terms["identity"] = F.l1_loss(same, b[some])
+            terms["cycle_lpips"] = self.lpips(same, [tap[some] for tap in taps_b]).mean()
+            pairs = torch.stack([style_b[:twice], style_b[batch:]], 1).flatten(0, 1)
+            terms["style_consistency"] = style_consistency(pairs, twice)
+            codes = style_b[:batch]
+            terms["latent"] = codes.mean(0).square().sum() + (codes.std(0) - 1).square().sum()
+        total = torch.stack([value * getattr(w, name) for name, value in terms.items()]).sum()
+        self.g_optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        self.g_optimiser.step()
+        self._update_ema()
+
+        nets.d_b.requires_grad_(True)
+        with self._autocast():
+            terms["discriminator"] = discriminator_hinge(
+                nets.d_b(taps_b[TAPS]), nets.d_b([tap.detach() for tap in taps[TAPS]])
+            )
+        self.d_optimiser.zero_grad(set_to_none=True)
+        terms["discriminator"].backward()
+        self.d_optimiser.step()
+        return terms
+
+
+def trainer_class(recipe: Recipe) -> type[Trainer]:
+    """What trains that recipe."""
+    return OneWayTrainer if recipe.one_way else Trainer

@@ -1,0 +1,109 @@
+"""A discriminator on frozen pretrained features: Projected GAN, for small budgets.
+
+The picture is seen through VGG16, its taps mixed by fixed random convolutions across channels and scales
+(Projected GANs Converge Faster, Sauer et al. 2021, section 3), and small trainable heads judge each scale.
+What a face is has been learned already, so hundreds of steps do what thousands do from scratch, and no
+gradient penalty is needed. GNR's batch-standard-deviation head stands beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from train.networks import SLOPE
+
+TAPS = slice(1, 5)
+"""Of the five VGG16 taps, those that are judged: relu2_2, relu3_3, relu4_3, relu5_3."""
+VGG_CHANNELS = (128, 256, 512, 512)
+TAP_RMS = (3.0, 5.0, 3.0, 1.0)
+"""Their usual size on face crops of 64 to 128 pixels; brings all levels to one scale."""
+
+
+class ProjectedDiscriminator(nn.Module):
+    """Judges the taps of a frozen trunk.
+
+    Args:
+        channels: of the taps, fine to coarse; each tap has half the side of the one before.
+        width: channels of the projections and of the heads.
+        downs: halvings inside each head, so that the logits of fine taps are patches of a useful size.
+        seed: of the fixed projections.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = VGG_CHANNELS,
+        width: int = 96,
+        downs: Sequence[int] = (2, 1, 0, 0),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+
+        def fixed(c_in: int, c_out: int, kernel: int) -> Tensor:
+            return torch.randn(c_out, c_in, kernel, kernel, generator=generator) / sqrt(c_in * kernel**2)
+
+        for level, count in enumerate(channels):
+            self.register_buffer(f"across_channels{level}", fixed(count, width, 1))
+            self.register_buffer(f"across_scales{level}", fixed(width, width, 3))
+        self.levels = len(channels)
+        self.heads = nn.ModuleList(_head(width, down) for down in downs)
+        self.spread = spectral_norm(nn.Linear(width, 128))
+        self.spread_logit = spectral_norm(nn.Linear(128, 1))
+
+    def project(self, taps: Sequence[Tensor]) -> list[Tensor]:
+        """Taps, each (N, C, H, W), as the heads see them: (N, width, H, W), fine to coarse."""
+        mixed: list[Tensor] = []
+        below: Tensor | None = None
+        for level in reversed(range(self.levels)):
+            x = taps[level] / TAP_RMS[level]
+            x = F.conv2d(x, self.get_buffer(f"across_channels{level}").to(x.dtype))
+            if below is not None:
+                x = (x + F.interpolate(below, size=x.shape[-2:], mode="bilinear")) * sqrt(0.5)
+            x = F.conv2d(x, self.get_buffer(f"across_scales{level}").to(x.dtype), padding=1)
+            mixed.append(x)
+            below = x
+        return mixed[::-1]
+
+    def forward(self, taps: Sequence[Tensor]) -> list[Tensor]:
+        """Taps fine to coarse -> logits of every level (N, 1, h, w), and of the batch's spread (N, 1); float32."""
+        projected = self.project(taps)
+        logits = [head(x).float() for head, x in zip(self.heads, projected, strict=True)]
+        code = F.leaky_relu(self.spread(projected[-1].mean((2, 3))), SLOPE).float()
+        spread = torch.sqrt(code.var(0, keepdim=True, unbiased=False) + 1e-8)
+        return [*logits, self.spread_logit(spread).float().expand(len(code), 1)]
+
+
+def _head(width: int, downs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(downs):
+        layers += [spectral_norm(nn.Conv2d(width, width, 4, 2, 1)), nn.LeakyReLU(SLOPE)]
+    layers += [
+        spectral_norm(nn.Conv2d(width, width, 3, 1, 1)),
+        nn.LeakyReLU(SLOPE),
+        spectral_norm(nn.Conv2d(width, 1, 1)),
+    ]
+    return nn.Sequential(*layers)
+
+
+def generator_hinge(logits: Sequence[Tensor]) -> Tensor:
+    """Hinge loss of the generator, averaged over the heads: mean -D(fake)."""
+    return torch.stack([-head.mean() for head in logits]).mean()
+
+
+def discriminator_hinge(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """Hinge loss, averaged over the heads: mean max(0, 1 - D(real)) + mean max(0, 1 + D(fake))."""
+    return torch.stack(
+        [F.relu(1 - r).mean() + F.relu(1 + f).mean() for r, f in zip(real, fake, strict=True)]
+    ).mean()
+
+
+def content_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Domain-invariant perceptual distance (MUNIT, Huang et al. 2018, section 5.1): mean squared difference of
+    two taps (N, C, H, W) whose channels were each brought to mean 0 and deviation 1, which takes the look out."""
+    return F.mse_loss(F.instance_norm(a.float()), F.instance_norm(b.float()))
