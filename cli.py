@@ -483,6 +483,7 @@ def train(
         from dataclasses import replace
 
         import engines
+        from train import distributed
         from train.data import FFHQ_FRAMING, Framing, load_dataset
         from train.one_way import trainer_class
         from train.recipes import get_recipe
@@ -501,7 +502,7 @@ def train(
         trainer = trainer_class(plan)(images, plan, out, device=where, seed=seed, lpips_trunk=lpips_trunk)
 
         def say(text: str) -> None:
-            if not quiet:
+            if not quiet and distributed.rank() == 0:
                 click.echo(text, err=True)
 
         say(

@@ -55,7 +55,7 @@ def trunk(tmp_path_factory: pytest.TempPathFactory):
     return path
 
 
-def taps(count: int, seed: int, sides: tuple[int, ...] = (32, 16, 8, 4)) -> list[torch.Tensor]:
+def taps(count: int, seed: int, sides: tuple[int, ...] = (64, 32, 16, 8, 4)) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(count, c, s, s, generator=generator).relu() for c, s in zip(VGG_CHANNELS, sides)]
 
@@ -63,6 +63,7 @@ def taps(count: int, seed: int, sides: tuple[int, ...] = (32, 16, 8, 4)) -> list
 def test_every_level_is_judged_in_patches_and_the_batch_as_a_whole():
     logits = ProjectedDiscriminator()(taps(3, 1))
     assert [tuple(head.shape) for head in logits] == [
+        (3, 1, 8, 8),
         (3, 1, 8, 8),
         (3, 1, 8, 8),
         (3, 1, 8, 8),
@@ -80,7 +81,9 @@ def test_projections_are_fixed_and_the_same_for_the_same_seed():
 
 
 def test_projections_keep_the_scale():
-    for level in ProjectedDiscriminator().project([t * s for t, s in zip(taps(4, 2), (4.2, 7, 4.2, 1.4))]):
+    for level in ProjectedDiscriminator().project(
+        [t * s for t, s in zip(taps(4, 2), (2.2, 4.2, 7, 4.2, 1.4))]
+    ):
         assert 0.3 < level.square().mean().sqrt() < 3
 
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from train.distributed import gather, mine, world
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -77,7 +79,7 @@ def r1_penalty(logits: Sequence[Tensor], images: Tensor, form: str = "sample") -
     """
     total = images.new_zeros(())
     for head in logits:
-        out = head.mean() if form == "mean" else head.flatten(1).mean(1).sum()
+        out = head.mean() / world() if form == "mean" else head.flatten(1).mean(1).sum()
         (gradient,) = torch.autograd.grad(out, images, create_graph=True)
         total = total + gradient.float().square().flatten(1).sum(1).mean()
     return total
@@ -93,7 +95,19 @@ def style_consistency(styles: Tensor, contents: int) -> Tensor:
 
 
 def shuffle_within(codes: Tensor, contents: int, generator: torch.Generator) -> Tensor:
-    """Permute the style codes among the augmentations of each image (which should all have the same one)."""
+    """Permute the style codes among the augmentations of each image (which should all have the same one).
+
+    Args:
+        codes: (contents * n, latent_dim), of this process.
+        generator: draws the permutations of all processes' images, so that they stay in step.
+    """
     n = codes.shape[0] // contents
-    order = torch.cat([torch.randperm(n, generator=generator) + i * n for i in range(contents)])
-    return codes[order.to(codes.device)]
+    orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(contents * world())])
+    order = mine(orders) + n * torch.arange(contents)[:, None]
+    return codes[order.flatten().to(codes.device)]
+
+
+def style_moments(codes: Tensor) -> Tensor:
+    """How far the batch's style codes (N, latent_dim) are from mean 0 and deviation 1, where seeds are drawn."""
+    codes = gather(codes)
+    return codes.mean(0).square().sum() + (codes.std(0) - 1).square().sum()

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.architecture import Architecture
+from train.distributed import gather
 from train.ops.bias_act import bias_act
 from train.ops.upfirdn2d import setup_filter, upfirdn2d
 
@@ -408,7 +409,7 @@ class Discriminator(nn.Module):
         h = outputs[-1]
         local = self.l_adv(outputs[self.local_downs]) if hasattr(self, "l_adv") else self.l_branch(x)
         code = self.g_std(h.contiguous()).float()
-        spread = torch.sqrt(code.var(0, keepdim=True, unbiased=False) + 1e-8)
+        spread = torch.sqrt(gather(code).var(0, keepdim=True, unbiased=False) + 1e-8)
         std = self.g_final(spread).repeat(x.shape[0], 1)
         return local.float(), self.g_adv(h).float(), std.float()
 
@@ -421,7 +422,7 @@ class MinibatchStdLinear(nn.Module):
         self.fc = EqualLinear(n_in + 1, n_out, act=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        std = torch.sqrt(x.var(0, unbiased=False) + 1e-8).mean().expand(x.shape[0], 1)
+        std = torch.sqrt(gather(x).var(0, unbiased=False) + 1e-8).mean().expand(x.shape[0], 1)
         return self.fc(torch.cat([x, std.to(x.dtype)], 1))
 
 

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.errors import WeightsError
-from train.losses import style_consistency
+from train.distributed import mine, world
+from train.losses import style_consistency, style_moments
 from train.networks import Generator
 from train.projected import (
-    TAPS,
     ProjectedDiscriminator,
     content_distance,
     discriminator_hinge,
@@ -91,11 +91,14 @@ class OneWayTrainer(Trainer):
         assert self.lpips is not None
         r, w, nets = self.recipe, self.recipe.loss, self.networks
         twice = max(batch // 4, 1)
-        a = self._augment(self._pool(self.data.train_a).sample(batch, self.generator))
-        raw_b = self._pool(self.data.train_b).sample(batch, self.generator)
+        every = batch * world()
+        a = mine(self._augment(self._pool(self.data.train_a).sample(every, self.generator)))
+        raw_b = self._pool(self.data.train_b).sample(every, self.generator)
+        b = mine(self._augment(raw_b))
         # Some anime pictures come a second time, under another augmentation, for style consistency.
-        b = self._augment(torch.cat([raw_b, raw_b[:twice]]))
-        seeds = torch.randn(batch, r.architecture.latent_dim, generator=self.generator).to(self.device)
+        again = raw_b.unflatten(0, (world(), batch))[:, :twice].flatten(0, 1)
+        b = torch.cat([b, mine(self._augment(again))])
+        seeds = mine(self._normal(every))
         use_seed = (torch.arange(batch, device=self.device) % 2 == 0)[:, None]
         some = slice(0, max(round(batch * r.cycle_share), 1))
         terms: dict[str, Tensor] = {}
@@ -109,7 +112,7 @@ class OneWayTrainer(Trainer):
             to_b = torch.where(use_seed, seeds, style_b[:batch].roll(1, 0))
             fake = nets.g_ab.decode(content_a, to_b).contiguous(memory_format=torch.channels_last)
             taps = self.lpips.features(fake)
-            terms["adversarial"] = generator_hinge(nets.d_b(taps[TAPS]))
+            terms["adversarial"] = generator_hinge(nets.d_b(taps))
             terms["content"] = content_distance(taps[CONTENT_TAP], taps_a[CONTENT_TAP])
             if w.style_reconstruction:
                 _, style_again = nets.g_ab.encode(fake)
@@ -120,22 +123,21 @@ class OneWayTrainer(Trainer):
             terms["cycle_lpips"] = self.lpips(same, [tap[some] for tap in taps_b]).mean()
             pairs = torch.stack([style_b[:twice], style_b[batch:]], 1).flatten(0, 1)
             terms["style_consistency"] = style_consistency(pairs, twice)
-            codes = style_b[:batch]
-            terms["latent"] = codes.mean(0).square().sum() + (codes.std(0) - 1).square().sum()
+            terms["latent"] = style_moments(style_b[:batch])
         total = torch.stack([value * getattr(w, name) for name, value in terms.items()]).sum()
         self.g_optimiser.zero_grad(set_to_none=True)
         total.backward()
-        self.g_optimiser.step()
+        self._descend(self.g_optimiser)
         self._update_ema()
 
         nets.d_b.requires_grad_(True)
         with self._autocast():
             terms["discriminator"] = discriminator_hinge(
-                nets.d_b(taps_b[TAPS]), nets.d_b([tap.detach() for tap in taps[TAPS]])
+                nets.d_b(taps_b), nets.d_b([tap.detach() for tap in taps])
             )
         self.d_optimiser.zero_grad(set_to_none=True)
         terms["discriminator"].backward()
-        self.d_optimiser.step()
+        self._descend(self.d_optimiser)
         return terms
 
 

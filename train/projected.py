@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from train.distributed import gather
 from train.networks import SLOPE
 
-TAPS = slice(1, 5)
-"""Of the five VGG16 taps, those that are judged: relu2_2, relu3_3, relu4_3, relu5_3."""
-VGG_CHANNELS = (128, 256, 512, 512)
-TAP_RMS = (3.0, 5.0, 3.0, 1.0)
+VGG_CHANNELS = (64, 128, 256, 512, 512)
+"""Of the taps relu1_2, relu2_2, relu3_3, relu4_3, relu5_3. The first one knows the palette; it is halved."""
+TAP_RMS = (1.6, 3.0, 5.0, 3.0, 1.0)
 """Their usual size on face crops of 64 to 128 pixels; brings all levels to one scale."""
 
 
@@ -29,7 +29,7 @@ class ProjectedDiscriminator(nn.Module):
     """Judges the taps of a frozen trunk.
 
     Args:
-        channels: of the taps, fine to coarse; each tap has half the side of the one before.
+        channels: of the taps, fine to coarse.
         width: channels of the projections and of the heads.
         downs: halvings inside each head, so that the logits of fine taps are patches of a useful size.
         seed: of the fixed projections.
@@ -39,7 +39,7 @@ class ProjectedDiscriminator(nn.Module):
         self,
         channels: Sequence[int] = VGG_CHANNELS,
         width: int = 96,
-        downs: Sequence[int] = (2, 1, 0, 0),
+        downs: Sequence[int] = (2, 2, 1, 0, 0),
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -61,7 +61,8 @@ class ProjectedDiscriminator(nn.Module):
         mixed: list[Tensor] = []
         below: Tensor | None = None
         for level in reversed(range(self.levels)):
-            x = taps[level] / TAP_RMS[level]
+            x = taps[level] if level else F.avg_pool2d(taps[level], 2)
+            x = x / TAP_RMS[level]
             x = F.conv2d(x, self.get_buffer(f"across_channels{level}").to(x.dtype))
             if below is not None:
                 x = (x + F.interpolate(below, size=x.shape[-2:], mode="bilinear")) * sqrt(0.5)
@@ -75,7 +76,7 @@ class ProjectedDiscriminator(nn.Module):
         projected = self.project(taps)
         logits = [head(x).float() for head, x in zip(self.heads, projected, strict=True)]
         code = F.leaky_relu(self.spread(projected[-1].mean((2, 3))), SLOPE).float()
-        spread = torch.sqrt(code.var(0, keepdim=True, unbiased=False) + 1e-8)
+        spread = torch.sqrt(gather(code).var(0, keepdim=True, unbiased=False) + 1e-8)
         return [*logits, self.spread_logit(spread).float().expand(len(code), 1)]
 
 

@@ -22,6 +22,7 @@ from engines.errors import GnrVideoError
 from engines.weights import STYLE_ENCODER, save_weights
 from train.augment import augment, to_float
 from train.data import Domains, ImagePool
+from train.distributed import any_of, average_gradients, join, mean, mine, rank, world
 from train.grow import grow, set_fade
 from train.losses import (
     discriminator_adversarial,
@@ -29,6 +30,7 @@ from train.losses import (
     r1_penalty,
     shuffle_within,
     style_consistency,
+    style_moments,
 )
 from train.lpips import Lpips, try_lpips
 from train.networks import Discriminator, Generator, LatentDiscriminator
@@ -94,7 +96,7 @@ class Trainer:
         data: images of both domains, stored at the recipe's largest size or larger.
         recipe: what to do.
         out: folder for the checkpoint, the weights, sample sheets and logs; created.
-        device: "cpu" or "cuda".
+        device: "cpu" or "cuda". Under torchrun, processes share the work: the recipe's batch is that of each.
         seed: of everything random.
         lpips_trunk: weights of the LPIPS trunk, see `train.lpips.Lpips`. Where LPIPS cannot be had, training
             goes on without that term, with a warning.
@@ -114,7 +116,7 @@ class Trainer:
     ) -> None:
         self.data, self.recipe, self.out = data, recipe, Path(out)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.device = torch.device(device)
+        self.device = join(device)
         self.bf16 = has_fast_bf16(self.device) if bf16 is None else bf16
         self.step = 0
         self.seed = seed
@@ -258,6 +260,15 @@ class Trainer:
             self._scaled[key] = ImagePool(images.to(self.device))
         return self._scaled[key]
 
+    def _normal(self, count: int) -> Tensor:
+        """Style codes to decode with, or to compare encoded ones to: (count, latent_dim)."""
+        codes = torch.randn(count, self.recipe.architecture.latent_dim, generator=self.generator)
+        return codes.to(self.device)
+
+    def _descend(self, optimiser: torch.optim.Optimizer) -> None:
+        average_gradients(p for group in optimiser.param_groups for p in group["params"])
+        optimiser.step()
+
     def _augment(self, images: Tensor) -> Tensor:
         r = self.recipe
         out = augment(images, self.generator, degrees=r.degrees, scale=r.scale, translate=r.translate)
@@ -292,12 +303,14 @@ class Trainer:
         """GNR's step on `batch` pictures of each domain."""
         r, w, n = self.recipe, self.recipe.loss, self.recipe.contents
         nets = self.networks
-        raw_a = self._pool(self.data.train_a).sample(batch, self.generator)
-        raw_b = self._pool(self.data.train_b).sample(batch, self.generator)
-        real_a, real_b = self._reals(raw_a), self._reals(raw_b)
-        a = self._augment(raw_a[:n].repeat_interleave(batch // n, 0))
-        b = self._augment(raw_b[:n].repeat_interleave(batch // n, 0))
-        seeds = torch.randn(2, batch, r.architecture.latent_dim, generator=self.generator).to(self.device)
+        # Drawn for all processes, so that together they do what one would; `mine` is this one's share.
+        every, contents = batch * world(), n * world()
+        raw_a = self._pool(self.data.train_a).sample(every, self.generator)
+        raw_b = self._pool(self.data.train_b).sample(every, self.generator)
+        real_a, real_b = mine(self._reals(raw_a)), mine(self._reals(raw_b))
+        a = mine(self._augment(raw_a[:contents].repeat_interleave(batch // n, 0)))
+        b = mine(self._augment(raw_b[:contents].repeat_interleave(batch // n, 0)))
+        seeds = [mine(self._normal(every)) for _ in range(2)]
         use_seed = (torch.arange(batch, device=self.device) % 2 == 0)[:, None]
         terms: dict[str, Tensor] = {}
 
@@ -342,7 +355,7 @@ class Trainer:
         ).sum()
         self.g_optimiser.zero_grad(set_to_none=True)
         total.backward()
-        self.g_optimiser.step()
+        self._descend(self.g_optimiser)
         self._update_ema()
 
         # Discriminators.
@@ -355,10 +368,10 @@ class Trainer:
             ) + discriminator_adversarial(nets.d_a(real_a), nets.d_a(fake_a))
             d_total = terms["discriminator"]
             if w.latent:
-                prior = torch.randn(2 * batch, r.architecture.latent_dim, generator=self.generator)
+                prior = mine(self._normal(2 * every))
                 codes = torch.cat([style_a, style_b]).detach()
                 terms["latent_discriminator"] = discriminator_adversarial(
-                    [nets.d_latent(prior.to(self.device))], [nets.d_latent(codes)]
+                    [nets.d_latent(prior)], [nets.d_latent(codes)]
                 )
                 d_total = d_total + terms["latent_discriminator"]
         self.d_optimiser.zero_grad(set_to_none=True)
@@ -372,7 +385,7 @@ class Trainer:
                 penalty = penalty + r1_penalty(heads, real, w.r1_form)
             (penalty * (w.r1 / 2 * r.r1_every)).backward()
             terms["r1"] = penalty
-        self.d_optimiser.step()
+        self._descend(self.d_optimiser)
         return terms
 
     def _warmup_step(self, batch: int) -> dict[str, Tensor]:
@@ -383,16 +396,16 @@ class Trainer:
         """
         w, generator = self.recipe.loss, self.networks.g_ab
         raw = [
-            self._pool(pool).sample(batch // 2, self.generator)
+            self._pool(pool).sample(batch * world() // 2, self.generator)
             for pool in (self.data.train_a, self.data.train_b)
         ]
-        x = self._augment(torch.cat(raw).repeat_interleave(2, 0))
+        x = mine(self._augment(torch.cat(raw).repeat_interleave(2, 0)))
         terms: dict[str, Tensor] = {}
         with self._autocast():
             again, _, style = generator(x)
             terms["identity"] = F.l1_loss(again, x)
             terms["style_consistency"] = style_consistency(style, batch)
-            terms["latent"] = style.mean(0).square().sum() + (style.std(0) - 1).square().sum()
+            terms["latent"] = style_moments(style)
             if self.lpips is not None:
                 terms["cycle_lpips"] = self.lpips(
                     again.contiguous(memory_format=torch.channels_last), x
@@ -401,7 +414,7 @@ class Trainer:
         total = torch.stack([v * weights.get(k, w.cycle_lpips) for k, v in terms.items()]).sum()
         self.g_optimiser.zero_grad(set_to_none=True)
         total.backward()
-        self.g_optimiser.step()
+        self._descend(self.g_optimiser)
         self._update_ema()
         return terms
 
@@ -448,33 +461,42 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
         try:
-            while self.step < end and time.monotonic() < deadline and not stop():
+            while self.step < end and not any_of(time.monotonic() >= deadline or stop(), self.device):
                 terms = self.train_step()
                 clock.steps += 1
                 for name, value in terms.items():
                     sums[name] = sums.get(name, torch.zeros_like(value)) + value
                     counts[name] = counts.get(name, 0) + 1
                 if self.step % log_every == 0 or self.step == end:
-                    means = {name: float(value) / counts[name] for name, value in sums.items()}
+                    means = self._means(sums, counts)
                     self._check(means)
-                    self._log(means, clock, end, deadline, progress)
-                    if scalars is not None:
-                        scalars(self.step, means)
+                    if rank() == 0:
+                        self._log(means, clock, end, deadline, progress)
+                        if scalars is not None:
+                            scalars(self.step, means)
                     sums, counts = {}, {}
-                if self.step % sample_every == 0:
+                if self.step % sample_every == 0 and rank() == 0:
                     self.write_sheet()
-                if time.monotonic() - saved > save_every_seconds:
+                if time.monotonic() - saved > save_every_seconds and rank() == 0:
                     self.save()
                     saved = time.monotonic()
         except TrainingDiverged:
             raise
         except BaseException:
             self._check({name: float(value) for name, value in sums.items()})
-            self.save()
+            if rank() == 0:
+                self.save()
             raise
-        self._check({name: float(value) for name, value in sums.items()})
-        self.save()
-        self.write_sheet()
+        self._check(self._means(sums, counts))
+        if rank() == 0:
+            self.save()
+            self.write_sheet()
+
+    def _means(self, sums: dict[str, Tensor], counts: dict[str, int]) -> dict[str, float]:
+        if not sums:
+            return {}
+        values = mean(total / counts[name] for name, total in sums.items())
+        return dict(zip(sums, values))
 
     def _check(self, means: dict[str, float]) -> None:
         bad = [name for name, value in means.items() if not math.isfinite(value)]

@@ -1,0 +1,116 @@
+"""Data-parallel training: two processes do what one does with the whole batch. Device: CPU (gloo)."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from tests.toy_domains import toy_domains
+from train import distributed
+from train.recipes import Recipe, Stage, get_recipe
+from train.trainer import Trainer
+
+STEPS = 4
+RECIPE = replace(
+    get_recipe("tiny"),
+    loss=replace(get_recipe("tiny").loss, cycle_lpips=0.0),
+    stages=(Stage(16, 2, 4), Stage(32, 2, 4, fade_steps=1)),
+    warmup_steps=1,
+)
+
+
+def whole(recipe: Recipe) -> Recipe:
+    """For one process with the batch of two."""
+    stages = tuple(replace(stage, batch=2 * stage.batch) for stage in recipe.stages)
+    return replace(recipe, stages=stages, contents=2 * recipe.contents)
+
+
+def train(recipe: Recipe, out: Path) -> Trainer:
+    trainer = Trainer(toy_domains(), recipe, out, bf16=False)
+    trainer.run(steps=STEPS, log_every=1, progress=lambda _: None)
+    return trainer
+
+
+def worker(number: int, out: Path, port: int) -> None:
+    import os
+
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(number),
+        "LOCAL_RANK": str(number),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    trainer = train(RECIPE, out)
+    torch.save(
+        {name: net.state_dict() for name, net in trainer.networks.all().items()}, out / f"rank{number}.pt"
+    )
+    x = torch.arange(3.0, requires_grad=True)
+    y = distributed.gather(x + 10 * number)
+    (gradient,) = torch.autograd.grad((y**3).sum() * (number + 1), x, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.sum(), x)
+    torch.save((y.detach(), gradient.detach(), second), out / f"gather{number}.pt")
+    distributed.leave()
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("together")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(worker, (out, port), nprocs=2)
+    return out
+
+
+def test_two_processes_train_as_one_with_the_whole_batch(together, tmp_path):
+    alone = train(whole(RECIPE), tmp_path)
+    ranks = [torch.load(together / f"rank{number}.pt", weights_only=True) for number in (0, 1)]
+    for name, net in alone.networks.all().items():
+        for key, expected in net.state_dict().items():
+            assert torch.equal(ranks[0][name][key], ranks[1][name][key]), (name, key)
+            # Adam divides by the gradient's size: where that is rounding noise, so is the step: hence the median.
+            error = (ranks[0][name][key] - expected).abs()
+            assert error.median() < 1e-4 * expected.abs().mean() + 1e-6, (name, key)
+
+
+def test_losses_are_the_global_batchs(together, tmp_path):
+    import json
+
+    def losses(folder: Path) -> list[dict[str, float]]:
+        return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+    train(whole(RECIPE), tmp_path)
+    expected, got = losses(tmp_path), losses(together)
+    assert len(got) == len(expected) == STEPS  # one process writes
+    for one, two in zip(expected, got, strict=True):
+        assert one.keys() == two.keys()
+        for name in one.keys() - {"seconds_per_step"}:
+            assert two[name] == pytest.approx(one[name], rel=2e-3, abs=1e-5), name
+
+
+def test_gather_is_differentiable_twice(together):
+    # Process r: L_r = (r + 1) sum y^3 over all six values; d/dx sums both processes' losses.
+    whole_batch = torch.tensor([0.0, 1, 2, 10, 11, 12])
+    for number in (0, 1):
+        y, gradient, second = torch.load(together / f"gather{number}.pt", weights_only=True)
+        assert torch.equal(y, whole_batch)
+        own = whole_batch[3 * number : 3 * number + 3]
+        assert torch.allclose(gradient, 3 * 3 * own**2)
+        assert torch.allclose(second, 3 * 6 * own)
+
+
+def test_alone_nothing_changes():
+    x = torch.randn(4, 2)
+    assert distributed.world() == 1
+    assert distributed.rank() == 0
+    assert distributed.gather(x) is x
+    assert torch.equal(distributed.mine(x), x)
+    assert not distributed.any_of(False, x.device)
+    assert distributed.mean([x[0, 0]]) == [pytest.approx(float(x[0, 0]))]
