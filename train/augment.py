@@ -137,3 +137,31 @@ def augment(
         flip=flip,
     )
     return apply_affine(images, theta, mode=mode)
+
+
+def recolour(images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Random hue, saturation, contrast and brightness, one draw per image.
+
+    What is computed from recoloured pictures cannot hold their palette: it has to come from the style code.
+
+    Args:
+        images: (N, 3, S, S) float32 in -1..1.
+
+    Returns:
+        The same shape; values may leave -1..1 a little.
+    """
+    count = len(images)
+    angle, saturation, contrast, brightness = torch.rand(4, count, generator=generator)
+    angle = (angle - 0.5) * 2 * math.pi
+    saturation = saturation * 1.4
+    contrast = 0.6 + 0.8 * contrast
+    brightness = (brightness - 0.5) * 0.6
+    # Rotation about the grey axis (Rodrigues), scaled around it: grey stays grey.
+    grey = torch.full((3, 3), 1 / 3)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
+    turn = cos * (torch.eye(3) - grey) + sin * cross
+    matrix = contrast[:, None, None] * (grey + saturation[:, None, None] * turn)
+    matrix, brightness = matrix.to(images.device), brightness.to(images.device)
+    mixed = torch.einsum("nij,njhw->nihw", matrix, images) + brightness[:, None, None, None]
+    return mixed.contiguous(memory_format=torch.channels_last)

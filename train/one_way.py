@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.errors import WeightsError
+from train.augment import recolour
 from train.distributed import mine, world
 from train.losses import style_consistency, style_moments
 from train.networks import Generator
@@ -101,14 +102,17 @@ class OneWayTrainer(Trainer):
         seeds = mine(self._normal(every))
         use_seed = (torch.arange(batch, device=self.device) % 2 == 0)[:, None]
         some = slice(0, max(round(batch * r.cycle_share), 1))
+        # Contents are read off recoloured pictures, so that the palette has to come from the style.
+        recoloured = torch.cat([recolour(a, self.generator), recolour(b[some], self.generator)])
         terms: dict[str, Tensor] = {}
 
         nets.d_b.requires_grad_(False)
         with torch.no_grad():
             taps_a, taps_b = self.lpips.features(a), self.lpips.features(b[:batch])
         with self._autocast():
-            content, styles = nets.g_ab.encode(torch.cat([a, b]))
-            content_a, content_b, style_b = content[:batch], content[batch:], styles[batch:]
+            content, _ = nets.g_ab.encode(recoloured)
+            content_a, content_b = content[:batch], content[batch:]
+            _, style_b = nets.g_ab.encode(b)
             to_b = torch.where(use_seed, seeds, style_b[:batch].roll(1, 0))
             fake = nets.g_ab.decode(content_a, to_b).contiguous(memory_format=torch.channels_last)
             taps = self.lpips.features(fake)
@@ -117,7 +121,7 @@ class OneWayTrainer(Trainer):
             if w.style_reconstruction:
                 _, style_again = nets.g_ab.encode(fake)
                 terms["style_reconstruction"] = F.mse_loss(style_again, to_b.detach())
-            same = nets.g_ab.decode(content_b[some], style_b[some])
+            same = nets.g_ab.decode(content_b, style_b[some])
             same = same.contiguous(memory_format=torch.channels_last)
             terms["identity"] = F.l1_loss(same, b[some])
             terms["cycle_lpips"] = self.lpips(same, [tap[some] for tap in taps_b]).mean()
