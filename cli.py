@@ -74,14 +74,18 @@ def command(ctx: click.Context) -> None:
 
 
 def _generator_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of every command that runs a generator."""
+    """Options of every command that runs one generator."""
+    return click.option(
+        "--weights",
+        metavar="NAME|FILE",
+        help="default, official, a .safetensors file, or any image-to-image .onnx file.  [default: default]",
+    )(_engine_options(function))
+
+
+def _engine_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """How generators are run."""
     for option in reversed(
         (
-            click.option(
-                "--weights",
-                metavar="NAME|FILE",
-                help="default, official, a .safetensors file, or any image-to-image .onnx file.  [default: default]",
-            ),
             click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True),
             click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
             click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
@@ -519,6 +523,140 @@ def train(
             scalars=tensorboard_scalars(out),
         )
         say(f"weights: {out / 'weights.safetensors'}")
+
+
+# -- evaluation
+
+
+@command.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--weights",
+    "generators",
+    metavar="NAME|FILE",
+    multiple=True,
+    help="default, official, or a .safetensors file. May be repeated.  [default: default]",
+)
+@click.option(
+    "--outputs",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A folder of any system's finished outputs, for a column of its own. May be repeated.",
+)
+@click.option("--faces", type=click.Path(path_type=Path), help="Faces to translate.  [default: DATA/testA]")
+@click.option("--real", type=click.Path(path_type=Path), help="Real anime.  [default: DATA/testB]")
+@click.option("--quick", is_flag=True, help="A minute or two: FID, KID, diversity, equivariance; no clips.")
+@click.option("--limit", type=click.IntRange(2), help="Most pictures of a folder that are used.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the styles that are drawn.")
+@click.option(
+    "--inception",
+    metavar="FILE|download",
+    help="Inception's weights as torch-fidelity publishes them: the FID and KID of papers.",
+)
+@click.option(
+    "--lpips-trunk", type=click.Path(path_type=Path), help="Folder with VGG16 and AlexNet trunk weights."
+)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all figures."
+)
+@_engine_options
+@_common_options
+def evaluate(
+    data: Path,
+    generators: Sequence[str],
+    outputs: Sequence[Path],
+    faces: Path | None,
+    real: Path | None,
+    quick: bool,
+    limit: int | None,
+    seed: int,
+    inception: str | None,
+    lpips_trunk: Path | None,
+    json_file: Path | None,
+    engine: str,
+    device: str,
+    precision: str,
+    calibrate: Path | None,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Measure weights, or folders of finished outputs, against the real pictures of DATA (testA, testB).
+
+    \b
+    Examples:
+      gnr-video evaluate selfie2anime --quick
+      gnr-video evaluate selfie2anime --weights a.safetensors --weights b.safetensors --json ab.json
+      gnr-video evaluate selfie2anime --outputs cyclegan-outputs --outputs ugatit-outputs
+
+    Without --weights and with --outputs, only the folders are measured.
+    """
+    with _errors(quiet, debug):
+        import json
+        from dataclasses import replace
+
+        import engines
+        from engines.files import write_atomically
+        from engines.weights import load_weights
+        from gnr_video.report import hardware
+        from gnr_video.weights import resolve_weights
+        from train.metrics.evaluate import FULL, QUICK, Evaluator, Folder, Networks, format_table, report_json
+
+        if json_file is not None:
+            _check_writable(json_file)
+        settings = replace(QUICK if quick else FULL, seed=seed)
+        if limit is not None:
+            settings = replace(settings, limit=limit)
+        names = generators or (() if outputs else ("default",))
+        files = [resolve_weights(name) for name in names]
+        pictures = Folder.open(real or data / "testB", settings.limit)
+        tests = Folder.open(faces or data / "testA", settings.limit) if files else None
+        finished = [Folder.open(folder, settings.limit) for folder in outputs]
+        networks = Networks.load(
+            trunk=lpips_trunk,
+            inception=None if inception in (None, "download") else Path(inception),
+            download=inception == "download",
+        )
+        faces_for_int8 = None
+        if precision == "int8":
+            from gnr_video.calibration import clip_faces, sample_faces
+
+            faces_for_int8 = clip_faces(calibrate) if calibrate else sample_faces()
+        results = []
+        evaluator = Evaluator(pictures, networks, settings)
+        with _stages(quiet, evaluator.units(len(tests or ()), map(len, finished), len(files))) as advance:
+            evaluator.advance = advance
+            for name, file in zip(names, files):
+                with engines.create(
+                    load_weights(file),
+                    engine=engine,
+                    device=device,
+                    precision=precision,
+                    calibration=faces_for_int8,
+                ) as made:
+                    assert tests is not None
+                    results.append(evaluator.generator(name, made, tests))
+            for folder in finished:
+                results.append(evaluator.outputs(str(folder.path), folder))
+        click.echo(format_table(results))
+        for note in dict.fromkeys(note for result in results for note in result.notes):
+            click.secho(f"note: {note}", fg="yellow", err=True)
+        if json_file is not None:
+            report = report_json(results, evaluator, hardware=hardware())
+            write_atomically(json_file, json.dumps(report, indent=2).encode())
+
+
+@contextmanager
+def _stages(quiet: bool, total: int) -> Iterator[Callable[[str], None]]:
+    """Progress bar over units of work, with the name of the stage."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, disable=quiet or not sys.stderr.isatty(), dynamic_ncols=True, leave=False) as bar:
+
+        def advance(stage: str) -> None:
+            bar.set_description_str(stage, refresh=False)
+            bar.update()
+
+        yield advance
 
 
 # -- weights

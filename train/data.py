@@ -321,7 +321,7 @@ def _write_cache(
 
 
 def _decode_all(files: Sequence[tuple[Path, Framing]], size: int) -> tuple[NDArray[np.uint8], list[str]]:
-    _require_pillow()
+    require_pillow()
     images = np.empty((len(files), 3, size, size), np.uint8)
     reasons: list[str | None] = [None] * len(files)
 
@@ -350,11 +350,12 @@ def _warn_skipped(skipped: Sequence[str], total: int) -> None:
         log.warning("skipped %d of %d images that do not decode: %s", len(skipped), total, named)
 
 
-def _require_pillow() -> None:
+def require_pillow() -> None:
+    """Raises InputError where Pillow is missing."""
     try:
         import PIL  # noqa: F401
     except ImportError:
-        raise InputError("reading a data set needs Pillow", 'pip install "gnr-video[train]"') from None
+        raise InputError("reading pictures needs Pillow", 'pip install "gnr-video[train]"') from None
 
 
 def decode(path: Path) -> NDArray[np.uint8]:

@@ -34,6 +34,10 @@ _URLS = {
 }
 _PATIENCE_SECONDS = 30.0
 
+# The constants of the LPIPS scaling layer: ImageNet's mean and deviation in units of -1..1.
+SHIFT = (-0.030, -0.088, -0.188)
+SCALE = (0.458, 0.448, 0.450)
+
 # torchvision's `features`, by index: (kind, ...). A tap ends a slice whose output is compared.
 _VGG_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 # (index of the convolution, in, out, kernel, stride, padding, 3x3/2 pooling before it)
@@ -82,13 +86,9 @@ class Lpips(nn.Module):
         self.net = net
         self.resize_to = resize_to
         heads = _read_heads(net)
-        self.slices = _build_trunk(net)
-        _fill(self.slices, _read_trunk(net, trunk), net)
-        self.slices.to(dtype)
-        self.slices.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # The constants of the LPIPS scaling layer: ImageNet's mean and deviation in units of -1..1.
-        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
-        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
+        self.slices = load_trunk(net, trunk, dtype=dtype)
+        self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1))
         for index, weight in enumerate(heads):
             self.register_buffer(f"head{index}", weight)
         self.requires_grad_(False)
@@ -215,6 +215,23 @@ def try_lpips(
         return None
 
 
+def load_trunk(net: Net, trunk: Path | None = None, *, dtype: torch.dtype = torch.float32) -> nn.ModuleList:
+    """The trunk alone: five slices, applied in turn to images ``(x - SHIFT) / SCALE``, x in -1..1; frozen.
+
+    Args:
+        net, trunk, dtype: as for `Lpips`.
+
+    Raises:
+        WeightsError: the weights cannot be had or do not fit.
+    """
+    slices = _build_trunk(net)
+    _fill(slices, _read_trunk(net, trunk), net)
+    slices.to(dtype)
+    slices.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    slices.requires_grad_(False)
+    return slices.eval()
+
+
 def _build_trunk(net: Net) -> nn.ModuleList:
     """Five slices; each convolution is registered under its index in torchvision's `features`."""
     slices = nn.ModuleList()
@@ -268,7 +285,7 @@ def _read_heads(net: Net) -> list[torch.Tensor]:
     if spec is None or not spec.submodule_search_locations:
         raise WeightsError("LPIPS needs the heads in the lpips package", 'pip install "gnr-video[train]"')
     path = Path(next(iter(spec.submodule_search_locations))) / "weights" / "v0.1" / f"{net}.pth"
-    state = _read_state(path, "pip install --force-reinstall --no-deps lpips")
+    state = read_state(path, "pip install --force-reinstall --no-deps lpips")
     try:
         return [state[f"lin{index}.model.1.weight"].float().flatten() for index in range(5)]
     except KeyError as error:
@@ -278,7 +295,7 @@ def _read_heads(net: Net) -> list[torch.Tensor]:
 def _read_trunk(net: Net, trunk: Path | None) -> Mapping[str, torch.Tensor]:
     named = trunk or os.environ.get(TRUNK_VARIABLE)
     if not named:
-        return _download(net)
+        return download_state(_URLS[net], f"the {_title(net)} trunk of LPIPS", TRUNK_VARIABLE)
     path = Path(named)
     if path.is_dir():
         found = [file for ending in ("safetensors", "pth") for file in sorted(path.glob(f"{net}*.{ending}"))]
@@ -287,10 +304,15 @@ def _read_trunk(net: Net, trunk: Path | None) -> Mapping[str, torch.Tensor]:
                 f"no {net}*.safetensors or {net}*.pth in {path}", f"put {_title(net)} weights there"
             )
         path = found[0]
-    return _read_state(path, f"torchvision's {_title(net)} weights, .safetensors or .pth")
+    return read_state(path, f"torchvision's {_title(net)} weights, .safetensors or .pth")
 
 
-def _read_state(path: Path, hint: str) -> Mapping[str, torch.Tensor]:
+def read_state(path: Path, hint: str) -> Mapping[str, torch.Tensor]:
+    """Tensors by name from a .safetensors or torch file.
+
+    Raises:
+        WeightsError: it cannot be read; `hint` says what the file should be.
+    """
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -305,19 +327,28 @@ def _read_state(path: Path, hint: str) -> Mapping[str, torch.Tensor]:
     return state
 
 
-def _download(net: Net) -> Mapping[str, torch.Tensor]:
-    """torchvision's weights through the torch hub cache; a dead network fails within half a minute."""
+def download_state(url: str, title: str, variable: str) -> Mapping[str, torch.Tensor]:
+    """Published weights through the torch hub cache; a dead network fails within half a minute.
+
+    Args:
+        url: its file name ends in the hash that is checked.
+        title: what it is, for messages.
+        variable: environment variable that names a local file instead.
+
+    Raises:
+        WeightsError: it cannot be fetched.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_PATIENCE_SECONDS)
     try:
         state: Mapping[str, torch.Tensor] = torch.hub.load_state_dict_from_url(
-            _URLS[net], map_location="cpu", check_hash=True, weights_only=True
+            url, map_location="cpu", check_hash=True, weights_only=True
         )
         return state
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise WeightsError(
-            f"cannot download the {_title(net)} trunk of LPIPS: {error}",
-            f"set {TRUNK_VARIABLE} to a file or folder with it, or save {_URLS[net]} there",
+            f"cannot download {title}: {error}",
+            f"set {variable} to a file or folder with it, or save {url} there",
         ) from error
     finally:
         socket.setdefaulttimeout(before)
