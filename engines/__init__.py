@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engines.base import Engine
     from engines.image_model import ImageModel, ImageModelOptions
     from engines.int8 import Calibration
+    from engines.tensorrt_build import Progress
     from engines.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,9 @@ log = logging.getLogger(__name__)
 # pipeline always has other busy threads. It is read when torch is first imported, so it has to stand here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-ENGINES = ("openvino", "torch", "onnx")
+ENGINES = ("openvino", "tensorrt", "tensorrt-rtx", "torch2trt", "torch", "onnx")
+TENSORRT = ("tensorrt", "tensorrt-rtx", "torch2trt")
+"""Engines that are compiled for one GPU and cached."""
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
@@ -55,9 +58,9 @@ def default_precision(device: str, engine: str = "auto") -> str:
 
 def candidates(device: str) -> list[str]:
     """Engines that `auto` tries on a device, fastest first."""
-    if device == "cpu" and platform.machine().lower() in ("x86_64", "amd64"):
-        return ["openvino", "torch"]
-    return ["torch"]
+    if device.startswith("cuda"):
+        return ["tensorrt", "tensorrt-rtx", "torch"]
+    return ["openvino", "torch"] if platform.machine().lower() in ("x86_64", "amd64") else ["torch"]
 
 
 def unavailable(name: str) -> str:
@@ -66,6 +69,11 @@ def unavailable(name: str) -> str:
         return f"no engine is called {name!r}; there are {', '.join(ENGINES)}"
     if name == "openvino" and find_spec("openvino") is None:
         return 'openvino is not installed (pip install "gnr-video[cpu]")'
+    if name in TENSORRT:
+        module = "tensorrt_rtx" if name == "tensorrt-rtx" else "tensorrt"
+        if find_spec(module) is None:
+            extra = "tensorrt-rtx" if name == "tensorrt-rtx" else "tensorrt"
+            return f'{module} is not installed (pip install "gnr-video[{extra}]")'
     if name == "onnx":
         missing = [module for module in ("onnx", "onnxruntime") if find_spec(module) is None]
         if missing:
@@ -81,8 +89,12 @@ def create(
     precision: str = "auto",
     threads: int | None = None,
     calibration: Calibration | None = None,
+    progress: Progress | None = None,
 ) -> Engine:
     """Make an engine.
+
+    With "auto", a GPU whose TensorRT engine is not in the cache yet starts with torch and changes over when it
+    is built (`engines.swap`).
 
     Args:
         weights: the generator.
@@ -92,6 +104,7 @@ def create(
         precision: "auto", "fp32", "bf16", "fp16" (CUDA), "int8" (OpenVINO).
         threads: CPU threads; None: the runtime's own choice.
         calibration: the faces that int8 is calibrated with.
+        progress: told of an engine that is being built, see `engines.tensorrt_build.Progress`.
 
     Returns:
         The engine, with `fallback` saying which faster ones were passed over, and why.
@@ -105,6 +118,8 @@ def create(
         raise EngineError(f"no precision is called {precision!r}", f"choose auto, {', '.join(PRECISIONS)}")
     if device == "auto":
         device = "cpu" if engine in ("openvino", "onnx") or precision == "int8" else best_device()
+        if engine in TENSORRT:
+            device = "cuda"
     if device != "cpu" and not device.startswith("cuda"):
         raise EngineError(f"no device is called {device!r}", "choose auto, cpu, cuda or cuda:N")
     if precision == "auto":
@@ -112,7 +127,7 @@ def create(
     if engine == "auto" and precision == "int8":
         engine = "openvino"  # no other has it, and it was asked for by name
     if engine != "auto":
-        return _make(engine, weights, device, precision, threads, calibration)
+        return _make(engine, weights, device, precision, threads, calibration=calibration, progress=progress)
 
     from engines.base import Fallback
 
@@ -120,7 +135,8 @@ def create(
     names = candidates(device)
     for name in names[:-1]:
         try:
-            made = _make(name, weights, device, precision, threads)
+            make = _make_behind if name in TENSORRT else _make
+            made = make(name, weights, device, precision, threads)
         except (EngineError, RuntimeError, ImportError, OSError) as error:
             log.info("engine %s passed over: %s", name, error)
             passed_over.append(f"{name}: {error}")
@@ -128,9 +144,25 @@ def create(
             break
     else:
         made = _make(names[-1], weights, device, precision, threads)
-    made.fallback = Fallback("; ".join(passed_over))
+    made.fallback = Fallback("; ".join([*passed_over, *filter(None, [made.fallback.reason])]))
     log.info("engine %s, %s on %s", made.name, made.precision, made.device)
     return made
+
+
+def _make_behind(name: str, weights: Weights, device: str, precision: str, threads: int | None) -> Engine:
+    """A TensorRT engine from the cache; else torch, until it is built."""
+    if reason := unavailable(name):
+        raise EngineError(reason)
+    from engines.swap import Cancelled, SwapEngine
+    from engines.tensorrt_engine import is_cached
+
+    if is_cached(weights, name=name, device=device, precision=precision):
+        return _make(name, weights, device, precision, threads)
+
+    def build(cancelled: Cancelled) -> Engine:
+        return _make(name, weights, device, precision, threads, progress=lambda *_: not cancelled())
+
+    return SwapEngine(weights, _make("torch", weights, device, precision, threads), build)
 
 
 def _make(
@@ -140,10 +172,19 @@ def _make(
     precision: str,
     threads: int | None,
     calibration: Calibration | None = None,
+    progress: Progress | None = None,
 ) -> Engine:
     reason = unavailable(name)
     if reason:
         raise EngineError(reason)
+    if name in TENSORRT:
+        if not device.startswith("cuda"):
+            raise EngineError(
+                f"{name} runs on NVIDIA GPUs, not on {device}", "use --engine openvino or torch"
+            )
+        from engines.tensorrt_engine import create_tensorrt
+
+        return create_tensorrt(weights, name=name, device=device, precision=precision, progress=progress)
     if name == "openvino":
         from engines.openvino_engine import OpenVinoEngine
 

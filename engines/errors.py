@@ -46,6 +46,10 @@ class EngineError(GnrVideoError):
     exit_code = 6
 
 
+class BuildCancelled(EngineError):
+    """Somebody stopped the build of an engine."""
+
+
 class FaceModelError(GnrVideoError):
     """The face landmark model or MediaPipe itself is missing or damaged."""
 

@@ -1,0 +1,240 @@
+"""ONNX to TensorRT engine: TensorRT 10 and 11 and TensorRT for RTX in one code path. Needs no GPU for RTX.
+
+Networks are strongly typed, so precision is that of the ONNX graph: TensorRT 11 knows nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines.errors import BuildCancelled, EngineError
+from engines.files import write_atomically
+
+if TYPE_CHECKING:
+    import onnx
+
+log = logging.getLogger(__name__)
+
+MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx", "torch2trt": "tensorrt"}
+INSTALL = {
+    "tensorrt": 'pip install "gnr-video[tensorrt]"',
+    "tensorrt-rtx": 'pip install "gnr-video[tensorrt-rtx]"',
+    "torch2trt": 'pip install "gnr-video[tensorrt]"',
+}
+OLDEST = 10
+RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120")
+"""GPUs that TensorRT for RTX compiles for ahead of time: Turing to Blackwell."""
+
+Progress = Callable[[str, float], bool]
+"""Called with what is being done and how much of the whole is (0 to 1), from any thread; False cancels."""
+
+
+def import_tensorrt(name: str) -> Any:
+    """The Python module behind the engine `name`.
+
+    Raises:
+        EngineError: not installed, broken, or older than TensorRT 10.
+    """
+    if find_spec(MODULES[name]) is None:
+        raise EngineError(f"{MODULES[name]} is not installed", INSTALL[name])
+    try:
+        trt = import_module(MODULES[name])
+    except Exception as error:  # missing libraries come as anything
+        raise EngineError(f"{MODULES[name]} cannot be imported: {error}", INSTALL[name]) from error
+    if name != "tensorrt-rtx" and int(trt.__version__.split(".")[0]) < OLDEST:
+        raise EngineError(f"TensorRT {trt.__version__} is too old", f"it takes {OLDEST} or newer")
+    return trt
+
+
+def make_logger(trt: Any) -> Any:
+    """TensorRT's messages to `logging`; `errors` keeps the latest ones for the exception to quote."""
+
+    class Logger(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            bad = severity <= trt.ILogger.Severity.ERROR
+            # Not as errors: what counts is whether there is an engine in the end, and that raises.
+            log.log(logging.INFO if bad else logging.DEBUG, "%s", message)
+            if bad:
+                self.errors = [*self.errors[-4:], message]
+
+    return Logger()
+
+
+def _make_monitor(trt: Any, progress: Progress, stop: threading.Event) -> Any:
+    class Monitor(trt.IProgressMonitor):
+        """Phases are nested: a phase's share of the whole is its step's share of its parent."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.phases: dict[str, tuple[str | None, int, int]] = {}
+            self.shown = 0.0
+            self.lock = threading.Lock()
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            with self.lock:
+                self.phases[name] = (parent, max(steps, 1), 0)
+            self._tell(name)
+
+        def phase_finish(self, name: str) -> None:
+            with self.lock:
+                self.phases.pop(name, None)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            with self.lock:
+                if name in self.phases:
+                    parent, steps, _ = self.phases[name]
+                    self.phases[name] = (parent, steps, min(step + 1, steps))
+            return self._tell(name)
+
+        def _tell(self, name: str) -> bool:
+            with self.lock:
+                done, at = 0.0, name
+                while at in self.phases:
+                    parent, steps, complete = self.phases[at]
+                    done = min((complete + done) / steps, 1.0)
+                    at = parent or ""
+                self.shown = max(self.shown, done)
+            try:
+                if not progress(name, self.shown):
+                    stop.set()
+            except Exception:  # must not travel through TensorRT's own code
+                log.exception("progress")
+            return not stop.is_set()
+
+    return Monitor()
+
+
+def build_engine(
+    trt: Any,
+    graph: onnx.ModelProto,
+    *,
+    batch: int = 1,
+    targets: Sequence[str] = (),
+    timing_cache: Path | None = None,
+    progress: Progress | None = None,
+) -> bytes:
+    """Compile a graph of `engines.onnx_export`.
+
+    TensorRT works on a thread of its own, so that Ctrl-C is heard at once: it then ends at its next step.
+
+    Args:
+        trt: from `import_tensorrt`.
+        graph: strongly typed; its dynamic batch becomes the fixed `batch`.
+        targets: compute capabilities to compile for ahead of time, of `RTX_TARGETS` (TensorRT for RTX only,
+            needs no GPU); none: the GPU that is there.
+        timing_cache: file that TensorRT's kernel timings are kept in; the next build is quicker.
+        progress: see `Progress`.
+
+    Returns:
+        The serialised engine.
+
+    Raises:
+        EngineError: it cannot be compiled; the message quotes TensorRT. BuildCancelled: by `progress`.
+        KeyboardInterrupt: Ctrl-C, after TensorRT has ended.
+    """
+    stop = threading.Event()
+    outcome: list[bytes | BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(_build(trt, graph, batch, targets, timing_cache, progress, stop))
+        except BaseException as error:
+            outcome.append(error)
+
+    worker = threading.Thread(target=work, name="gnr-video tensorrt", daemon=True)
+    worker.start()
+    try:
+        while worker.is_alive():
+            worker.join(0.1)
+    except BaseException:
+        stop.set()
+        worker.join()
+        raise
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _build(
+    trt: Any,
+    graph: onnx.ModelProto,
+    batch: int,
+    targets: Sequence[str],
+    timing_cache: Path | None,
+    progress: Progress | None,
+    stop: threading.Event,
+) -> bytes:
+    logger = make_logger(trt)
+
+    def fail(what: str) -> EngineError:
+        if stop.is_set():
+            return BuildCancelled("the build was stopped")
+        said = logger.errors[-1].strip().splitlines()[0] if logger.errors else "it does not say why"
+        return EngineError(f"{trt.__name__} {trt.__version__} cannot {what}: {said[:300]}")
+
+    builder = trt.Builder(logger)
+    # From TensorRT 11 on every network is strongly typed and the flag is on its way out.
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if flag is None else 1 << int(flag))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(graph.SerializeToString()):
+        raise fail("read the graph")
+    for i in range(network.num_inputs):
+        tensor = network.get_input(i)
+        tensor.shape = (batch, *tuple(tensor.shape)[1:])
+    config = builder.create_builder_config()
+    if targets:
+        _set_targets(trt, config, targets)
+    monitor = _make_monitor(trt, progress or (lambda *_: True), stop)
+    config.progress_monitor = monitor
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # in TensorRT for RTX timings do nothing
+        timings = _set_timings(config, timing_cache)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise fail("compile the network")
+        if timing_cache is not None and timings is not None:
+            try:
+                timing_cache.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(timing_cache, bytes(config.get_timing_cache().serialize()))
+            except Exception as error:  # it only saves time
+                log.info("timings are not kept: %s", error)
+    return bytes(plan)
+
+
+def _set_targets(trt: Any, config: Any, targets: Sequence[str]) -> None:
+    known = getattr(trt, "ComputeCapability", None)
+    if known is None:
+        raise EngineError("only TensorRT for RTX compiles ahead of time", "use --engine tensorrt-rtx")
+    for target in targets:
+        if not hasattr(known, target.upper()):
+            raise EngineError(
+                f"TensorRT for RTX {trt.__version__} does not compile for {target}",
+                f"choose of {', '.join(RTX_TARGETS)}",
+            )
+    config.num_compute_capabilities = len(targets)
+    for i, target in enumerate(targets):
+        config.set_compute_capability(getattr(known, target.upper()), i)
+
+
+def _set_timings(config: Any, path: Path | None) -> Any:
+    if path is None:
+        return None
+    blob = path.read_bytes() if path.is_file() else b""
+    timings = config.create_timing_cache(blob)
+    if timings is None or not config.set_timing_cache(timings, False):
+        timings = config.create_timing_cache(b"")  # of another version, or damaged
+        if timings is not None:
+            config.set_timing_cache(timings, False)
+    return timings
