@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
-from engines.errors import GnrVideoError, OutputError
+from engines.errors import EngineError, GnrVideoError, OutputError
 from gnr_video._version import __version__
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from gnr_video.report import Report
 
 PASTE_MODES = ("head", "face", "square", "crop", "side-by-side")
-ENGINES = ("auto", "torch", "openvino", "onnx")
-EXPORTS = ("onnx", "openvino")
+ENGINES = ("auto", "torch", "openvino", "onnx", "tensorrt", "tensorrt-rtx", "torch2trt")
+EXPORTS = ("onnx", "openvino", "tensorrt", "torch2trt")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 STANDARD_INPUT = ("-", "pipe:", "pipe:0")
@@ -116,6 +116,15 @@ def _onnx_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def _target_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--target",
+        multiple=True,
+        metavar="SM",
+        help="Compile for a GPU that is not here, with TensorRT for RTX: sm75, sm80, sm86, sm89, sm120.",
+    )(function)
+
+
 def _common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option("--debug", is_flag=True, help="Log every step; errors with a traceback.")(
         function
@@ -200,6 +209,7 @@ def translate(
                 if not quiet:
                     click.echo(source.info.describe(), err=True)
         with (
+            _build_progress(quiet) as building,
             Translator(
                 weights,
                 style,
@@ -211,6 +221,7 @@ def translate(
                 lookahead=lookahead,
                 onnx=onnx,
                 calibrate=calibrate,
+                build_progress=building,
             ) as translator,
             _progress(quiet) as progress,
         ):
@@ -278,6 +289,31 @@ def _progress(quiet: bool) -> Iterator[Callable[[Counts, int | None], None] | No
             bar.update(counts.frames - bar.n)
 
         yield update
+
+
+@contextmanager
+def _build_progress(quiet: bool) -> Iterator[Callable[[str, float], bool] | None]:
+    """Progress bar of an engine that is being built; it shows up when there is one."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    bar: Any = None
+
+    def update(phase: str, done: float) -> bool:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=100, bar_format="building the engine {percentage:3.0f}%|{bar}| {elapsed} {desc}")
+        bar.set_description_str(phase, refresh=False)
+        bar.update(round(100 * done, 1) - bar.n)
+        return True
+
+    try:
+        yield update
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def _summary(report: Report, quiet: bool) -> None:
@@ -733,10 +769,18 @@ def weights_info(file: str, quiet: bool, debug: bool) -> None:
     help="Folder for the files.",
 )
 @click.option("--precision", type=click.Choice(("fp32", "fp16", "bf16")), default="fp32", show_default=True)
+@_target_option
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @_common_options
 def export(
-    file: str, form: str, output: Path, precision: str, overwrite: bool, quiet: bool, debug: bool
+    file: str,
+    form: str,
+    output: Path,
+    precision: str,
+    target: Sequence[str],
+    overwrite: bool,
+    quiet: bool,
+    debug: bool,
 ) -> None:
     """Write the generator of a weights file as graphs for other programs: encoder and decoder apart.
 
@@ -744,6 +788,7 @@ def export(
     Examples:
       gnr-video export -o graphs
       gnr-video export official --format openvino --precision fp16
+      gnr-video export --format tensorrt --precision fp16 --target sm89
     """
     with _errors(quiet, debug):
         from engines.export import export
@@ -751,11 +796,113 @@ def export(
         from gnr_video.weights import resolve_weights
 
         path = resolve_weights(file)
-        written = export(
-            load_weights(path), output, name=path.stem, form=form, precision=precision, overwrite=overwrite
-        )
-        for target in written:
-            click.echo(str(target))
+        with _build_progress(quiet) as progress:
+            written = export(
+                load_weights(path),
+                output,
+                name=path.stem,
+                form=form,
+                precision=precision,
+                overwrite=overwrite,
+                targets=target,
+                progress=progress,
+            )
+        for done in written:
+            click.echo(str(done))
+
+
+@command.group()
+def engine() -> None:
+    """Look after compiled engines."""
+
+
+@engine.command("list")
+@_common_options
+def engine_list(quiet: bool, debug: bool) -> None:
+    """What the cache holds: size, when it was built, how close it is to torch."""
+    with _errors(quiet, debug):
+        from engines.cache import EngineCache, describe
+
+        cache = EngineCache()
+        for entry in cache.entries():
+            click.echo(describe(entry))
+        if not quiet:
+            click.echo(f"{len(cache.entries())} engines in {cache.folder}", err=True)
+
+
+@engine.command("build")
+@click.argument("file", metavar="[NAME|FILE]", default="default")
+@click.option("--engine", "name", type=click.Choice(("tensorrt", "tensorrt-rtx", "torch2trt")))
+@click.option("--device", default="cuda", show_default=True, help="cuda, cuda:1, ...")
+@click.option("--precision", type=click.Choice(("fp16", "bf16", "fp32")), default="fp16", show_default=True)
+@_target_option
+@_common_options
+def engine_build(
+    file: str,
+    name: str | None,
+    device: str,
+    precision: str,
+    target: Sequence[str],
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Compile the engines of a weights file before they are needed. Ctrl-C stops cleanly.
+
+    \b
+    Examples:
+      gnr-video engine build official
+      gnr-video engine build --engine tensorrt-rtx --target sm86 --target sm120    for GPUs elsewhere
+    """
+    with _errors(quiet, debug), _build_progress(quiet) as progress:
+        from engines.tensorrt_engine import build_ahead, create_tensorrt
+        from engines.weights import load_weights
+        from gnr_video.weights import resolve_weights
+
+        if target and name not in (None, "tensorrt-rtx"):
+            raise EngineError(f"{name} does not compile ahead of time", "use --engine tensorrt-rtx")
+        weights = load_weights(resolve_weights(file))
+        if target:
+            for path in build_ahead(weights, precision, target, progress=progress):
+                click.echo(str(path))
+            return
+        with create_tensorrt(
+            weights, name=name or "tensorrt", device=device, precision=precision, progress=progress
+        ) as made:
+            said = f" ({made.fallback})" if made.fallback else ""
+            click.echo(f"{made.name} {made.precision} on {made.device}{said}")
+
+
+@engine.command("import")
+@click.argument("encoder", type=click.Path(path_type=Path))
+@click.argument("decoder", type=click.Path(path_type=Path))
+@click.option("--weights", metavar="NAME|FILE", help="What they were made of.  [default: default]")
+@click.option("--device", default="cuda", show_default=True, help="cuda, cuda:1, ...")
+@click.option("--precision", type=click.Choice(("fp16", "bf16", "fp32")), default="fp16", show_default=True)
+@_common_options
+def engine_import(
+    encoder: Path, decoder: Path, weights: str | None, device: str, precision: str, quiet: bool, debug: bool
+) -> None:
+    """Take engines that torch2trt saved (TRTModule state dicts); then `--engine torch2trt` runs them."""
+    with _errors(quiet, debug):
+        from engines.tensorrt_engine import import_engines
+        from engines.weights import load_weights
+        from gnr_video.weights import resolve_weights
+
+        loaded = load_weights(resolve_weights(weights))
+        for path in import_engines([encoder, decoder], loaded, precision, device=device):
+            click.echo(str(path))
+
+
+@engine.command("clean")
+@_common_options
+def engine_clean(quiet: bool, debug: bool) -> None:
+    """Delete all compiled engines; they are built again when needed."""
+    with _errors(quiet, debug):
+        from engines.cache import EngineCache
+
+        count, size = EngineCache().clean()
+        if not quiet:
+            click.echo(f"{count} engines, {size / 1e6:.1f} MB deleted", err=True)
 
 
 # -- styles

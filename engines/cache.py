@@ -84,6 +84,20 @@ class CacheEntry:
     about: dict[str, Any] = field(default_factory=dict)
 
 
+def describe(entry: CacheEntry) -> str:
+    """One line about an engine: file, size, when it was built, its PSNR from torch."""
+    about = entry.about
+    parts = [
+        f"{entry.size_bytes / 1e6:6.1f} MB",
+        str(about.get("built", "no sidecar"))[:16].replace("T", " "),
+        f"{about['golden_psnr_db']:.1f} dB" if "golden_psnr_db" in about else "not compared yet",
+        str(about.get("gpu") or about.get("sm") or ""),
+    ]
+    if entry.path.parent.name == "broken":
+        parts.append("broken, set aside")
+    return f"{entry.path.name}  {', '.join(filter(None, parts))}"
+
+
 class EngineCache:
     """A folder of compiled engines, shared by processes.
 

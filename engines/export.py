@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
     import onnx
 
     from engines.onnx_export import Part
+    from engines.tensorrt_build import Progress
 
-FORMATS = ("onnx", "openvino")
+FORMATS = ("onnx", "openvino", "tensorrt", "torch2trt")
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "tensorrt": ".engine", "torch2trt": ".pth"}
 
 
 def export(
@@ -25,6 +28,8 @@ def export(
     form: str = "onnx",
     precision: str = "fp32",
     overwrite: bool = False,
+    targets: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Write content encoder and dynamic decoder, and for the portable formats the style path, as files.
 
@@ -32,6 +37,9 @@ def export(
     |---|---|
     | onnx | `NAME-encoder-PRECISION.onnx`, `NAME-decoder-PRECISION.onnx`, `NAME-style.onnx` |
     | openvino | the same with `.xml` and `.bin` |
+    | tensorrt | `NAME-encoder-PRECISION.engine`, `NAME-decoder-PRECISION.engine`, for this GPU; with `targets`
+      by TensorRT for RTX, which then stands in the name: `NAME-encoder-PRECISION-rtx-sm86-sm89.engine` |
+    | torch2trt | `.pth` instead of `.engine`: state dicts of torch2trt's TRTModule |
 
     Args:
         weights: the generator.
@@ -40,6 +48,8 @@ def export(
         form: a name of `FORMATS`.
         precision: "fp32", "fp16" or "bf16".
         overwrite: replace files that exist.
+        targets: GPUs to compile for that need not be there, of `engines.tensorrt_build.RTX_TARGETS`.
+        progress: told of an engine that is being compiled, see `engines.tensorrt_build.Progress`.
 
     Returns:
         The files, in the table's order.
@@ -55,23 +65,59 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
-    parts: list[Part] = ["encoder", "decoder", "style"]
-    suffix = {"onnx": ".onnx", "openvino": ".xml"}[form]
-    targets = [
-        folder / (f"{name}-{part}{suffix}" if part == "style" else f"{name}-{part}-{precision}{suffix}")
-        for part in parts
-    ]
-    for target in targets:
+    compiled = form in ("tensorrt", "torch2trt")
+    parts: list[Part] = ["encoder", "decoder"] if compiled else ["encoder", "decoder", "style"]
+    kind = "-".join([precision, *(["rtx", *targets] if targets and compiled else [])])
+    targeted = [name_of(folder, name, part, kind, SUFFIXES[form]) for part in parts]
+    for target in targeted:
         if target.exists() and not overwrite:
             raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
     written: list[Path] = []
-    for part, target in zip(parts, targets, strict=True):
+    for part, target in zip(parts, targeted, strict=True):
+        if form == "openvino":
+            written += _write_openvino(weights, part, precision, target)
+            continue
         if form == "onnx":
             write_atomically(target, _onnx(weights, part, precision).SerializeToString())
-            written.append(target)
         else:
-            written += _write_openvino(weights, part, precision, target)
+            _write_compiled(weights, part, precision, target, form, targets, progress)
+        written.append(target)
     return written
+
+
+def name_of(folder: Path, name: str, part: str, kind: str, suffix: str) -> Path:
+    """File of a part; the style path is the same in every precision."""
+    return folder / (f"{name}-{part}{suffix}" if part == "style" else f"{name}-{part}-{kind}{suffix}")
+
+
+def _write_compiled(
+    weights: Weights,
+    part: Part,
+    precision: str,
+    target: Path,
+    form: str,
+    targets: Sequence[str],
+    progress: Progress | None,
+) -> None:
+    import torch
+
+    from engines.tensorrt_build import import_tensorrt
+    from engines.tensorrt_engine import build_part
+    from engines.torch2trt_engine import NAMES, TrtModule, write_module
+
+    if form == "torch2trt" and targets:
+        raise EngineError("torch2trt does not read engines of TensorRT for RTX", "leave --target out")
+    trt = import_tensorrt("tensorrt-rtx" if targets else form)
+    if not targets and not torch.cuda.is_available():
+        raise EngineError(
+            "an engine is compiled for the GPU that is there, and torch sees none",
+            "run this on the GPU, or compile ahead with TensorRT for RTX: --target sm86",
+        )
+    plan = build_part(trt, weights, part, precision, targets=targets, progress=progress)
+    if form == "tensorrt":
+        write_atomically(target, plan)
+    else:
+        write_module(target, TrtModule(plan, *NAMES[part]))
 
 
 def _onnx(weights: Weights, part: Part, precision: str) -> onnx.ModelProto:

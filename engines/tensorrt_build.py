@@ -108,8 +108,9 @@ def _make_monitor(trt: Any, progress: Progress, stop: threading.Event) -> Any:
             try:
                 if not progress(name, self.shown):
                     stop.set()
-            except Exception:  # must not travel through TensorRT's own code
-                log.exception("progress")
+            except Exception as error:  # must not travel through TensorRT's own code
+                log.warning("the build is stopped, its progress cannot be told: %s", error)
+                stop.set()
             return not stop.is_set()
 
     return Monitor()
@@ -143,7 +144,7 @@ def build_engine(
         EngineError: it cannot be compiled; the message quotes TensorRT. BuildCancelled: by `progress`.
         KeyboardInterrupt: Ctrl-C, after TensorRT has ended.
     """
-    stop = threading.Event()
+    stop, ended = threading.Event(), threading.Event()
     outcome: list[bytes | BaseException] = []
 
     def work() -> None:
@@ -151,16 +152,21 @@ def build_engine(
             outcome.append(_build(trt, graph, batch, targets, timing_cache, progress, stop))
         except BaseException as error:
             outcome.append(error)
+        finally:
+            ended.set()
 
     worker = threading.Thread(target=work, name="gnr-video tensorrt", daemon=True)
     worker.start()
+    # Not by joining: a thread whose join was interrupted counts as stopped, running or not (Python 3.11).
     try:
-        while worker.is_alive():
-            worker.join(0.1)
+        while not ended.wait(0.1):
+            pass
     except BaseException:
         stop.set()
-        worker.join()
+        ended.wait()
         raise
+    finally:
+        worker.join()
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]

@@ -208,6 +208,46 @@ def is_cached(weights: Weights, *, name: str, device: str, precision: str, batch
     return all(cache.has(key) for key in keys)
 
 
+def import_engines(
+    files: Sequence[Path], weights: Weights, precision: str, *, device: str, cache: EngineCache | None = None
+) -> list[Path]:
+    """Put engines that torch2trt saved (encoder, decoder) into the cache, for this GPU and these weights.
+
+    They are tried at once: deserialised, and compared with golden frames.
+
+    Returns:
+        Their places in the cache, from where the engine `torch2trt` takes them.
+
+    Raises:
+        EngineError: not such files, or not for this GPU, TensorRT or weights.
+    """
+    from engines.torch2trt_engine import NAMES, read_module
+
+    name = "torch2trt"
+    modules = [read_module(file) for file in files]
+    for part, file, module in zip(PARTS, files, modules, strict=True):
+        if (set(module.input_names), set(module.output_names)) != tuple(map(set, NAMES[part])):
+            raise EngineError(
+                f"{file} is no {part}: it takes {', '.join(module.input_names)} "
+                f"and gives {', '.join(module.output_names)}",
+                f"expected {', '.join(NAMES[part][0])} and {', '.join(NAMES[part][1])}",
+            )
+    trt, cache = import_tensorrt(name), cache or EngineCache()
+    sm, gpu = device_of(device)
+    paths = []
+    for part, module in zip(PARTS, modules, strict=True):
+        Plan(trt, module.engine)
+        key = engine_key(weights, part, precision, name=name, version=trt.__version__, sm=sm, gpu=gpu)
+        with cache.locked(key):
+            cache.write(key, module.engine)
+        paths.append(cache.path(key))
+    engine = create_tensorrt(weights, name=name, device=device, precision=precision, cache=cache)
+    engine.close()
+    if engine.fallback:
+        raise EngineError(f"these engines do not give the weights' pictures: {engine.fallback}")
+    return paths
+
+
 class Plan:
     """A deserialised TensorRT engine.
 

@@ -81,9 +81,8 @@ def read_module(path: str | Path) -> TrtModule:
         with torch.serialization.safe_globals([bytearray]):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise EngineError(
-            f"{path} is not a torch2trt file: {str(error).splitlines()[0][:160]}", hint
-        ) from error
+        said = str(error).strip().partition("\n")[0][:160] or type(error).__name__
+        raise EngineError(f"{path} is not a torch2trt file: {said}", hint) from error
     try:
         engine = bytes(state["engine"])
         names = [tuple(map(str, state[key])) for key in ("input_names", "output_names")]

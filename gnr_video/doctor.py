@@ -325,12 +325,15 @@ def check_gpu() -> Iterator[Check]:
 
 def check_engines() -> Iterator[Check]:
     """Every engine: whether it can be made here. Only torch has to."""
-    from engines import ENGINES, unavailable
+    from engines import ENGINES, TENSORRT, best_device, unavailable
 
     for name in ENGINES:
+        if name in TENSORRT and best_device() == "cpu":
+            yield Check(f"engine {name}", "ok", "not for this machine: needs an NVIDIA GPU that torch sees")
+            continue
         reason = unavailable(name)
         if not reason and name != "torch":
-            reason = _import_error(name)
+            reason = _import_error("tensorrt" if name == "torch2trt" else name)
         yield engine_check(name, reason)
 
 

@@ -22,6 +22,7 @@ from gnr_video.weights import resolve_weights
 if TYPE_CHECKING:
     from engines.base import Engine
     from engines.image_model import ImageModelOptions
+    from engines.tensorrt_build import Progress
     from gnr_video.pipeline import Counts
 
 DEFAULT_STYLE = 42
@@ -44,6 +45,7 @@ class Translator:
         threads: CPU threads of the network; None: the runtime's choice.
         onnx: what an ONNX file does not say of itself.
         calibrate: a clip whose faces int8 is calibrated with; None: the demo's.
+        build_progress: told of an engine that is being built, see `engines.tensorrt_build.Progress`.
 
     Raises:
         WeightsError, EngineError, StyleError: what was asked for cannot be had; each says what to do.
@@ -68,6 +70,7 @@ class Translator:
         threads: int | None = None,
         onnx: ImageModelOptions | None = None,
         calibrate: str | os.PathLike[str] | None = None,
+        build_progress: Progress | None = None,
     ) -> None:
         import engines
         from engines.weights import load_weights
@@ -98,6 +101,7 @@ class Translator:
                 precision=precision,
                 threads=threads,
                 calibration=calibration,
+                progress=build_progress,
             )
             self.weights_name = loaded.metadata.get("name", "unnamed")
         self._live: _LiveState | None = None

@@ -1,0 +1,276 @@
+"""TensorRT for RTX compiles real engines ahead of time; running one, and TensorRT itself, need an NVIDIA GPU.
+
+Device: CPU for most; the last tests need CUDA and say so when they skip. Needs onnx and tensorrt-rtx.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+import engines
+from engines.cache import EngineCache
+from engines.errors import BuildCancelled, EngineError
+from engines.export import export
+from engines.onnx_export import export_part
+from engines.tensorrt_build import build_engine, import_tensorrt
+from tests.cli_helpers import call
+from tests.golden import golden_weights, narrow
+
+pytest.importorskip("onnx", reason="needs onnx")
+trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx")
+
+from engines.tensorrt_engine import Plan, build_ahead, build_part, engine_key, upsampling  # noqa: E402
+
+ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16)
+TARGETS = ("sm86", "sm89", "sm120")
+MALFORMED = int(trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return golden_weights(ARCHITECTURE)
+
+
+def check_plan(data):
+    """Whether TensorRT itself takes these bytes for an engine; says so without a GPU too."""
+    runtime = trt.Runtime(trt.Logger(trt.Logger.INTERNAL_ERROR))
+    _, diagnostics = runtime.get_engine_validity(data)
+    if diagnostics & MALFORMED:
+        raise EngineError("not an engine")
+    return data
+
+
+def key(weights, part="encoder", precision="fp16", sm="sm86"):
+    return engine_key(weights, part, precision, name="tensorrt-rtx", version=trt.__version__, sm=sm)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_every_precision_compiles(weights, part, precision):
+    plan = build_part(trt, weights, part, precision, batch=2, targets=TARGETS)
+    assert check_plan(plan) == plan
+    # The weights are in it, in their own precision.
+    graph = export_part(weights, part, precision, up=upsampling(precision))
+    assert len(plan) > 0.8 * sum(len(i.raw_data) for i in graph.graph.initializer)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_the_full_size_graph_compiles(part):
+    graph = export_part(golden_weights(), part, "fp16", up=upsampling("fp16"))
+    for target in TARGETS:
+        plan = build_engine(trt, graph, targets=[target])
+        assert len(plan) > 25e6
+        check_plan(plan)
+
+
+def test_progress_runs_to_the_end(weights):
+    told, threads = [], set()
+
+    def progress(phase, done):
+        told.append((phase, done))
+        threads.add(threading.current_thread().name)
+        return True
+
+    build_part(trt, weights, "encoder", "fp16", targets=["sm86"], progress=progress)
+    shares = [done for _, done in told]
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] < 0.1 and 0.3 < shares[-1] <= 0.5  # the encoder is the first half
+    assert all(phase.startswith("encoder fp16: ") for phase, _ in told)
+    assert "MainThread" not in threads
+    told.clear()
+    build_part(trt, weights, "decoder", "fp16", targets=["sm86"], progress=progress)
+    assert told[0][1] >= 0.5
+
+
+def test_cancelled_by_progress(weights):
+    told = []
+
+    def progress(phase, done):
+        told.append(phase)
+        return len(told) < 5
+
+    with pytest.raises(BuildCancelled, match="stopped"):
+        build_part(trt, weights, "encoder", "fp16", targets=["sm86"], progress=progress)
+    assert len(told) < 50  # it did not go on to the end
+    assert check_plan(build_part(trt, weights, "encoder", "fp16", targets=["sm86"]))
+
+
+def test_a_progress_that_raises_cancels(weights):
+    def progress(phase, done):
+        raise ValueError("the terminal is gone")
+
+    with pytest.raises(BuildCancelled):
+        build_part(trt, weights, "encoder", "fp16", targets=["sm86"], progress=progress)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_ctrl_c(weights, tmp_path):
+    """SIGINT in the middle of a build: it ends, raises KeyboardInterrupt, and the cache holds nothing."""
+    cache = EngineCache(tmp_path)
+    sent = []
+
+    def progress(phase, done):
+        if not sent:
+            sent.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.02)  # TensorRT is quick with so small a network
+        return True
+
+    build = partial(build_part, trt, weights, "decoder", "fp16", targets=["sm86"], progress=progress)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cache.get(key(weights, "decoder"), build, check_plan)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - sent[0] < 10
+    assert cache.entries() == []
+    assert not [t for t in threading.enumerate() if t.name == "gnr-video tensorrt"]
+    assert cache.get(key(weights, "decoder"), partial(build, progress=None), check_plan)
+
+
+def test_timing_cache(weights, tmp_path):
+    """Kept, read again, and no obstacle when damaged. (In TensorRT for RTX its content means nothing.)"""
+    path = tmp_path / "rtx.timing"
+    build = partial(build_part, trt, weights, "encoder", "fp16", targets=["sm86"], timing_cache=path)
+    build()
+    kept = path.read_bytes()
+    assert kept
+    build()
+    path.write_bytes(b"damaged")
+    build()
+    assert path.read_bytes() == kept
+
+
+def test_not_for_every_gpu(weights):
+    with pytest.raises(EngineError, match="does not compile for sm52") as caught:
+        build_part(trt, weights, "encoder", "fp16", targets=["sm52"])
+    assert "sm86" in caught.value.hint
+
+
+def test_what_tensorrt_says_is_quoted(weights):
+    graph = export_part(weights, "encoder", "fp16")
+    graph.graph.node[-1].op_type = "NoSuchOperator"
+    with pytest.raises(EngineError, match=r"tensorrt_rtx .* cannot read the graph: .+"):
+        build_engine(trt, graph, targets=["sm86"])
+
+
+def test_built_ahead_into_the_cache(weights, tmp_path):
+    cache = EngineCache(tmp_path)
+    paths = build_ahead(weights, "fp16", ["sm86", "sm120"], cache=cache)
+    assert [p.name.split("-rtx")[0] for p in paths] == ["gnr64-encoder-fp16-b1", "gnr64-decoder-fp16-b1"] * 2
+    assert all(check_plan(p.read_bytes()) for p in paths)
+    written = [p.stat().st_mtime_ns for p in paths]
+    assert build_ahead(weights, "fp16", ["sm86", "sm120"], cache=cache) == paths
+    assert [p.stat().st_mtime_ns for p in paths] == written
+
+
+def test_broken_engines_are_set_aside(weights, tmp_path):
+    """Bytes that TensorRT refuses, under a right hash: set aside, and built anew."""
+    cache, k = EngineCache(tmp_path), key(weights)
+    cache.write(k, b"ftrt" * 1000)
+    build = partial(build_part, trt, weights, "encoder", "fp16", targets=["sm86"])
+    plan = cache.get(k, build, check_plan)
+    assert check_plan(plan)
+    assert (tmp_path / "broken" / k.filename).read_bytes() == b"ftrt" * 1000
+    assert cache.read(k) == plan
+
+
+def test_what_does_not_deserialise_says_why():
+    with pytest.raises(EngineError, match=r"does not deserialise: .+"):
+        Plan(trt, b"junk" * 1000)
+
+
+def test_export(weights, tmp_path):
+    files = export(weights, tmp_path, name="gnr", form="tensorrt", precision="bf16", targets=["sm86", "sm89"])
+    assert [f.name for f in files] == [
+        "gnr-encoder-bf16-rtx-sm86-sm89.engine",
+        "gnr-decoder-bf16-rtx-sm86-sm89.engine",
+    ]
+    assert all(check_plan(f.read_bytes()) for f in files)
+
+
+def test_commands(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path / "cache"))
+    done = call("engine", "build", tiny, "--target", "sm89", "--precision", "bf16")
+    assert done.status == 0, done.stderr
+    assert len(done.stdout.split()) == 2
+    listed = call("engine", "list").stdout
+    assert "gnr64-encoder-bf16-b1-rtx" in listed and "not compared yet" in listed
+    done = call(
+        "export", tiny, "--format", "tensorrt", "--precision", "fp16", "--target", "sm89", "-o", tmp_path
+    )
+    assert done.status == 0, done.stderr
+    assert (tmp_path / "tiny-decoder-fp16-rtx-sm89.engine").is_file()
+    wrong = call("engine", "build", tiny, "--target", "sm89", "--engine", "tensorrt")
+    assert wrong.status == 6 and "tensorrt-rtx" in wrong.stderr
+
+
+@no_cuda
+def test_without_a_gpu(weights, tiny, tmp_path):
+    with pytest.raises(EngineError, match="no CUDA device"):
+        engines.create(weights, engine="tensorrt-rtx")
+    with pytest.raises(EngineError, match="not on cpu"):
+        engines.create(weights, engine="tensorrt-rtx", device="cpu")
+    done = call("export", tiny, "--format", "tensorrt", "-o", tmp_path, "--precision", "fp16")
+    assert done.status == 6
+
+
+def test_missing_tensorrt(monkeypatch):
+    monkeypatch.setattr("engines.tensorrt_build.find_spec", lambda name: None)
+    for name in ("tensorrt", "tensorrt-rtx"):
+        with pytest.raises(EngineError, match="not installed") as caught:
+            import_tensorrt(name)
+        assert caught.value.hint == f'pip install "gnr-video[{name}]"'
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_on_the_gpu(weights, tmp_path, monkeypatch, name, precision):
+    """Built, checked against golden frames, cached; batches, styles and content codes as everywhere."""
+    if engines.unavailable(name):
+        pytest.skip(engines.unavailable(name))
+    monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path))
+    random = np.random.default_rng(0)
+    crops = random.integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    styles = random.standard_normal((5, 8)).astype(np.float32)
+    with engines.create(weights, engine="torch", device="cpu", precision="fp32") as reference:
+        expected = reference.translate(crops, styles)
+    for _ in range(2):  # built, then from the cache
+        with engines.create(weights, engine=name, precision=precision) as engine:
+            assert engine.precision == precision and not engine.fallback
+            for count in (1, 5):
+                found = engine.translate(crops[:count], styles[:count])
+                assert 10 * np.log10(255**2 / np.mean((found - expected[:count].astype(float)) ** 2)) >= 40
+            again = engine.decode(engine.encode(crops), styles)
+            assert np.abs(again.astype(int) - found).max() <= 1
+            engine.set_style(styles[1])
+            assert np.abs(engine.translate(crops[1:2]).astype(int) - found[1:2]).max() <= 1
+
+
+@needs_cuda
+def test_torch_runs_until_it_is_built(weights, tmp_path, monkeypatch):
+    if engines.unavailable("tensorrt"):
+        pytest.skip(engines.unavailable("tensorrt"))
+    from engines.swap import SwapEngine
+
+    monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path))
+    crops = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    with engines.create(weights, device="cuda") as engine:
+        assert isinstance(engine, SwapEngine) and engine.name == "torch"
+        engine.set_style(np.zeros(8, np.float32))
+        first = engine.translate(crops)
+        assert engine.wait(240)
+        assert engine.name == "tensorrt"
+        assert np.abs(engine.translate(crops).astype(int) - first).max() <= 6
