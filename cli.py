@@ -344,7 +344,9 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @click.option("--camera", default="0", show_default=True, metavar="N|DEVICE|URL|FILE|test|browser")
 @click.option("--size", callback=_size, metavar="WxH", help="Ask the camera for this size.")
 @click.option("--fps", type=click.FloatRange(1, 240), help="Ask the camera for this rate.")
-@click.option("--style", default="42", show_default=True, metavar="SEED|ref:PICTURE")
+@click.option(
+    "--style", metavar="STYLE", help="As for a file; with commas, one for each person.  [default: 42]"
+)
 @click.option(
     "--virtual-camera", is_flag=False, flag_value="auto", metavar="[DEVICE]", help="For video calls."
 )
@@ -358,6 +360,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @click.option("--record", metavar="FILE", help="Write what is shown to a video file.")
 @click.option("--mirror", is_flag=True, help="Show yourself as in a mirror.")
 @_generator_options
+@_onnx_options
 @click.option("--paste", type=click.Choice(PASTE_MODES), default="head", show_default=True)
 @click.option("--codec", metavar="NAME", help="Of --record: h264, vp9, or an FFmpeg encoder.")
 @click.option(
@@ -379,7 +382,7 @@ def live(
     camera: str,
     size: tuple[int, int] | None,
     fps: float | None,
-    style: str,
+    style: str | None,
     virtual_camera: str | None,
     preview: bool,
     web: str | None,
@@ -391,6 +394,9 @@ def live(
     device: str,
     precision: str,
     calibrate: Path | None,
+    onnx_range: str | None,
+    onnx_size: int | None,
+    onnx_layout: Literal["nchw", "nhwc"] | None,
     paste: str,
     codec: str | None,
     backend: str,
@@ -416,6 +422,7 @@ def live(
     with _errors(quiet, debug):
         if report is not None:
             _check_writable(report)
+        from engines.image_model import ImageModelOptions, parse_range
         from gnr_video.live.run import LiveOptions, run_live
 
         done = run_live(
@@ -441,6 +448,9 @@ def live(
                 seconds=seconds,
                 face_model=face_model,
                 overwrite=overwrite,
+                onnx=ImageModelOptions(
+                    parse_range(onnx_range) if onnx_range else None, onnx_size, onnx_layout
+                ),
             ),
             say=lambda text: None if quiet else click.echo(text, err=True),
         )

@@ -72,8 +72,8 @@ def live_session(
 ) -> Iterator[LiveSession]:
     """A running session; it is stopped at the end."""
     opened = camera if isinstance(camera, Camera) else open_camera(str(camera))
-    with Translator(weights, style, engine="torch", precision="fp32") as translator:
+    with Translator(weights, engine="torch", precision="fp32") as translator:
         capture = Capture(opened, reopen or (lambda: open_camera(str(camera))))
-        controls = Controls(translator.engine, style, save_to=folder / "styles.json")
+        controls = Controls(translator.engine, style, folder=folder)
         with LiveSession(translator, capture, controls) as session:
             yield session

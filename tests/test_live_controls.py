@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +25,12 @@ def engine(tiny: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def controls(engine: Engine, tmp_path: Path) -> Controls:
-    return Controls(engine, 7, save_to=tmp_path / "styles.json")
+    return Controls(engine, 7, folder=tmp_path)
+
+
+def codes(controls: Controls, *track_ids: int) -> np.ndarray:
+    assert controls.styles is not None
+    return controls.styles.codes_at(0.0, track_ids or (0,))
 
 
 def w(engine: Engine, style: int | str) -> np.ndarray:
@@ -40,7 +44,7 @@ class TestStyle:
         controls.run("previous")
         controls.run("previous")
         assert controls.state()["style"] == "6"
-        np.testing.assert_array_equal(controls.codes(), w(engine, 6))
+        np.testing.assert_array_equal(codes(controls), w(engine, 6))
 
     def test_text_that_does_not_parse_keeps_the_style(self, controls: Controls) -> None:
         said = controls.run("style", "nonsense")
@@ -52,25 +56,25 @@ class TestStyle:
         controls.run("other", "9")
         controls.run("mix", 0.25)
         expected = 0.75 * w(engine, 7) + 0.25 * w(engine, 9)
-        np.testing.assert_allclose(controls.codes(), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(codes(controls), expected, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize("value", [2, -1, "x", None, float("nan")])
     def test_a_mix_that_is_none(self, controls: Controls, value: object) -> None:
-        before = controls.codes()
+        before = codes(controls)
         assert "0 to 1" in controls.run("mix", value)
-        np.testing.assert_array_equal(controls.codes(), before)
+        np.testing.assert_array_equal(codes(controls), before)
 
     def test_blend_ends_at_the_next_style(
         self, controls: Controls, engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(controls_module, "BLEND_SECONDS", 0.3)
         controls.run("blend")
-        assert controls.look.other is not None
-        between = controls.codes()
+        assert controls.state()["other"] == "8"
+        between = codes(controls)
         assert not np.array_equal(between, w(engine, 8))
-        until(lambda: controls.look.other is None, 5)
+        until(lambda: controls.state()["other"] == "", 5)
         assert controls.state()["style"] == "8"
-        np.testing.assert_array_equal(controls.codes(), w(engine, 8))
+        np.testing.assert_array_equal(codes(controls), w(engine, 8))
 
     def test_blend_does_not_jump(self, controls: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
         """The mix at each moment of a blend is proportional to the time since it began."""
@@ -79,26 +83,52 @@ class TestStyle:
         controls.run("blend")
         shares = []
         for _ in range(5):
-            shares.append(controls.look.mix)
+            shares.append(controls.state()["mix"])
             now[0] += controls_module.BLEND_SECONDS / 5
         np.testing.assert_allclose(shares, [0, 0.2, 0.4, 0.6, 0.8], atol=1e-6)
 
-    def test_saved_styles_can_be_read_again(self, controls: Controls, tmp_path: Path) -> None:
-        controls.run("save")
+    def test_saved_styles_can_be_used_again(self, controls: Controls, engine: Engine, tmp_path: Path) -> None:
+        controls.run("mix", 0.25)
+        mixed = codes(controls)
+        assert "*0.75+8*0.25" in controls.run("save")
         controls.run("style", "9")
-        controls.run("save")
-        saved = json.loads((tmp_path / "styles.json").read_text())
-        assert list(saved) == ["7", "9"]
-        np.testing.assert_allclose(saved["9"], parse_style(9).z, rtol=1e-6)
+        for _ in range(2):
+            controls.run("save")
+        assert {f.name for f in tmp_path.iterdir()} == {
+            "7_0.75_8_0.25.style.json",
+            "9.style.json",
+            "9-2.style.json",
+        }
+        controls.run("style", str(tmp_path / "7_0.75_8_0.25.style.json"))
+        np.testing.assert_allclose(codes(controls), mixed, rtol=1e-5, atol=1e-6)
 
-    def test_saving_over_something_else_is_refused(self, controls: Controls, tmp_path: Path) -> None:
-        (tmp_path / "styles.json").write_text("my own notes")
-        assert "cannot add" in controls.run("save")
-        assert (tmp_path / "styles.json").read_text() == "my own notes"
+    def test_saving_where_nothing_can_be_written(self, engine: Engine, tmp_path: Path) -> None:
+        controls = Controls(engine, 7, folder=tmp_path / "missing")
+        assert "cannot write" in controls.run("save")
 
-    def test_grid(self, controls: Controls, engine: Engine) -> None:
-        assert [s.label for s in controls.grid_styles()] == [str(i) for i in range(7, 15)]
-        assert controls.grid_codes().shape == (8, engine.architecture.style_dim)
+    def test_grid(self, controls: Controls) -> None:
+        assert [looks.label for looks in controls.grid_styles()] == [str(i) for i in range(7, 15)]
+
+    def test_who_comes_back_is_the_same_character(self, controls: Controls) -> None:
+        """The tracker numbers a face anew after it was away; the style follows the order of coming."""
+        first = codes(controls, 0)
+        np.testing.assert_array_equal(codes(controls, 5), first)
+        both = codes(controls, 5, 6)
+        assert not np.array_equal(both[0], both[1])
+        np.testing.assert_array_equal(codes(controls, 6), both[1:])
+        np.testing.assert_array_equal(codes(controls, 6, 9), both[::-1])
+
+    def test_a_list_of_styles(self, controls: Controls, engine: Engine) -> None:
+        controls.run("style", "3,4")
+        np.testing.assert_allclose(codes(controls, 0, 1), np.concatenate([w(engine, 3), w(engine, 4)]))
+
+    def test_an_engine_without_styles(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(type(engine), "takes_styles", False)
+        controls = Controls(engine)
+        for command in ("next", "blend", "save", "grid"):
+            assert "one look only" in controls.run(command)
+        assert controls.styles is None
+        assert controls.state()["style"] == ""
 
 
 class TestViews:

@@ -5,23 +5,23 @@
 
 from __future__ import annotations
 
-import json
+import re
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engines.errors import GnrVideoError, InputError, OutputError
+from engines.errors import GnrVideoError, InputError, OutputError, StyleError
 from gnr_video.compositor import MODES
-from gnr_video.files import write_atomically
-from gnr_video.style import StyleCode, parse_style
+from gnr_video.schedule import Row, StyleSchedule
+from gnr_video.style import SAVED, Looks, StyleCode, save_style
 
 if TYPE_CHECKING:
-    from engines.base import Engine, Styles
+    from engines.base import Engine
 
 VIEWS = ("after", "both", "before", "grid")
 BLEND_SECONDS = 2.0
@@ -45,34 +45,109 @@ KEYS = {
 HELP = ["0-9 Enter  a seed", *(f"{key}  {text}" for key, (_, text) in KEYS.items())]
 
 
-@dataclass(frozen=True)
-class Look:
-    """Which style is on show.
+class LiveStyles(StyleSchedule):
+    """The styles on show, changed while they are asked for; safe from any thread.
+
+    Faces get roles, and with them styles, in the order in which they come: who leaves and comes back, or is
+    lost and found again under another number, is the same character as before.
+
+    Args:
+        styles: a style text, as `gnr_video.style.Looks` reads it.
+        engine: its weights give the text a meaning.
+        face_model: MediaPipe's model, to find the face in a reference picture.
 
     Attributes:
-        style: the style.
-        other: the one it is mixed with, None for none.
-        mix: 0 = `style` alone, 1 = `other` alone.
-        blend_start: when (perf_counter) a blend from `style` to `other` began, None when the mix stands still.
+        looks: the styles.
+        other: those they are mixed with, None for none.
+
+    Raises:
+        StyleError: it does not parse, or cannot be had with these weights.
     """
 
-    style: StyleCode
-    other: StyleCode | None = None
-    mix: float = 0.0
-    blend_start: float | None = None
+    def __init__(self, styles: str | int, engine: Engine, *, face_model: Path | None = None) -> None:
+        self._engine = engine
+        self._face_model = face_model
+        self._lock = threading.RLock()
+        self.looks = self.parse(styles)
+        self.other: Looks | None = None
+        self._mix = 0.0
+        self._blend_start: float | None = None
+        self._roles: dict[int, int] = {}
+
+    def parse(self, text: str | int) -> Looks:
+        """The styles a text stands for; StyleError where it does not parse."""
+        return Looks(str(text).strip(), self._engine, face_model=self._face_model)
+
+    @property
+    def mix(self) -> float:
+        """0 = `looks` alone, 1 = `other` alone. A blend that has come to its end is over."""
+        with self._lock:
+            if self._blend_start is not None and self.other is not None:
+                self._mix = max((time.perf_counter() - self._blend_start) / BLEND_SECONDS, 0.0)
+                if self._mix >= 1.0:
+                    self.show(self.other)
+            return self._mix
+
+    def show(self, looks: Looks, other: Looks | None = None, mix: float = 0.0) -> None:
+        """Show these styles, mixed with others."""
+        with self._lock:
+            self.looks, self.other, self._mix, self._blend_start = looks, other, mix, None
+
+    def blend(self, to: Looks | None = None) -> tuple[str, str]:
+        """Change to other styles in `BLEND_SECONDS`; the labels of both. A blend under way ends at once."""
+        with self._lock:
+            mix = self.mix
+            if self._blend_start is not None and self.other is not None:
+                self.show(self.other)
+                mix = 0.0
+            if to is not None:
+                mix = 0.0
+            self.other = to or self.other or self.following()
+            self._blend_start = time.perf_counter() - mix * BLEND_SECONDS
+            return self.looks.label, self.other.label
+
+    def following(self, by: int = 1) -> Looks:
+        """The seed after (or before) the first one on show; 0 where there is none."""
+        seed = self.looks.looks[0].expression.seed
+        return self.parse(0 if seed is None else seed + by)
+
+    def code_at(self, time_seconds: float, track_id: int = 0) -> Row:
+        with self._lock:
+            mix, looks, other = self.mix, self.looks, self.other
+        now = looks.w(track_id)
+        return now if other is None or mix == 0.0 else now + np.float32(mix) * (other.w(track_id) - now)
+
+    def codes_at(self, time_seconds: float, track_ids: Sequence[int]) -> NDArray[np.float32]:
+        held = {track: role for track, role in self._roles.items() if track in track_ids}
+        for track in track_ids:
+            if track not in held:
+                held[track] = next(role for role in range(len(track_ids)) if role not in held.values())
+        self._roles = held
+        return np.stack([self.code_at(time_seconds, held[track]) for track in track_ids])
+
+    def code(self) -> StyleCode:
+        """The first person's style as it is now, with a label that says so."""
+        with self._lock:
+            if self.other is None or self.mix == 0.0:
+                return self.looks.codes[0]
+            share = self.mix
+            label = f"{self.looks.codes[0].label}*{1 - share:.2f}+{self.other.codes[0].label}*{share:.2f}"
+            return StyleCode(tuple(self.code_at(0.0).tolist()), label)
 
 
 class Controls:
     """The state of a live session and the commands that change it; any thread may call it.
 
     Args:
-        engine: parses styles and mixes them.
-        style: the first style, as `parse_style` reads it.
+        engine: parses styles and mixes them; one that takes no styles leaves those commands without effect.
+        style: the first styles; None: seed 42.
         paste: paste mode.
         mirror: whether pictures are shown mirrored.
-        save_to: the file that `save` adds styles to.
+        folder: where `save` puts styles.
+        face_model: MediaPipe's model.
 
     Attributes:
+        styles: what the pipeline asks for style codes; None for an engine that takes none.
         paste, mirror, view: see `gnr_video.compositor.MODES` and `VIEWS`.
         help: whether the keys are shown.
         quitting: set by `quit`.
@@ -82,17 +157,19 @@ class Controls:
     def __init__(
         self,
         engine: Engine,
-        style: int | str | StyleCode = 42,
+        style: int | str | None = None,
         *,
         paste: str = "head",
         mirror: bool = False,
-        save_to: str | Path = "styles.json",
+        folder: str | Path = ".",
+        face_model: Path | None = None,
     ) -> None:
         self._engine = engine
-        self._lock = threading.Lock()
-        self._w: dict[StyleCode, Styles] = {}
-        self._look = Look(self._parse(style))
-        self._save_to = Path(save_to)
+        self.styles: LiveStyles | None = None
+        if engine.takes_styles or style is not None:
+            self._check_styles()
+            self.styles = LiveStyles(42 if style is None else style, engine, face_model=face_model)
+        self._folder = Path(folder)
         self._message, self._message_time = "", 0.0
         self.paste = paste
         self.mirror = mirror
@@ -132,6 +209,8 @@ class Controls:
             if command not in self._commands:
                 raise InputError(f"there is no command {command!r}", f"one of {', '.join(self._commands)}")
             text = self._commands[command](value) or ""
+        except StyleError as error:
+            text = error.message  # the hint points at a place in the text, which needs a line of its own
         except GnrVideoError as error:
             text = str(error)
         if text:
@@ -147,41 +226,29 @@ class Controls:
         return self._message if time.perf_counter() - self._message_time < MESSAGE_SECONDS else ""
 
     @property
-    def look(self) -> Look:
-        """The style on show; a blend that has come to its end is over."""
-        with self._lock:
-            look = self._look
-            if look.blend_start is not None and look.other is not None:
-                mix = (time.perf_counter() - look.blend_start) / BLEND_SECONDS
-                look = Look(look.other) if mix >= 1.0 else replace(look, mix=max(mix, 0.0))
-                if mix >= 1.0:
-                    self._look = look
-            return look
+    def style_label(self) -> str:
+        """What is on show, for people: "42", "42 to 43: 30 %"."""
+        styles = self.styles
+        if styles is None:
+            return "none"
+        other, mix = styles.other, styles.mix
+        if other is None or styles.other is None:
+            return styles.looks.label
+        return f"{styles.looks.label} to {other.label}: {100 * mix:.0f} %"
 
-    def codes(self) -> Styles:
-        """What an engine's `translate` takes for the style on show: float32 (1, style_dim), in w space."""
-        look = self.look
-        w = self._to_w(look.style)
-        if look.other is not None and look.mix > 0.0:
-            w = w + np.float32(look.mix) * (self._to_w(look.other) - w)
-        return w
-
-    def grid_styles(self) -> list[StyleCode]:
+    def grid_styles(self) -> list[Looks]:
         """The styles of the grid: the one on show and the seeds after it."""
-        style = self.look.style
-        return [style, *(self._parse(seed_of(style) + i) for i in range(1, GRID_STYLES))]
-
-    def grid_codes(self) -> Styles:
-        """float32 (GRID_STYLES, style_dim)."""
-        return np.concatenate([self._to_w(style) for style in self.grid_styles()])
+        styles = self._check_styles()
+        return [styles.looks, *(styles.following(i) for i in range(1, GRID_STYLES))]
 
     def state(self) -> dict[str, Any]:
         """All of it, for the browser."""
-        look = self.look
+        styles = self.styles
+        mix = styles.mix if styles else 0.0
         return {
-            "style": look.style.label,
-            "other": look.other.label if look.other else "",
-            "mix": round(look.mix, 3),
+            "style": styles.looks.label if styles else "",
+            "other": styles.other.label if styles and styles.other else "",
+            "mix": round(mix, 3),
             "paste": self.paste,
             "view": self.view,
             "mirror": self.mirror,
@@ -190,70 +257,49 @@ class Controls:
 
     # -- commands
 
-    def _parse(self, text: int | str | StyleCode) -> StyleCode:
-        return text if isinstance(text, StyleCode) else parse_style(text, self._engine)
+    def _check_styles(self) -> LiveStyles:
+        if not self._engine.takes_styles:
+            raise StyleError("these weights translate in one look only: they take no style")
+        return cast(LiveStyles, self.styles)
 
-    def _to_w(self, style: StyleCode) -> Styles:
-        if style not in self._w:
-            if len(self._w) > 64:
-                self._w.clear()
-            self._w[style] = self._engine.to_w(style.array())
-        return self._w[style]
-
-    def _show(self, look: Look) -> None:
-        with self._lock:
-            self._look = look
+    def _show(self, looks: Looks) -> str:
+        self._check_styles().show(looks)
+        return " ".join([f"style {looks.label}", *looks.warnings])
 
     def _step(self, by: int) -> str:
-        return self._set_style(seed_of(self.look.style) + by)
+        return self._show(self._check_styles().following(by))
 
     def _set_style(self, value: Any) -> str:
-        style = self._parse(value)
-        self._show(Look(style))
-        return f"style {style.label}"
+        return self._show(self._check_styles().parse(value))
 
     def _set_other(self, value: Any) -> None:
-        look = self.look
-        other = self._parse(value) if str(value or "").strip() else None
-        self._show(replace(look, other=other, mix=look.mix if other else 0.0, blend_start=None))
+        styles = self._check_styles()
+        other = styles.parse(value) if str(value or "").strip() else None
+        styles.show(styles.looks, other, styles.mix if other else 0.0)
 
     def _set_mix(self, value: Any) -> None:
+        styles = self._check_styles()
         try:
             mix = float(value)
         except (TypeError, ValueError):
             mix = -1.0
         if not 0.0 <= mix <= 1.0:
             raise InputError(f"the mix is a number from 0 to 1, got {value!r}")
-        look = self.look
-        other = look.other or self._parse(seed_of(look.style) + 1)
-        self._show(Look(look.style, other, mix))
+        styles.show(styles.looks, styles.other or styles.following(), mix)
 
     def _blend(self, value: Any = None) -> str:
-        look = self.look
-        if look.blend_start is not None and look.other is not None:
-            look = Look(look.other)  # the blend before this one ends at once
-        if value is not None:
-            other, mix = self._parse(value), 0.0
-        else:
-            other, mix = look.other or self._parse(seed_of(look.style) + 1), look.mix
-        self._show(Look(look.style, other, mix, time.perf_counter() - mix * BLEND_SECONDS))
-        return f"from style {look.style.label} to {other.label}"
+        styles = self._check_styles()
+        before, after = styles.blend(None if value is None else styles.parse(value))
+        return f"from style {before} to {after}"
 
     def _save(self) -> str:
-        """Add the style on show to a JSON file: {label: code}."""
-        look = self.look
-        label = look.style.label
-        values = look.style.array()
-        if look.other is not None and look.mix > 0.0:
-            label = f"{label} {100 * look.mix:.0f} % {look.other.label}"
-            values = self.codes()[0]
-        try:
-            saved = json.loads(self._save_to.read_text(encoding="utf-8")) if self._save_to.exists() else {}
-            saved[label] = values.tolist()
-        except (OSError, ValueError, TypeError) as error:
-            raise OutputError(f"cannot add to {self._save_to}: {error}", "move that file away") from None
-        write_atomically(self._save_to, (json.dumps(saved, indent=1) + "\n").encode())
-        return f"style {label} is saved in {self._save_to}"
+        code = self._check_styles().code()
+        name = re.sub(r"[^\w.-]+", "_", code.label.removesuffix(SAVED)).strip("_")[:60] or "style"
+        path, number = self._folder / f"{name}{SAVED}", 2
+        while path.exists():
+            path, number = self._folder / f"{name}-{number}{SAVED}", number + 1
+        save_style(path, code, self._engine)
+        return f"style {code.label} is saved: --style {path}"
 
     def _set_paste(self, value: Any) -> str:
         if value not in MODES:
@@ -264,6 +310,8 @@ class Controls:
     def _set_view(self, value: Any) -> str:
         if value not in VIEWS:
             raise InputError(f"there is no view {value!r}", f"one of {', '.join(VIEWS)}")
+        if value == "grid":
+            self._check_styles()
         self.view = value
         return {"after": "translated", "both": "before and after", "before": "the camera's picture"}.get(
             value, "grid of styles"
@@ -280,14 +328,6 @@ class Controls:
 
     def _toggle_help(self) -> None:
         self.help = not self.help
-
-
-def seed_of(style: StyleCode) -> int:
-    """The seed a style stands for; -1 for one that is no seed, so that the next one is seed 0."""
-    try:
-        return int(style.label)
-    except ValueError:
-        return -1
 
 
 class Keys:
@@ -326,7 +366,10 @@ class TerminalKeys:
     @property
     def active(self) -> bool:
         """Whether keys can be pressed."""
-        return self._before is not None
+        import sys
+
+        on_windows = sys.platform == "win32" and sys.stdin is not None and sys.stdin.isatty()
+        return on_windows or self._before is not None
 
     def poll(self) -> str:
         """Act on the keys pressed since; returns what the last one said. Never waits."""
@@ -341,9 +384,12 @@ class TerminalKeys:
         try:
             if sys.stdin is None or not sys.stdin.isatty():
                 return self
+            import os
             import termios
             import tty
 
+            if os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+                return self  # in the background, touching the terminal would stop the process
             self._before = termios.tcgetattr(sys.stdin)
             tty.setcbreak(sys.stdin)
         except (ImportError, OSError, ValueError):
@@ -367,7 +413,7 @@ class TerminalKeys:
             import msvcrt
 
             keys = []
-            while sys.stdin is not None and sys.stdin.isatty() and msvcrt.kbhit():
+            while self.active and msvcrt.kbhit():
                 keys.append(msvcrt.getwch())
             return keys
         if self._before is None:

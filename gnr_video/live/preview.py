@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
 
 import cv2
 import numpy as np
@@ -49,21 +48,20 @@ def why_no_window() -> str:
     return ""
 
 
-class PreviewSink(LiveSink):
-    """The window. `tick` must be called again and again, by the thread that made it.
+def check_window() -> None:
+    """Raise OutputError where no window can be opened."""
+    reason = why_no_window()
+    if reason:
+        raise OutputError(
+            f"no preview window: {reason}", "use the browser instead: --web, or --virtual-camera, --record"
+        )
 
-    Raises:
-        OutputError: no window can be opened here.
-    """
+
+class PreviewSink(LiveSink):
+    """The window. `tick` must be called again and again, by the thread that made it; see `check_window`."""
 
     def __init__(self, session: LiveSession) -> None:
         super().__init__("preview")
-        reason = why_no_window()
-        if reason:
-            raise OutputError(
-                f"no preview window: {reason}",
-                "use the browser instead: --web, or --virtual-camera, --record",
-            )
         self._session = session
         self._controls = session.controls
         self._keys = Keys(session.controls)
@@ -111,13 +109,9 @@ def draw_overlay(image: Image, status: Status, controls: Controls, typed: str = 
     """
     out = image.copy()
     height = out.shape[0]
-    look = controls.look
-    style = f"style {look.style.label}"
-    if look.other is not None:
-        style += f" {100 * (1 - look.mix):.0f} %, {look.other.label} {100 * look.mix:.0f} %"
     write(out, status.line(), (10, 22))
-    write(out, f"{style}    h: keys", (10, 44))
-    text: Any = f"style {typed}_" if typed else controls.message
+    write(out, f"style {controls.style_label}    h: keys", (10, 44))
+    text = f"style {typed}_" if typed else controls.message
     if text:
         write(out, text, (10, height - 14))
     if status.notice:

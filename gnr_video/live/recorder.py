@@ -66,6 +66,10 @@ class RecordSink(ThreadedSink):
         self._started: float | None = None
         self._last_pts = -1
 
+    def close(self, timeout: float = 10.0) -> None:
+        """Finish the file; on a busy machine that may take longer than other sinks are given."""
+        super().close(timeout)
+
     def deliver(self, frame: Frame) -> None:
         captured: float = frame.props["captured"]
         if self._started is None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engines.errors import InputError
 from gnr_video.live.camera import BROWSER, Camera, Capture, PushCamera, open_camera
@@ -17,6 +18,10 @@ from gnr_video.live.controls import HELP, Controls, TerminalKeys
 from gnr_video.live.recorder import Recorder, check_recording
 from gnr_video.live.session import LiveSession
 from gnr_video.report import Report
+from gnr_video.style import parse_expressions
+
+if TYPE_CHECKING:
+    from engines.image_model import ImageModelOptions
 
 STATUS_SECONDS = 10.0
 BROWSER_SIZE = (1280, 720)
@@ -35,7 +40,7 @@ class LiveOptions:
     camera: str = "0"
     size: tuple[int, int] | None = None
     fps: float | None = None
-    style: str = "42"
+    style: str | None = None
     virtual_camera: str | None = None
     preview: bool = False
     web: str | None = None
@@ -53,6 +58,7 @@ class LiveOptions:
     seconds: float | None = None
     face_model: Path | None = None
     overwrite: bool = False
+    onnx: ImageModelOptions | None = None
 
 
 def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: None) -> Report:
@@ -77,8 +83,14 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
         preview, web = not reason, "" if reason else None
         if reason:
             say(f"{reason}: showing in the browser")
+    elif preview:
+        from gnr_video.live.preview import check_window
+
+        check_window()
     if options.camera == BROWSER and web is None:
         raise InputError("--camera browser needs the page that the browser opens", "add --web")
+    if options.style is not None:
+        parse_expressions(options.style)
     with ExitStack() as stack:
         if options.record is not None:
             check_recording(Path(options.record), options.overwrite)
@@ -117,7 +129,6 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
         translator = stack.enter_context(
             Translator(
                 options.weights,
-                options.style,
                 engine=options.engine,
                 device=options.device,
                 precision=options.precision,
@@ -125,9 +136,16 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
                 paste=options.paste,
                 face_model=options.face_model,
                 lookahead=0,
+                onnx=options.onnx,
             )
         )
-        controls = Controls(translator.engine, options.style, paste=options.paste, mirror=options.mirror)
+        controls = Controls(
+            translator.engine,
+            options.style,
+            paste=options.paste,
+            mirror=options.mirror,
+            face_model=options.face_model,
+        )
         session = LiveSession(translator, capture, controls)
         recorder = Recorder(session, options.record, codec=options.codec, overwrite=options.overwrite)
         controls.on_record = recorder.toggle

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
@@ -243,7 +243,9 @@ class LiveSession:
 
         self._tracker = FaceTracker(self.translator.face_model)
         size = self.translator.engine.size
-        self.translator.engine.translate(np.full((1, size, size, 3), 127, np.uint8), self.controls.codes())
+        styles = self.controls.styles
+        codes = None if styles is None else styles.codes_at(0.0, [0])
+        self.translator.engine.translate(np.full((1, size, size, 3), 127, np.uint8), codes)  # compiled now
         tracked = pipeline.track(self._frames(), self._tracker, Aligner(0), SceneCut(), self.times)
         self._stages = [Threaded(tracked, "track")]
         self._stages.append(Threaded(self._translate(self._stages[0]), "translate"))
@@ -346,7 +348,7 @@ class LiveSession:
             stages=self.times.summary(),
             engine=f"{engine.name} {engine.precision} on {engine.device}",
             weights=self.translator.weights_name,
-            style=self.controls.look.style.label,
+            style=self.controls.style_label,
             fallbacks=[str(engine.fallback)] if engine.fallback else [],
             settings={
                 "size": f"{self.size[0]}x{self.size[1]}",
@@ -380,27 +382,31 @@ class LiveSession:
             index += 1
 
     def _translate(self, items: Iterable[Tracked]) -> Generator[Translated, None, None]:
-        """As `pipeline.translate`, under the style of the moment; for the grid one face under several."""
-        engine = self.translator.engine
+        """`pipeline.translate` under the styles of the moment; for the grid, one face under several."""
+        waiting: deque[Tracked] = deque(maxlen=1)
+        translated = pipeline.translate(
+            _each(waiting), self.translator.engine, self.times, self.controls.styles
+        )
         for item in items:
             view = self.controls.view
-            crops: list[Image] = []
-            pictures: list[Image] = []
-            if item.alignments and view != "before":
-                with self.times.stage("crop"):
-                    crops = [crop_face(item.frame.image, a, engine.size) for a in item.alignments]
-                self.crop = crops[0]
-                with self.times.stage("network"):
-                    if view == "grid":
-                        codes = self.controls.grid_codes()
-                        many = np.repeat(crops[0][None], len(codes), axis=0)
-                        item.frame.props["grid"] = list(engine.translate(many, codes))
-                        item, crops = Tracked(item.frame), []
-                    else:
-                        pictures = list(engine.translate(np.stack(crops), self.controls.codes()))
-            elif item.alignments:
-                item = Tracked(item.frame)
-            yield Translated(item, crops, pictures)
+            if view == "grid" and item.alignments:
+                self._add_grid(item)
+            # Nobody sees a translation in these views.
+            waiting.append(Tracked(item.frame) if view in ("before", "grid") else item)
+            done = next(translated)
+            if done.crops:
+                self.crop = done.crops[0]
+            yield done
+
+    def _add_grid(self, item: Tracked) -> None:
+        """Leave the picture of the grid with the frame."""
+        engine, looks = self.translator.engine, self.controls.grid_styles()
+        with self.times.stage("crop"):
+            crop = self.crop = crop_face(item.frame.image, item.alignments[0], engine.size)
+        with self.times.stage("network"):
+            codes = np.stack([style.w() for style in looks])
+            pictures = engine.translate(np.repeat(crop[None], len(looks), axis=0), codes)
+        item.frame.props["grid"] = style_grid(pictures, [style.label for style in looks], self.size)
 
     def _present(self) -> None:
         """Compose, and hand the pictures to the sinks."""
@@ -433,10 +439,9 @@ class LiveSession:
         elif view == "both":
             image = before_after(source, fitted(image, (source.shape[1], source.shape[0])))
         elif view == "grid" and "grid" in frame.props:
-            labels = [style.label for style in self.controls.grid_styles()]
-            image = style_grid(frame.props["grid"], labels, self.size)
+            return frame.props["grid"]
         image = fitted(image, self.size)
-        if self.controls.mirror and "grid" not in frame.props:
+        if self.controls.mirror:
             image = np.asarray(cv2.flip(image, 1), np.uint8)
         return image
 
@@ -449,6 +454,12 @@ class LiveSession:
     def _tell(self, text: str) -> None:
         self.controls.say(text)
         self.messages.append(text)
+
+
+def _each(waiting: deque[Tracked]) -> Iterator[Tracked]:
+    """What is put into `waiting`, one for each that is asked for."""
+    while waiting:
+        yield waiting.popleft()
 
 
 def fitted(image: Image, size: tuple[int, int]) -> Image:

@@ -27,12 +27,13 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from engines.errors import EngineError, GnrVideoError, OutputError
+from engines.errors import EngineError, GnrVideoError, OutputError, StyleError
 from gnr_video.frame import Frame, Image
 from gnr_video.live.camera import PushCamera
 from gnr_video.live.controls import HELP, KEYS, Keys
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession, LiveSink
+from gnr_video.style import Seed, parse_expressions
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +229,7 @@ class WebSink(LiveSink):
         app.router.add_get("/recording", self._recording)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GRACE, handle_signals=False)
         await runner.setup()
-        await web.SockSite(runner, self._listener, shutdown_timeout=_GRACE).start()
+        await web.SockSite(runner, self._listener).start()
         states = asyncio.create_task(self._send_states())
         self._ready.set()
         await self._ended.wait()
@@ -309,7 +310,10 @@ class WebSink(LiveSink):
             return web.Response(status=400, text="first must be a number\n")
         if crop is None:
             return web.Response(status=404, text="no face has been seen yet\n")
-        data = await asyncio.to_thread(self._draw_sheet, crop, first)
+        try:
+            data = await asyncio.to_thread(self._draw_sheet, crop, first)
+        except GnrVideoError as error:
+            return web.Response(status=404, text=f"{error.message}\n")
         return web.Response(body=data, content_type="image/jpeg")
 
     def _draw_sheet(self, crop: Image, first: int) -> bytes:
@@ -367,6 +371,11 @@ class WebSink(LiveSink):
         try:
             message = json.loads(text)
             name, value = str(message["command"]), message.get("value")
+            if self._token and name in ("style", "other", "blend") and value:
+                _check_seeds(str(value))
+        except StyleError as error:
+            self._session.controls.say(error.message)
+            return
         except (ValueError, KeyError, TypeError):
             return
         if name == "drawn":
@@ -540,6 +549,13 @@ def _track(sink: WebSink) -> Any:
             return picture
 
     return LiveTrack()
+
+
+def _check_seeds(text: str) -> None:
+    """Raise StyleError for a style that reads a file: this machine's files are none of a remote page's business."""
+    for expression in parse_expressions(text):
+        if not all(isinstance(atom, Seed) for atom, _ in expression.terms):
+            raise StyleError("from another machine, styles are made of seeds only")
 
 
 def even(image: Image) -> Image:

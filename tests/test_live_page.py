@@ -1,0 +1,280 @@
+"""The page of `gnr-video live --web` in headless Chromium with its fake camera. Device: CPU; needs Chromium.
+
+axe-core is used where it is found (`$AXE_CORE`, or node_modules of this folder); it is not part of the
+repository. Without it the basics of accessibility are checked here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gnr_video.live.camera import open_camera
+from gnr_video.live.recorder import Recorder
+from gnr_video.live.session import LiveSession
+from gnr_video.live.web import WebSink, bind
+from tests.browser import Page, chromium, needs_chromium
+from tests.cli_helpers import REPOSITORY
+from tests.live_helpers import live_session, until
+
+pytest.importorskip("aiohttp", reason="needs aiohttp")
+pytest.importorskip("aiortc", reason="needs aiortc")
+pytestmark = needs_chromium
+
+# A picture is drawn small and read back: 16x12 RGB values.
+PIXELS = """(() => {
+  const c = document.createElement('canvas'); c.width = 16; c.height = 12;
+  const shown = document.getElementById('canvas').hidden ? document.getElementById('video')
+                                                         : document.getElementById('canvas');
+  const context = c.getContext('2d');
+  context.drawImage(shown, 0, 0, 16, 12);
+  return Array.from(context.getImageData(0, 0, 16, 12).data);
+})()"""
+SHOWN = "document.getElementById('video').videoWidth > 0 || document.getElementById('canvas').width > 300"
+
+
+@pytest.fixture(scope="module")
+def session(tiny: Path, face_clip: Path, face_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("live")
+    with live_session(tiny, face_clip, folder=folder) as running:
+        until(lambda: running.counts.faces)
+        yield running
+
+
+@pytest.fixture
+def served(session: LiveSession, face_clip: Path, tmp_path: Path) -> Iterator[WebSink]:
+    recorder = Recorder(session, tmp_path / "out.mp4")
+    session.controls.on_record = recorder.toggle
+    sink = WebSink(
+        session, bind("127.0.0.1", 0), recorder=recorder, server_camera=lambda: open_camera(str(face_clip))
+    )
+    session.add_sink(sink)
+    yield sink
+    session.remove_sink(sink)
+    recorder.stop()
+    session.controls.run("view", "after")
+    assert sink.failure is None
+
+
+def browse(url: str, work: Callable[[Page, Any], Awaitable[Any]]) -> Any:
+    async def go() -> Any:
+        async with chromium() as new_page:
+            page = await new_page(url)
+            done = await asyncio.wait_for(work(page, new_page), 120)
+            assert page.errors == []
+            return done
+
+    return asyncio.run(go())
+
+
+def violet(pixels: list[int]) -> int:
+    """How many of the pixels have the colour that the tests' network gives to every face."""
+    cells = zip(pixels[::4], pixels[1::4], pixels[2::4])
+    return sum(r > g + 40 and b > g + 40 for r, g, b in cells)
+
+
+async def violets(page: Page, wanted: Callable[[int], bool]) -> None:
+    for _ in range(200):
+        if wanted(count := violet(await page.run(PIXELS))):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{count} violet cells in the end")
+
+
+async def click(page: Page, selector: str) -> None:
+    await page.run(f"document.querySelector({selector!r}).click()")
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "jpeg"])
+def test_it_shows_moving_translated_pictures(served: WebSink, transport: str) -> None:
+    async def work(page: Page, _: Any) -> None:
+        await page.until(SHOWN)
+        expected = {"webrtc": "WebRTC", "jpeg": "WebSocket"}[transport]
+        await page.until(f"document.getElementById('transport').textContent === '{expected}'")
+        await violets(page, lambda count: count > 5)
+        seen = [str(await page.run(PIXELS))]
+        for _ in range(50):
+            await asyncio.sleep(0.1)
+            seen.append(str(await page.run(PIXELS)))
+            if len(set(seen)) > 4:
+                break
+        assert len(set(seen)) > 4
+        await page.until("parseFloat(document.getElementById('fps').textContent) > 1")
+        await page.until("parseFloat(document.getElementById('p95').textContent) > 0")
+
+    browse(served.url + ("?transport=jpeg" if transport == "jpeg" else ""), work)
+
+
+def test_controls_change_the_picture(served: WebSink, session: LiveSession, tmp_path: Path) -> None:
+    async def work(page: Page, _: Any) -> None:
+        await page.until(SHOWN)
+        await violets(page, lambda count: count > 5)
+        await click(page, "[data-view=before]")
+        await violets(page, lambda count: count == 0)
+        await page.until(
+            "document.querySelector('[data-view=before]').getAttribute('aria-pressed') === 'true'"
+        )
+        await click(page, "[data-view=after]")
+        await violets(page, lambda count: count > 5)
+
+        await page.run("document.getElementById('style').value = '77'")
+        await click(page, "#style-form [type=submit]")
+        await page.until("document.getElementById('message').textContent === 'style 77'")
+        await click(page, "[data-command=next]")
+        await page.until("document.getElementById('style').value === '78'")
+        await page.until("document.querySelectorAll('#sheet button').length === 12")
+        await click(page, "#sheet button:nth-child(6)")
+        await page.until("document.getElementById('style').value === '5'")
+        await page.run(
+            "(() => { const m = document.getElementById('mix'); m.value = 0.5;"
+            " m.dispatchEvent(new Event('input')); })()"
+        )
+        await page.until("document.getElementById('other').value === '6'")
+        await page.run(
+            "(() => { const p = document.getElementById('paste'); p.value = 'square';"
+            " p.dispatchEvent(new Event('change')); })()"
+        )
+        await asyncio.to_thread(until, lambda: session.controls.paste == "square")
+
+        for key in ("4", "2", "Enter", "m"):
+            await page.run(
+                f"document.body.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}', bubbles: true}}))"
+            )
+        await page.until("document.getElementById('style').value === '42'")
+        await page.until("document.getElementById('mirror').getAttribute('aria-pressed') === 'true'")
+
+        await click(page, "#record")
+        await page.until("document.getElementById('record').textContent === 'Stop recording'")
+        await asyncio.sleep(0.5)
+        await click(page, "#record")
+        await page.until("!document.getElementById('recorded').hidden")
+
+    browse(served.url, work)
+    assert (tmp_path / "out.mp4").stat().st_size > 1000
+    for command in (("mirror", False), ("paste", "head"), ("style", 1)):
+        session.controls.run(*command)
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "jpeg"])
+def test_the_browsers_own_camera(served: WebSink, session: LiveSession, transport: str) -> None:
+    """Chromium's fake camera is a green picture with a disc that turns; the clip has no such green."""
+
+    def green(pixels: list[int]) -> int:
+        return sum(g > r + 60 and g > b + 60 for r, g, b in zip(pixels[::4], pixels[1::4], pixels[2::4]))
+
+    async def work(page: Page, _: Any) -> None:
+        await page.until(SHOWN)
+        await page.run(
+            "(() => { const s = document.getElementById('source'); s.value = 'browser';"
+            " s.dispatchEvent(new Event('change')); })()"
+        )
+        for _ in range(200):
+            if green(await page.run(PIXELS)) > 60:
+                break
+            await asyncio.sleep(0.1)
+        else:
+            raise AssertionError("the fake camera's picture did not come back")
+        seen = {str(await page.run(PIXELS))}
+        for _ in range(40):
+            await asyncio.sleep(0.1)
+            seen.add(str(await page.run(PIXELS)))
+        assert len(seen) > 3
+        assert "browser" in session.status().camera
+
+    browse(served.url + ("?transport=jpeg" if transport == "jpeg" else ""), work)
+    until(lambda: "face.mp4" in session.status().camera and not session.status().notice)
+
+
+def test_closing_and_two_pages(served: WebSink, session: LiveSession) -> None:
+    """A page that goes in the middle of its stream leaves the other one as it was."""
+
+    async def work(page: Page, new_page: Any) -> None:
+        await page.until(SHOWN)
+        other = await new_page(served.url)
+        await other.until(SHOWN)
+        await page.until("document.getElementById('status').textContent.includes('2 pages open')")
+        await other.send("Page.navigate", url="about:blank")
+        await page.until("!document.getElementById('status').textContent.includes('pages open')")
+        before = session.counts.frames
+        await violets(page, lambda count: count > 5)
+        assert session.counts.frames > before
+
+    browse(served.url, work)
+    until(lambda: served.viewers == 0)
+
+
+AXE = next(
+    (
+        path
+        for path in (
+            Path(os.environ.get("AXE_CORE", "nowhere")),
+            REPOSITORY / "node_modules" / "axe-core" / "axe.min.js",
+        )
+        if path.is_file()
+    ),
+    None,
+)
+
+# What axe would call serious, as far as this page has it.
+BASICS = """(() => {
+  const faults = [];
+  if (!document.documentElement.lang) faults.push('no language');
+  if (!document.title) faults.push('no title');
+  if (document.querySelectorAll('main').length !== 1) faults.push('not one main');
+  if (document.querySelectorAll('h1').length !== 1) faults.push('not one h1');
+  const ids = [...document.querySelectorAll('[id]')].map((e) => e.id);
+  if (new Set(ids).size !== ids.length) faults.push('an id twice');
+  const name = (e) => (e.getAttribute('aria-label') || e.textContent || '').trim()
+    || [...(e.labels || [])].map((l) => l.textContent.trim()).join('');
+  for (const e of document.querySelectorAll('button, input, select, a, video, [role=img]'))
+    if (!e.hidden && !name(e)) faults.push('no name: ' + e.outerHTML);
+  for (const e of document.querySelectorAll('[tabindex]')) if (e.tabIndex > 0) faults.push('tabindex ' + e.id);
+  const light = (css) => {
+    const [r, g, b] = css.match(/[0-9.]+/g).slice(0, 3).map((v) => v / 255)
+      .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const css = getComputedStyle(e).backgroundColor;
+      if (!/, 0\\)$/.test(css)) return css;
+    }
+    return 'rgb(255, 255, 255)';
+  };
+  const texts = 'button, input, select, label, legend, dt, dd, p, h1, h2, a, summary, li';
+  for (const e of document.querySelectorAll(texts)) {
+    const pair = [light(getComputedStyle(e).color), light(ground(e))].sort((a, b) => b - a);
+    if ((pair[0] + 0.05) / (pair[1] + 0.05) < 4.5) faults.push('contrast: ' + e.outerHTML.slice(0, 80));
+  }
+  return faults;
+})()"""
+
+
+def test_accessibility(served: WebSink) -> None:
+    async def work(page: Page, _: Any) -> list[str]:
+        await page.until(SHOWN)
+        await page.until("document.querySelectorAll('#sheet button').length === 12")
+        faults: list[str] = await page.run(BASICS)
+        if AXE is not None:
+            await page.run(AXE.read_text(encoding="utf-8") + "; 0")
+            for width in (1280, 500):
+                await page.send(
+                    "Emulation.setDeviceMetricsOverride",
+                    width=width,
+                    height=900,
+                    deviceScaleFactor=1,
+                    mobile=False,
+                )
+                found = await page.run(
+                    "axe.run().then((r) => r.violations.filter((v) => ['serious', 'critical'].includes(v.impact))"
+                    ".map((v) => v.id + ': ' + v.nodes.map((n) => n.html).join(' ')))"
+                )
+                faults += found
+        return faults
+
+    assert browse(served.url, work) == []

@@ -1,0 +1,392 @@
+"""The live server: who may come, commands, WebRTC and JPEG pictures in both directions. Device: CPU."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines.errors import OutputError
+from gnr_video.live.recorder import Recorder
+from gnr_video.live.session import LiveSession
+from gnr_video.live.web import WebSink, bind, decode_jpeg, encode_jpeg, even, is_local, parse_address
+from tests.live_helpers import live_session, until
+from tests.media_helpers import picture, read_pictures
+
+aiohttp = pytest.importorskip("aiohttp", reason="needs aiohttp")
+aiortc = pytest.importorskip("aiortc", reason="needs aiortc")
+
+
+class TestAddress:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("", ("127.0.0.1", 8090)),
+            ("9000", ("127.0.0.1", 9000)),
+            (":9000", ("127.0.0.1", 9000)),
+            ("0.0.0.0:80", ("0.0.0.0", 80)),
+            ("[::1]:9000", ("::1", 9000)),
+            ("localhost", ("localhost", 8090)),
+        ],
+    )
+    def test_forms(self, text: str, expected: tuple[str, int]) -> None:
+        assert parse_address(text) == expected
+
+    @pytest.mark.parametrize("text", ["host:port", "1:99999", "127.0.0.1:-1", "99999999"])
+    def test_nonsense(self, text: str) -> None:
+        with pytest.raises(OutputError, match="no address"):
+            parse_address(text)
+
+    def test_local(self) -> None:
+        assert all(is_local(host) for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"))
+        assert not any(is_local(host) for host in ("0.0.0.0", "192.168.1.2", "example.org", "::"))
+
+    def test_other_machines_must_be_allowed(self) -> None:
+        with pytest.raises(OutputError, match="other machines") as caught:
+            bind("0.0.0.0", 0)
+        assert "--allow-remote" in caught.value.hint
+        bind("0.0.0.0", 0, allow_remote=True).close()
+
+    def test_a_port_in_use(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            with pytest.raises(OutputError, match="in use") as caught:
+                bind("127.0.0.1", port)
+        assert f"--web 127.0.0.1:{port + 1 if port < 65535 else 8091}" in caught.value.hint
+
+
+class TestPictures:
+    def test_jpeg_there_and_back(self) -> None:
+        image = picture(64, 48)
+        back = decode_jpeg(encode_jpeg(image))
+        assert back is not None
+        assert np.abs(back.astype(int) - image).mean() < 6
+
+    @pytest.mark.parametrize("data", [b"", b"nonsense", b"\xff\xd8\xff"])
+    def test_what_is_no_jpeg(self, data: bytes) -> None:
+        assert decode_jpeg(data) is None
+
+    def test_even(self) -> None:
+        assert even(picture(33, 21)).shape == (20, 32, 3)
+
+
+@pytest.fixture(scope="module")
+def session(tiny: Path, face_clip: Path, face_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("live")
+    with live_session(tiny, face_clip, folder=folder) as running:
+        until(lambda: running.counts.faces)
+        yield running
+    assert not [t.name for t in threading.enumerate() if t.name == "gnr-video browser" and t.is_alive()]
+
+
+@pytest.fixture
+def served(session: LiveSession, face_clip: Path, tmp_path: Path) -> Iterator[WebSink]:
+    from gnr_video.live.camera import open_camera
+
+    recorder = Recorder(session, tmp_path / "out.mp4")
+    session.controls.on_record = recorder.toggle
+    sink = WebSink(
+        session,
+        bind("127.0.0.1", 0),
+        recorder=recorder,
+        server_camera=lambda: open_camera(str(face_clip)),
+    )
+    session.add_sink(sink)
+    yield sink
+    session.remove_sink(sink)
+    recorder.stop()
+    session.controls.run("style", 1)
+    session.controls.run("view", "after")
+    assert sink.failure is None
+
+
+def visit(url: str, work: Callable[[Any], Awaitable[Any]], **options: Any) -> Any:
+    """Run `work` with an HTTP session based at `url`."""
+
+    async def go() -> Any:
+        jar = aiohttp.CookieJar(unsafe=True)  # cookies of an IP address, as browsers keep them
+        async with aiohttp.ClientSession(cookie_jar=jar, **options) as http:
+            return await asyncio.wait_for(work(http), 60)
+
+    return asyncio.run(go())
+
+
+class Visitor:
+    """A page without a browser: its socket and what came through it."""
+
+    def __init__(self, http: Any, url: str) -> None:
+        self._http, self._url = http, url
+        self.hello: dict[str, Any] = {}
+        self.state: dict[str, Any] = {}
+        self.jpegs: list[Any] = []
+        self.error = ""
+
+    async def __aenter__(self) -> Visitor:
+        self.socket = await self._http.ws_connect(self._url.split("?")[0] + "socket", max_msg_size=0)
+        self._task = asyncio.ensure_future(self._read())
+        await self.until(lambda: self.hello or self.error)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await self.socket.close()
+
+    async def _read(self) -> None:
+        async for message in self.socket:
+            if message.type == aiohttp.WSMsgType.BINARY:
+                self.jpegs.append(decode_jpeg(message.data))
+                await self.send("drawn")
+                continue
+            data = json.loads(message.data)
+            self.error = data.get("error", "")
+            self.state = data.get("state", self.state)
+            if "client" in data:
+                self.hello = data
+
+    async def send(self, command: str, value: Any = None) -> None:
+        await self.socket.send_json({"command": command, "value": value})
+
+    async def until(self, condition: Callable[[], Any], seconds: float = 30) -> Any:
+        end = time.perf_counter() + seconds
+        while not (value := condition()):
+            assert time.perf_counter() < end, f"it did not happen; {self.state} {self.error}"
+            await asyncio.sleep(0.02)
+        return value
+
+
+class TestAccess:
+    def test_the_page_and_its_files(self, served: WebSink) -> None:
+        async def work(http: Any) -> None:
+            for path, kind in (("", "text/html"), ("live.js", "text/javascript"), ("live.css", "text/css")):
+                async with http.get(served.url + path) as answer:
+                    assert answer.status == 200
+                    assert answer.content_type == kind
+                    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+
+        visit(served.url, work)
+
+    @pytest.mark.parametrize(
+        "headers",
+        [{"Origin": "https://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}],
+    )
+    def test_other_sites_are_refused(self, served: WebSink, headers: dict[str, str]) -> None:
+        """Through the user's own browser: by a request from another page, or by a name that leads here."""
+
+        async def work(http: Any) -> None:
+            async with http.get(served.url, headers=headers) as answer:
+                assert answer.status == 403
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await http.ws_connect(served.url + "socket", headers=headers)
+
+        visit(served.url, work)
+
+    def test_remote_needs_the_token(self, session: LiveSession) -> None:
+        sink = WebSink(session, bind("127.0.0.1", 0), remote=True)
+        bare, token = sink.url.split("?token=")
+        assert len(token) >= 20
+
+        async def work(http: Any) -> None:
+            for address in (bare, bare + "?token=wrong", bare + "sheet.jpg", bare + "recording"):
+                async with http.get(address) as answer:
+                    assert answer.status == 403, address
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await http.ws_connect(bare + "socket")
+            async with http.get(sink.url) as answer:  # leaves the cookie
+                assert answer.status == 200
+            async with Visitor(http, sink.url) as page:
+                await page.send("style", "ref:/etc/passwd.png")
+                await page.until(lambda: "seeds only" in page.state.get("message", ""))
+                await page.send("style", "5")
+                await page.until(lambda: page.state["style"] == "5")
+
+        visit(sink.url, work)
+        sink.close()
+
+    @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"sdp": "v=0", "type": "offer", "client": "1"}'])
+    def test_an_offer_that_is_none(self, served: WebSink, data: bytes) -> None:
+        async def work(http: Any) -> None:
+            async with http.post(served.url + "offer", data=data) as answer:
+                assert answer.status == 400
+
+        visit(served.url, work)
+
+    def test_a_sheet_of_the_last_face(self, served: WebSink) -> None:
+        async def work(http: Any) -> None:
+            async with http.get(served.url + "sheet.jpg?first=3") as answer:
+                image = decode_jpeg(await answer.read())
+                assert image is not None
+                assert image.shape == (64, 12 * 64, 3)
+            async with http.get(served.url + "sheet.jpg?first=x") as answer:
+                assert answer.status == 400
+
+        visit(served.url, work)
+
+
+class TestCommands:
+    def test_they_change_the_session_and_every_page_sees_it(
+        self, served: WebSink, session: LiveSession
+    ) -> None:
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as one, Visitor(http, served.url) as two:
+                await one.send("style", "77")
+                await two.until(lambda: two.state.get("style") == "77")
+                await two.send("view", "before")
+                await one.until(lambda: one.state["view"] == "before")
+                for key in ("1", "2", "\r"):
+                    await one.send("key", key)
+                await two.until(lambda: two.state["style"] == "12")
+                await one.send("style", "nonsense")
+                await one.until(lambda: "nonsense" in one.state["message"])
+                await one.until(lambda: one.state["viewers"] == 2)
+                assert one.state["style"] == "12"
+
+        visit(served.url, work)
+        until(lambda: served.viewers == 0)
+
+    def test_nonsense_does_no_harm(self, served: WebSink) -> None:
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as page:
+                for text in ("", "{", "[]", "7", "null", '{"command": []}', '{"command": "key"}'):
+                    await page.socket.send_str(text)
+                await page.socket.send_bytes(b"no picture")
+                await page.send("mix", {"a": 1})
+                await page.send("style", "31")
+                await page.until(lambda: page.state.get("style") == "31")
+
+        visit(served.url, work)
+
+    def test_too_many_pages(self, served: WebSink, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gnr_video.live.web.MAX_CLIENTS", 1)
+
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url), Visitor(http, served.url) as second:
+                assert "open already" in second.error
+
+        visit(served.url, work)
+
+    def test_recording(self, served: WebSink, tmp_path: Path) -> None:
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as page:
+                async with http.get(served.url + "recording") as answer:
+                    assert answer.status == 404
+                await page.send("record")
+                await page.until(lambda: page.state.get("recording"))
+                await asyncio.sleep(0.5)
+                await page.send("record")
+                await page.until(lambda: page.state["recorded"] == "out.mp4")
+                async with http.get(served.url + "recording") as answer:
+                    (tmp_path / "fetched.mp4").write_bytes(await answer.read())
+
+        visit(served.url, work)
+        assert len(read_pictures(tmp_path / "fetched.mp4")) >= 2
+
+
+class TestTransport:
+    def test_jpegs_over_the_socket(self, served: WebSink) -> None:
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as page:
+                await page.send("jpeg")
+                await page.until(lambda: len(page.jpegs) > 5)
+                assert all(image.shape == (180, 320, 3) for image in page.jpegs)
+                assert not np.array_equal(page.jpegs[0], page.jpegs[5])
+
+        visit(served.url, work)
+
+    def test_webrtc(self, served: WebSink) -> None:
+        """A WebRTC peer that is no browser: pictures that move arrive."""
+        times = served._session.times
+        times.reset()
+
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as page:
+                peer = aiortc.RTCPeerConnection()
+                peer.addTransceiver("video", direction="sendrecv")
+                tracks: list[Any] = []
+                peer.on("track", tracks.append)
+                await peer.setLocalDescription(await peer.createOffer())
+                offer = {"sdp": peer.localDescription.sdp, "type": "offer", "client": page.hello["client"]}
+                async with http.post(served.url + "offer", json=offer) as answer:
+                    data = await answer.json()
+                await peer.setRemoteDescription(aiortc.RTCSessionDescription(**data))
+                await page.until(lambda: tracks)
+                frames = [(await tracks[0].recv()) for _ in range(8)]
+                assert {(f.width, f.height) for f in frames} == {(320, 180)}
+                first, last = (frames[i].to_ndarray(format="rgb24").astype(int) for i in (0, -1))
+                assert np.abs(first - last).mean() > 0.5
+                await peer.close()
+
+        visit(served.url, work)
+        assert times.summary()["to browser"].count > 3
+
+    def test_pictures_from_the_page(self, served: WebSink, session: LiveSession) -> None:
+        """A page gives its camera; another takes over; when both are gone, the server's camera is back."""
+        red, blue = np.zeros((180, 320, 3), np.uint8), np.zeros((180, 320, 3), np.uint8)
+        red[..., 0], blue[..., 2] = 250, 250
+
+        async def give(page: Visitor, image: Any, stop: asyncio.Event) -> None:
+            while not stop.is_set():
+                await page.socket.send_bytes(encode_jpeg(image))
+                await asyncio.sleep(0.03)
+
+        def colour(page: Visitor) -> int | None:
+            return int(page.jpegs[-1].mean((0, 1)).argmax()) if page.jpegs else None
+
+        async def work(http: Any) -> None:
+            stop = asyncio.Event()
+            async with Visitor(http, served.url) as one:
+                await one.send("source", "browser")
+                await one.send("jpeg")
+                feeding = asyncio.ensure_future(give(one, red, stop))
+                await one.until(lambda: one.jpegs and one.jpegs[-1][..., 0].min() > 200)
+                assert one.state["source"] == "browser"
+                async with Visitor(http, served.url) as two:
+                    await two.send("source", "browser")
+                    await two.send("jpeg")
+                    other = asyncio.ensure_future(give(two, blue, stop))
+                    await two.until(lambda: two.jpegs and two.jpegs[-1][..., 2].min() > 200)
+                    await one.until(lambda: one.state["source"] == "other")
+                    stop.set()
+                    await asyncio.gather(feeding, other)
+                await one.until(lambda: one.state["source"] == "server" and one.jpegs[-1].std() > 20)
+
+        visit(served.url, work)
+
+    def test_a_page_that_does_not_draw_gets_no_more(self, served: WebSink) -> None:
+        """Flow control: nothing piles up for a page that is slow or asleep."""
+
+        async def work(http: Any) -> None:
+            async with http.ws_connect(served.url + "socket", max_msg_size=0) as page:
+                await page.send_json({"command": "jpeg"})
+                await asyncio.sleep(1.0)
+                await page.send_json({"command": "style", "value": "3"})
+                binary = 0
+                end = time.perf_counter() + 1.0
+                while time.perf_counter() < end:
+                    message = await page.receive(timeout=5)
+                    binary += message.type == aiohttp.WSMsgType.BINARY
+                assert binary == 1
+
+        visit(served.url, work)
+
+    def test_closing_with_pages_open_is_quick(self, session: LiveSession) -> None:
+        sink = WebSink(session, bind("127.0.0.1", 0))
+        session.add_sink(sink)
+
+        async def work(http: Any) -> float:
+            async with Visitor(http, sink.url) as page:
+                await page.send("jpeg")
+                await page.until(lambda: page.jpegs)
+                start = time.perf_counter()
+                await asyncio.to_thread(session.remove_sink, sink)
+                return time.perf_counter() - start
+
+        assert visit(sink.url, work) < 1.0
+        until(lambda: not sink._thread.is_alive(), 5)
