@@ -192,9 +192,7 @@ def main() -> int:
         clip = make_demo_clip(Path(name) / "camera.mp4", seconds=4, fps=options.fps, size=(width, height))
         report, soak = measure(options, clip, Path(name))
     print(f"{report.settings['size']} at {options.fps} fps, {report.engine}, {report.weights}")
-    print(
-        f"{report.frames} pictures in {report.seconds:.1f} s: {report.fps:.1f} fps, {report.settings['dropped']} dropped"
-    )
+    print(f"{report.frames} pictures in {report.seconds:.1f} s: {report.fps:.1f} fps")
     print(stage_table(report.stages))
     if soak.samples:
         print(
