@@ -195,9 +195,8 @@ def main() -> int:
     print(f"{report.frames} pictures in {report.seconds:.1f} s: {report.fps:.1f} fps")
     print(stage_table(report.stages))
     if soak.samples:
-        print(
-            f"memory {soak.samples[0][1]:.0f} -> {soak.samples[-1][1]:.0f} MiB, settled growth {100 * soak.growth:+.1f} %"
-        )
+        first, last = soak.samples[0][1], soak.samples[-1][1]
+        print(f"memory {first:.0f} -> {last:.0f} MiB, settled growth {100 * soak.growth:+.1f} %")
     checked = bars(report, soak)
     for text, reached in checked:
         print(f"{'ok' if reached else 'MISSED':7}{text}")
