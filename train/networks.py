@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from engines.architecture import Architecture
 from train.distributed import gather
+from train.ops import kernels
 from train.ops.bias_act import bias_act
-from train.ops.upfirdn2d import setup_filter, upfirdn2d
+from train.ops.fir_bias_act import fir_bias_act
+from train.ops.upfirdn2d import setup_filter, setup_separable_filter, upfirdn2d
 
 SLOPE = 0.2
 ACT_GAIN = sqrt(2.0)
@@ -55,18 +57,31 @@ class EqualLinear(nn.Module):
         return F.linear(x, self.weight * self.scale, self.bias * self.lr_mul)
 
 
-class Blur(nn.Module):
-    """FIR low-pass with StyleGAN2's [1, 3, 3, 1] filter."""
+class Fir(nn.Module):
+    """StyleGAN2's [1, 3, 3, 1] filter. `kernel` is in checkpoints, `taps` is the same filter, separable."""
 
     kernel: Tensor
+    taps: Tensor
 
-    def __init__(self, pad: tuple[int, int], gain: float = 1.0):
+    def __init__(self, gain: float = 1.0):
         super().__init__()
         self.register_buffer("kernel", setup_filter(gain=gain))
+        self.register_buffer("taps", setup_separable_filter(gain=gain), persistent=False)
+
+    def filter_for(self, x: Tensor) -> Tensor:
+        """The form that is faster where `x` is: separable in the CUDA kernels, 2-D in plain torch."""
+        return self.taps if kernels.chosen(None, x) else self.kernel
+
+
+class Blur(Fir):
+    """FIR low-pass."""
+
+    def __init__(self, pad: tuple[int, int], gain: float = 1.0):
+        super().__init__(gain)
         self.pad = (*pad, *pad)
 
     def forward(self, x: Tensor) -> Tensor:
-        return upfirdn2d(x, self.kernel, padding=self.pad)
+        return upfirdn2d(x, self.filter_for(x), padding=self.pad)
 
 
 class FusedLeakyReLU(nn.Module):
@@ -111,7 +126,7 @@ class ConvLayer(nn.Sequential):
         if self.down:
             blur: Blur = self[0]  # type: ignore[assignment]
             if conv.weight.shape[-1] == 1:  # a strided 1x1 needs only every second blurred pixel
-                x = upfirdn2d(x, blur.kernel, down=2, padding=blur.pad)
+                x = upfirdn2d(x, blur.filter_for(x), down=2, padding=blur.pad)
                 stride = 1
             else:
                 x, stride = blur(x), 2
@@ -122,10 +137,10 @@ class ConvLayer(nn.Sequential):
             return F.conv2d(x, conv.weight * (conv.scale * gain), bias, stride=stride, padding=padding)
         gain *= ACT_GAIN
         activate: FusedLeakyReLU = self[-1]  # type: ignore[assignment]
-        y = F.conv2d(
-            x, conv.weight * (conv.scale * gain), activate.bias * gain, stride=stride, padding=padding
-        )
-        return F.leaky_relu(y, SLOPE)
+        weight, bias = conv.weight * (conv.scale * gain), activate.bias * gain
+        if kernels.chosen(None, x):
+            return bias_act(F.conv2d(x, weight, stride=stride, padding=padding), bias, gain=1.0)
+        return F.leaky_relu(F.conv2d(x, weight, bias, stride=stride, padding=padding), SLOPE)
 
 
 class ResBlock(nn.Module):
@@ -164,8 +179,15 @@ class ModulatedConv2d(nn.Module):
         self.scale = 1 / sqrt(c_in * kernel**2)
         self.kernel, self.up, self.demodulate = kernel, up, demodulate
 
-    def forward(self, x: Tensor, w: Tensor, gain: float = 1.0) -> Tensor:
-        """x (N, c_in, H, W), w (N, style_dim) -> `gain` times (N, c_out, H, W), twice the side when `up`."""
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x (N, c_in, H, W), w (N, style_dim) -> (N, c_out, H, W), twice the side when `up`."""
+        y, d = self.convolved(x, w)
+        if d is not None:
+            y = y * d.to(y.dtype)[:, :, None, None]
+        return self.blur(y)
+
+    def convolved(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What comes before demodulation and blur, and the demodulation d (N, c_out), float32."""
         s = self.modulation(w)
         weight = self.weight[0] * self.scale
         x = x * s.to(x.dtype)[:, :, None, None]
@@ -173,11 +195,10 @@ class ModulatedConv2d(nn.Module):
             y = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
         else:
             y = F.conv2d(x, weight, padding=self.kernel // 2)
-        if self.demodulate:
-            with torch.autocast(x.device.type, enabled=False):
-                d = torch.rsqrt(s.float().square() @ weight.float().square().sum((2, 3)).t() + 1e-8)
-            y = y * (d * gain).to(y.dtype)[:, :, None, None]
-        return self.blur(y)
+        if not self.demodulate:
+            return y, None
+        with torch.autocast(x.device.type, enabled=False):
+            return y, torch.rsqrt(s.float().square() @ weight.float().square().sum((2, 3)).t() + 1e-8)
 
 
 class StyledConv(nn.Module):
@@ -189,8 +210,12 @@ class StyledConv(nn.Module):
         self.activate = FusedLeakyReLU(c_out)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        y = self.conv(x, w, ACT_GAIN)
-        return F.leaky_relu(y + (self.activate.bias * ACT_GAIN).to(y.dtype)[:, None, None], SLOPE)
+        y, d = self.conv.convolved(x, w)
+        assert d is not None
+        blur = self.conv.blur
+        f, pad = (blur.filter_for(y), blur.pad) if isinstance(blur, Blur) else (None, (0, 0, 0, 0))
+        # The activation's gain goes through it, into the vectors, and the picture is passed over once less.
+        return fir_bias_act(y, f, d * ACT_GAIN, self.activate.bias * ACT_GAIN, pad, slope=SLOPE, gain=1.0)
 
 
 class StyledResBlock(nn.Module):
@@ -205,17 +230,14 @@ class StyledResBlock(nn.Module):
         return (self.conv2(self.conv1(x, w), w) + x) / sqrt(2)
 
 
-class Upsample(nn.Module):
+class Upsample(Fir):
     """Twice the side, filtered; carries the picture from one resolution's RGB to the next."""
 
-    kernel: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("kernel", setup_filter(gain=4.0))
+        super().__init__(gain=4.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return upfirdn2d(x, self.kernel, up=2, padding=(2, 1, 2, 1))
+        return upfirdn2d(x, self.filter_for(x), up=2, padding=(2, 1, 2, 1))
 
 
 class ToRGB(nn.Module):
