@@ -132,7 +132,7 @@ COMMON = {
 
 
 @given(case=resampling(), flip=st.booleans(), large=st.booleans())
-@settings(max_examples=40, **COMMON)
+@settings(max_examples=30, **COMMON)
 def test_upfirdn2d(device, monkeypatch, case, flip, large):
     tiles(monkeypatch, large)
     x = randn(case["shape"], case["dtype"], case["layout"], case["seed"])
@@ -156,7 +156,7 @@ def test_upfirdn2d(device, monkeypatch, case, flip, large):
     filtered=st.booleans(),
     large=st.booleans(),
 )
-@settings(max_examples=30, **COMMON)
+@settings(max_examples=25, **COMMON)
 def test_fir_bias_act(device, monkeypatch, case, act, clamp, scaled, filtered, large):
     tiles(monkeypatch, large)
     dtype, seed = case["dtype"], case["seed"]
@@ -193,7 +193,7 @@ def test_fir_bias_act(device, monkeypatch, case, act, clamp, scaled, filtered, l
     large=st.booleans(),
     seed=st.integers(0, 999),
 )
-@settings(max_examples=40, **COMMON)
+@settings(max_examples=30, **COMMON)
 def test_bias_act(device, monkeypatch, shape, act, gain, clamp, biased, dtype, layout, large, seed):
     tiles(monkeypatch, large)
     inputs = [randn(shape, dtype, layout, seed)]
@@ -211,12 +211,8 @@ def test_bias_act(device, monkeypatch, shape, act, gain, clamp, biased, dtype, l
 
 @pytest.mark.parametrize("act", list(ACTIVATIONS))
 def test_gradcheck_bias_act(device, act):
-    x = (
-        torch.linspace(-2.1, 2.3, 24, dtype=torch.float64, device=device)
-        .reshape(2, 3, 2, 2)
-        .requires_grad_(True)
-    )
-    b = torch.tensor([0.3, -0.2, 0.11], dtype=torch.float64, device=device, requires_grad=True)
+    x = torch.linspace(-2.1, 2.3, 8, dtype=torch.float64, device=device).reshape(2, 2, 2).requires_grad_(True)
+    b = torch.tensor([0.3, -0.2], dtype=torch.float64, device=device, requires_grad=True)
     for clamp in (None, 0.77):
 
         def run(x: Tensor, b: Tensor, clamp: float | None = clamp) -> Tensor:
@@ -226,20 +222,19 @@ def test_gradcheck_bias_act(device, act):
         assert torch.autograd.gradgradcheck(run, (x, b))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
-    ("up", "down", "padding", "taps"),
+    ("up", "down", "padding", "taps", "layout"),
     [
-        (1, 1, (1, 1, 1, 1), (4, 4)),
-        (2, 1, (2, 1, 2, 1), (4,)),
-        (1, 2, (2, -1, 0, 3), (3, 2)),
-        (3, 2, (4,) * 4, (5,)),
+        (1, 1, (1, 1, 1, 1), (4, 4), "channels_last"),
+        (2, 1, (2, 1, 2, 1), (4,), "contiguous"),
+        (1, 2, (2, -1, 0, 3), (3, 2), "cropped"),
+        (3, 2, (2, 1, 2, 0), (4,), "channels_last"),
     ],
 )
 def test_gradcheck_fir(device, up, down, padding, taps, layout):
-    x = randn((2, 2, 4, 5), torch.float64, layout, 0).to(device).requires_grad_(True)
+    x = randn((1, 2, 3, 4), torch.float64, layout, 0).to(device).requires_grad_(True)
     f = randn(taps, torch.float64, "", 1).to(device)
-    scale = randn((2, 2), torch.float64, "", 2).to(device).requires_grad_(True)
+    scale = randn((1, 2), torch.float64, "", 2).to(device).requires_grad_(True)
     b = randn((2,), torch.float64, "", 3).to(device).requires_grad_(True)
 
     def resampled(x: Tensor) -> Tensor:
@@ -275,29 +270,16 @@ def test_empty_and_one_pixel(device, shape, layout):
 
 
 def test_a_filter_too_large_to_unroll(device):
-    x = randn((1, 2, 20, 24), torch.float32, "contiguous", 0)
-    f = randn((23, 19), torch.float32, "", 1)
+    x = randn((1, 1, 6, 8), torch.float32, "contiguous", 0)
+    f = randn((66, 63), torch.float32, "", 1)
+    sides = (31, 31, 33, 32)
     launch, *_ = upfirdn2d_module.plan(
-        x.dtype,
-        (1, 2, 20, 24),
-        (20, 24),
-        False,
-        4,
-        (23, 19),
-        1,
-        1,
-        9,
-        11,
-        False,
-        "linear",
-        False,
-        False,
-        False,
+        x.dtype, (1, 1, 6, 8), (6, 8), False, 4, (66, 63), 1, 1, 31, 33, False, "linear", False, False, False
     )
     assert dict(launch.kernel.macros)["UNROLL"] == 0
 
     def run(t: Tensor, impl: str = "cuda") -> Tensor:
-        return upfirdn2d(t, f.to(t.device), 1, 1, (9, 9, 11, 11), impl=impl)
+        return upfirdn2d(t, f.to(t.device), padding=sides, impl=impl)
 
     agree(run(x.to(device)), run(x.double(), "ref"), torch.float32, "y")
 
@@ -366,7 +348,7 @@ def test_third_derivative(device):
 OPERATORS = ["bias_act", "bias_act_grad", "bias_act_grad2", "upfirdn2d", "fir_bias_act"]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["channels_last", "cropped"])
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operator_registration(device, name, layout):
     """Schema, fake tensors, autograd and what torch.compile asks, as torch itself checks it."""
@@ -422,14 +404,13 @@ def test_networks_with_the_kernels(device):
     architecture = Architecture(size=32, num_down=2, n_res=1, channels=channels, style_dim=8, n_mlp=2)
     nets = torch.nn.ModuleList(
         [Generator(architecture), Discriminator(32, channels, local_downs=2, global_downs=3)]
-    ).to(device, torch.float64)
-    x = torch.randn(2, 3, 32, 32, dtype=torch.float64).to(device)
+    ).to(device)
+    x = torch.randn(2, 3, 32, 32).to(device)
 
     def gradients() -> list[Tensor]:
         generator, discriminator = nets
         picture, _, _ = generator(x)
-        logits = discriminator(picture.to(x.dtype))
-        loss = sum(part.double().mean() for part in logits)
+        loss = sum(part.mean() for part in discriminator(picture))
         (g,) = torch.autograd.grad(loss, picture, create_graph=True)
         loss = loss + g.square().sum()
         return [picture, *torch.autograd.grad(loss, list(nets.parameters()), allow_unused=True)]
@@ -442,7 +423,7 @@ def test_networks_with_the_kernels(device):
     assert sum(g is not None for g in expected) > 30
     for a, b in zip(found, expected, strict=True):
         if b is not None:
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
 def test_cuda_graph():
