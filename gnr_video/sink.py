@@ -146,7 +146,7 @@ def open_sink(
         overwrite: whether an existing output may be replaced.
         threads: encoder threads; None: all cores but one, 0: as many as the encoder likes.
         live: mp4 and mov are written in fragments, and the encoder holds nothing back: the file can be closed
-            at any moment at once, and is playable even if the process is killed.
+            at any moment at once, and is playable even if the process is killed. It is kept when writing fails.
 
     Times: pts and time base are kept exactly in mp4, m4v and mov, also a first pts that is not zero. mkv and
     webm count in milliseconds and know no negative times (audio that begins before zero moves everything
@@ -238,6 +238,7 @@ class ContainerSink(VideoSink):
 
         extension = path.suffix.lower()
         self._size = size
+        self._live = live
         self._gif = extension == ".gif"
         info = source.info
         settings = self._settings(info, codec or default_codec(extension), extension, crf, threads, live)
@@ -466,6 +467,9 @@ class ContainerSink(VideoSink):
             self.finish()
             return
         self._open = False
+        if self._live and self.frames_written:
+            self._keep()
+            return
         # Removed before it is closed: then no index is written for a file nobody wants.
         with suppress(OSError):
             self._temporary.unlink()
@@ -477,6 +481,15 @@ class ContainerSink(VideoSink):
                 container.close()
         with suppress(OSError):
             self._temporary.unlink(missing_ok=True)
+
+    def _keep(self) -> None:
+        """Give a live file its name although writing failed: what is in it plays without a trailer."""
+        import av
+
+        with suppress(av.FFmpegError, OSError, ValueError):
+            self._container.close()
+        with suppress(OSError):
+            os.replace(self._temporary, self.path)
 
 
 class _PaletteGraph:

@@ -9,6 +9,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -86,6 +87,15 @@ class TestPacing:
         start = time.perf_counter()
         assert camera.read(stop) is None
         assert time.perf_counter() - start < 2
+        camera.close()
+
+    def test_a_picture_is_no_busy_loop(self, tmp_path: Path) -> None:
+        cv2.imwrite(str(tmp_path / "a.png"), picture(64, 48))
+        camera, stop = open_camera(str(tmp_path / "a.png")), threading.Event()
+        start, shots = time.perf_counter(), 0
+        while shots < 5:
+            shots += camera.read(stop) is not None
+        assert time.perf_counter() - start > 0.14  # 25 a second
         camera.close()
 
     def test_pattern_moves(self) -> None:

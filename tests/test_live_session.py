@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
 from itertools import pairwise
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from gnr_video.frame import Frame
-from gnr_video.live.recorder import Recorder, RecordSink
+from gnr_video.live.recorder import TIME_BASE, Recorder, RecordSink
 from gnr_video.live.session import ThreadedSink, before_after, fitted, style_grid
 from tests.live_helpers import Kept, Still, live_session, until
 from tests.media_helpers import frame_times, picture, read_pictures
@@ -239,18 +241,29 @@ class TestRecording:
 
         sink = RecordSink(tmp_path / "out.mp4", (64, 48), 10)
         for i in range(60):
-            sink.deliver(Frame(picture(64, 48, i), 0, sink_time_base(), i, {"captured": i / 10}))
+            sink.deliver(Frame(picture(64, 48, i), 0, TIME_BASE, i, {"captured": i / 10}))
         copy = tmp_path / "copy.mp4"
         copy.write_bytes(temporary_name(tmp_path / "out.mp4").read_bytes())
         assert len(read_pictures(copy)) >= 20
         sink.close(5)
         assert len(read_pictures(tmp_path / "out.mp4")) == 60
 
+    def test_a_full_disk_leaves_what_was_recorded(self, tiny: Path, tmp_path: Path) -> None:
+        with live_session(tiny, Still(picture(96, 64)), folder=tmp_path) as session:
+            recorder = Recorder(session, tmp_path / "out.mp4")
+            recorder.start()
+            recording = recorder.current
+            assert recording is not None
+            until(lambda: recording.frames_written > 120)  # a key frame every two seconds closes a fragment
 
-def sink_time_base():  # type: ignore[no-untyped-def]
-    from gnr_video.live.recorder import TIME_BASE
+            def full(*_: object) -> None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    return TIME_BASE
+            recording._sink._encode = full  # type: ignore[attr-defined]
+            until(lambda: recording.failure is not None)
+            assert "no room left" in str(recording.failure)
+            until(lambda: (tmp_path / "out.mp4").exists())
+        assert len(read_pictures(tmp_path / "out.mp4")) >= 60
 
 
 class TestDrawing:

@@ -36,6 +36,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 """Seconds between two attempts to open a camera that was lost."""
 SILENT_SECONDS = 2.0
 """How long a camera may give no picture before that is worth a notice."""
+_STILL_FPS = 15  # of a picture in place of a camera
 _LATE_SECONDS = 0.5  # a file's clock is set anew when decoding is behind by more
 
 
@@ -144,8 +145,8 @@ def open_camera(
     """Open what stands behind `--camera`.
 
     Args:
-        spec: a device number, /dev/videoN, a URL, a video file (repeated for ever, in real time), or "test" for a
-            moving pattern.
+        spec: a device number, /dev/videoN, a URL, a video file (repeated for ever, in real time), a picture, or
+            "test" for a moving pattern.
         size: (width, height) to ask for; the device's nearest is taken and said. Files and URLs keep theirs.
         fps: frames per second to ask for.
         backend: "opencv", "pyav" (Linux devices only), or "auto": PyAV where it can, else OpenCV.
@@ -260,6 +261,7 @@ class StreamCamera(Camera):
         self.fps = float(info.average_rate) if info.average_rate else None
         self._start: float | None = None
         self._first_pts = 0.0
+        self._next_start = 0.0
         self._check_size(size)
 
     def read(self, stop: threading.Event) -> Shot | None:
@@ -273,10 +275,11 @@ class StreamCamera(Camera):
         now = time.perf_counter()
         if self._is_file:
             if self._start is None:
-                self._start, self._first_pts = now, frame.pts_seconds
+                self._start, self._first_pts = max(now, self._next_start), frame.pts_seconds
             due = self._start + frame.pts_seconds - self._first_pts
             if now - due > _LATE_SECONDS or due - now > 10:  # decoding is behind, or the times leap
                 self._start, self._first_pts, due = now, frame.pts_seconds, now
+            self._next_start = due + 1 / (self.fps or _STILL_FPS)
             if stop.wait(max(0.0, due - now)):
                 return None
             now = time.perf_counter()

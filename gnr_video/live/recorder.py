@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -101,40 +102,43 @@ class Recorder:
         self._path = None if path is None else Path(path)
         self._codec = codec
         self._overwrite = overwrite
+        self._lock = threading.RLock()
         self.current: RecordSink | None = None
         self.last: Path | None = None
 
     def start(self) -> Path:
         """Begin a recording; its name."""
-        path = self._name()
-        fps = self._session.capture.camera.fps or 30.0
-        self.current = RecordSink(
-            path, self._session.size, fps, codec=self._codec, overwrite=self._overwrite and self.last is None
-        )
-        self._session.add_sink(self.current)
+        with self._lock:
+            path = self._name()
+            overwrite = self._overwrite and self.last is None
+            fps = self._session.capture.camera.fps or 30.0
+            self.current = RecordSink(path, self._session.size, fps, codec=self._codec, overwrite=overwrite)
+            self._session.add_sink(self.current)
         return path
 
     def stop(self) -> Path | None:
         """End it; the finished file, None when there was no picture to record."""
-        recording, self.current = self.current, None
-        if recording is None:
-            return None
-        self._session.remove_sink(recording)
-        if recording.frames_written and recording.failure is None:
+        with self._lock:
+            recording, self.current = self.current, None
+            if recording is None:
+                return None
+            self._session.remove_sink(recording)
+            if not recording.frames_written:
+                return None
             self.last = recording.path
-            return recording.path
-        return None
+        return recording.path
 
     def toggle(self) -> str:
         """What the record key does; returns what to tell the user."""
-        if self.current is not None and self.current.failure is None:
-            done = self.stop()
-            return f"recorded {done}" if done else "nothing was recorded"
-        self.stop()
-        try:
-            return f"recording to {self.start()}"
-        except GnrVideoError as error:
-            return str(error)
+        with self._lock:
+            if self.current is not None and self.current.failure is None:
+                done = self.stop()
+                return f"recorded {done}" if done else "nothing was recorded"
+            self.stop()
+            try:
+                return f"recording to {self.start()}"
+            except GnrVideoError as error:
+                return str(error)
 
     def _name(self) -> Path:
         if self._path is None:

@@ -199,10 +199,10 @@ def _stay(
 ) -> None:
     """Serve window and terminal until it is over."""
     due = time.perf_counter() + STATUS_SECONDS
-    notice = ""
+    notice, helped = "", False
 
     def serve() -> None:
-        nonlocal due, notice
+        nonlocal due, notice, helped
         if said := keys.poll():
             say(said)
         while session.messages:
@@ -211,9 +211,10 @@ def _stay(
         if status.notice != notice:
             notice = status.notice
             say(notice or f"the camera is back: {status.camera}")
-        if session.controls.help and keys.active:
-            session.controls.help = tick is not None  # the terminal has shown them once and for all
-            say("\n".join(HELP))
+        if session.controls.help != helped:
+            helped = session.controls.help
+            if keys.active and helped:
+                say("\n".join(HELP))
         if time.perf_counter() >= due:
             due += STATUS_SECONDS
             say(status.line())
