@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
-from engines.errors import EngineError, GnrVideoError, OutputError
+from engines.errors import EngineError, GnrVideoError, InputError, OutputError
 from gnr_video._version import __version__
 
 if TYPE_CHECKING:
+    from engines.base import Engine
+    from gnr_video.frame import Image
     from gnr_video.pipeline import Counts
     from gnr_video.report import Report
+    from gnr_video.translator import Translator
 
+STYLE_MODES = ("normal", "blend", "beat", "sefa")
 PASTE_MODES = ("head", "face", "square", "crop", "side-by-side")
 ENGINES = ("auto", "torch", "openvino", "onnx", "tensorrt", "tensorrt-rtx", "torch2trt")
 EXPORTS = ("onnx", "openvino", "tensorrt", "torch2trt")
@@ -34,6 +38,10 @@ Examples:
   gnr-video clip.mp4                         writes clip_anime.mp4 beside it
   gnr-video clip.mp4 --style 42 -o out.mp4
   gnr-video clip.mp4 --style ref:girl.png    the style of an anime picture
+  gnr-video clip.mp4 --style 42,7            two people, each with a look of their own
+  gnr-video clip.mp4 --style 42*0.7+7*0.3~0.8+sefa3:2.5    mixed, toned down, edited
+  gnr-video clip.mp4 --styles 0=42,5s=7 --transition 0.5s
+  gnr-video clip.mp4 --mode beat             a new look on every beat of the sound track
   gnr-video clip.mov --paste side-by-side --start 3 --end 8
   gnr-video photo.jpg -o anime.png
   gnr-video live --virtual-camera            your webcam in a video call
@@ -137,8 +145,30 @@ def _common_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("-o", "--output", metavar="FILE", help="Container by extension.  [default: INPUT_anime.mp4]")
 @click.option(
     "--style",
-    metavar="SEED|ref:PICTURE",
-    help="One look for the whole video: a number, or the style of an anime picture.  [default: 42]",
+    metavar="STYLE[,STYLE...]",
+    help="A seed, ref:PICTURE, my.style.json, a mix (42*0.7+7*0.3); several for several people.  [default: 42]",
+)
+@click.option("--styles", default="", metavar="TIME=STYLE,...", help="Styles and when they begin: 0=42,5s=7.")
+@click.option(
+    "--mode",
+    type=click.Choice(STYLE_MODES),
+    default="normal",
+    show_default=True,
+    help="blend: a random walk; beat: a new look on each beat; sefa: an edit on each beat.",
+)
+@click.option("--transition", metavar="TIME", help="From style to style.  [default: 0.5s; on beats 0.1s]")
+@click.option(
+    "--every", metavar="TIME", default="2s", show_default=True, help="From look to look of a blend."
+)
+@click.option("--bpm", type=float, help="A steady tempo instead of the sound track's beats.")
+@click.option("--amount", type=float, help="Greatest edit of mode sefa.  [default: half the styles' spread]")
+@click.option("--grid", metavar="RxC", help="So many styles of one face at once, beside the original: 3x3.")
+@click.option(
+    "--faces",
+    default="all",
+    show_default=True,
+    metavar="WHO",
+    help="all, largest, left, right, a number, or id:K, the K-th to appear (from 0).",
 )
 @_generator_options
 @_onnx_options
@@ -170,6 +200,14 @@ def translate(
     input: str,
     output: str | None,
     style: str | None,
+    styles: str,
+    mode: str,
+    transition: str | None,
+    every: str,
+    bpm: float | None,
+    amount: float | None,
+    grid: str | None,
+    faces: str,
     weights: str | None,
     engine: str,
     device: str,
@@ -198,10 +236,26 @@ def translate(
         if report is not None:
             _check_writable(report)
         from engines.image_model import ImageModelOptions, parse_range
+        from gnr_video.faces import FaceChoice
+        from gnr_video.schedule import StylePlan
         from gnr_video.source import open_source
+        from gnr_video.style import parse_expressions, parse_seconds
         from gnr_video.translator import Translator
 
         onnx = ImageModelOptions(parse_range(onnx_range) if onnx_range else None, onnx_size, onnx_layout)
+        # What does not parse is said before anything slow is loaded.
+        if style is not None:
+            parse_expressions(style)
+        plan = StylePlan(
+            styles,
+            mode,  # type: ignore[arg-type]
+            None if transition is None else parse_seconds(transition),
+            parse_seconds(every),
+            bpm,
+            amount,
+        )
+        choice, cells = FaceChoice.parse(faces), _grid(grid)
+
         if input in STANDARD_INPUT:
             _await_standard_input()
         elif "://" not in input:
@@ -217,6 +271,9 @@ def translate(
                 device=device,
                 precision=precision,
                 paste=paste,
+                faces=choice,
+                plan=plan,
+                grid=cells,
                 face_model=face_model,
                 lookahead=lookahead,
                 onnx=onnx,
@@ -238,6 +295,16 @@ def translate(
         if report is not None:
             done.write(report)
         _summary(done, quiet)
+
+
+def _grid(text: str | None) -> tuple[int, int] | None:
+    """Rows and columns of "3x4"."""
+    if text is None:
+        return None
+    rows, _, columns = text.lower().partition("x")
+    if not (rows.isdecimal() and columns.isdecimal() and 1 <= int(rows) <= 16 and 1 <= int(columns) <= 16):
+        raise InputError(f"{text!r} is no grid", "give rows and columns, 1 to 16 each: --grid 3x3")
+    return int(rows), int(columns)
 
 
 def _await_standard_input() -> None:
@@ -317,8 +384,7 @@ def _build_progress(quiet: bool) -> Iterator[Callable[[str, float], bool] | None
 
 
 def _summary(report: Report, quiet: bool) -> None:
-    for text in (*report.fallbacks, *report.warnings):
-        click.secho(f"warning: {text}", fg="yellow", err=True)
+    _warn([*report.fallbacks, *report.warnings])
     if not quiet:
         click.echo(
             f"{report.target}: {report.frames} frames in {report.seconds:.1f} s ({report.fps:.1f} fps, "
@@ -920,7 +986,106 @@ def engine_clean(quiet: bool, debug: bool) -> None:
 
 @command.group()
 def styles() -> None:
-    """Look at styles."""
+    """Save styles, look at them, walk through them."""
+
+
+def _picture_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of the commands that translate the face in one picture."""
+    for option in reversed(
+        (
+            click.option(
+                "--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task."
+            ),
+            click.option("--overwrite", is_flag=True, help="Replace the output if it exists."),
+        )
+    ):
+        function = option(function)
+    return _generator_options(function)
+
+
+def _refuse_existing(target: Path, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
+
+
+def _warn(texts: Sequence[str]) -> None:
+    for text in texts:
+        click.secho(f"warning: {text}", fg="yellow", err=True)
+
+
+@contextmanager
+def _face_translator(image: Path, style: str | int, **options: Any) -> Iterator[tuple[Translator, Image]]:
+    """A translator with the options of `_picture_options`, and the face in a picture as it wants it."""
+    from gnr_video.source import read_image
+    from gnr_video.translator import Translator
+
+    picture = read_image(image)
+    with Translator(options.pop("weights"), style, **options) as translator:
+        yield translator, translator.find_face(picture)
+
+
+@styles.command("save")
+@click.argument("style")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.style.json")
+@click.option("--weights", metavar="NAME|FILE", help="Whose style it is.  [default: default]")
+@click.option("--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+@_common_options
+def styles_save(
+    style: str,
+    output: Path,
+    weights: str | None,
+    face_model: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Write the code of STYLE to a file, which is a style itself then.
+
+    \b
+    Example:
+      gnr-video styles save "42*0.7+ref:girl.png*0.3" -o mine.style.json
+      gnr-video clip.mp4 --style mine.style.json
+    """
+    with _errors(quiet, debug):
+        from gnr_video.style import parse_expression, parse_style, save_style
+
+        parse_expression(style)
+        _refuse_existing(output, overwrite)
+        with _style_engine(weights) as engine:
+            code = parse_style(style, engine, face_model=face_model)
+            _warn(code.warnings)
+            save_style(output, code, engine)
+        if not quiet:
+            click.echo(str(output), err=True)
+
+
+@styles.command("show")
+@click.argument("style")
+@click.option("--weights", metavar="NAME|FILE", help="Whose style it is.  [default: default]")
+@click.option("--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task.")
+@_common_options
+def styles_show(style: str, weights: str | None, face_model: Path | None, quiet: bool, debug: bool) -> None:
+    """Say what STYLE is made of: its code, its distance from the mean look, the directions it lies along."""
+    with _errors(quiet, debug):
+        from gnr_video.style import describe_style, parse_expression, parse_style
+
+        parse_expression(style)
+        with _style_engine(weights) as engine:
+            code = parse_style(style, engine, face_model=face_model)
+            _warn(code.warnings)
+            click.echo(describe_style(code, engine))
+
+
+def _style_engine(weights: str | None) -> Engine:
+    """What turns styles into codes: the same for every engine, so the one that is there everywhere."""
+    import engines
+    from engines.weights import load_weights
+    from gnr_video.weights import resolve_weights
+
+    return engines.create(
+        load_weights(resolve_weights(weights)), engine="torch", device="cpu", precision="fp32"
+    )
 
 
 @styles.command("sheet")
@@ -928,46 +1093,105 @@ def styles() -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: IMAGE_styles.png]")
 @click.option("--count", type=click.IntRange(1, 400), default=15, show_default=True)
 @click.option("--first", type=int, default=0, show_default=True, help="The first seed.")
-@_generator_options
-@click.option("--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task.")
-@click.option("--overwrite", is_flag=True, help="Replace the sheet if it exists.")
+@_picture_options
 @_common_options
 def styles_sheet(
     image: Path,
     output: Path | None,
     count: int,
     first: int,
-    weights: str | None,
-    engine: str,
-    device: str,
-    precision: str,
-    calibrate: Path | None,
-    face_model: Path | None,
     overwrite: bool,
     quiet: bool,
     debug: bool,
+    **options: Any,
 ) -> None:
     """Translate the face in IMAGE with COUNT seeds: one picture, each face with its seed written on it."""
     with _errors(quiet, debug):
         from gnr_video.sheet import save_png, style_sheet
-        from gnr_video.source import read_image
-        from gnr_video.translator import Translator
 
         target = output or image.with_name(f"{image.stem}_styles.png")
-        if target.exists() and not overwrite:
-            raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
-        picture = read_image(image)
-        with Translator(
-            weights,
-            first,
-            engine=engine,
-            device=device,
-            precision=precision,
-            face_model=face_model,
-            calibrate=calibrate,
-        ) as translator:
-            face = translator.find_face(picture)
+        _refuse_existing(target, overwrite)
+        with _face_translator(image, first, **options) as (translator, face):
             save_png(target, style_sheet(translator, face, range(first, first + count)))
+        if not quiet:
+            click.echo(str(target), err=True)
+
+
+@styles.command("walk")
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: IMAGE_walk.mp4]")
+@click.option("--style", default="42", show_default=True, help="Where it starts; its seed leads it on.")
+@click.option("--seconds", type=click.FloatRange(0.1, 600), default=12.0, show_default=True)
+@click.option("--fps", type=click.IntRange(1, 120), default=30, show_default=True)
+@click.option("--every", metavar="TIME", default="2s", show_default=True, help="From look to look.")
+@click.option("--size", type=click.IntRange(64, 2048), default=512, show_default=True, help="Side, pixels.")
+@_picture_options
+@_common_options
+def styles_walk(
+    image: Path,
+    output: Path | None,
+    style: str,
+    seconds: float,
+    fps: int,
+    every: str,
+    size: int,
+    overwrite: bool,
+    quiet: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
+    """A video of the face in IMAGE that walks from look to look and returns to the first (it loops)."""
+    with _errors(quiet, debug):
+        from gnr_video.style import parse_expression, parse_seconds
+        from gnr_video.walk import write_walk
+
+        parse_expression(style)
+        pace = parse_seconds(every)
+        target = output or image.with_name(f"{image.stem}_walk.mp4")
+        _refuse_existing(target, overwrite)
+        with _face_translator(image, style, **options) as (translator, face):
+            _warn(translator.looks.warnings if translator.looks else ())
+            write_walk(
+                translator, face, target, seconds=seconds, fps=fps, every=pace, size=size, overwrite=overwrite
+            )
+        if not quiet:
+            click.echo(str(target), err=True)
+
+
+@command.command()
+@click.argument("first", metavar="STYLE_A")
+@click.argument("last", metavar="STYLE_B")
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("-n", "--count", type=click.IntRange(2, 64), default=8, show_default=True, help="Pictures.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: IMAGE_interpolation.png]")
+@_picture_options
+@_common_options
+def interpolate(
+    first: str,
+    last: str,
+    image: Path,
+    count: int,
+    output: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
+    """A strip of pictures: the face in IMAGE from STYLE_A to STYLE_B.
+
+    \b
+    Example:
+      gnr-video interpolate 42 ref:girl.png photo.jpg -n 8
+    """
+    with _errors(quiet, debug):
+        from gnr_video.sheet import interpolation_strip, save_png
+        from gnr_video.style import parse_expression
+
+        parse_expression(first), parse_expression(last)
+        target = output or image.with_name(f"{image.stem}_interpolation.png")
+        _refuse_existing(target, overwrite)
+        with _face_translator(image, first, **options) as (translator, face):
+            save_png(target, interpolation_strip(translator, face, first, last, count))
         if not quiet:
             click.echo(str(target), err=True)
 

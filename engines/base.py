@@ -79,6 +79,7 @@ class Engine(ABC):
         self._style_encoder: Any = None
         self._style_space: StyleSpace | None = None
         self._vectors: torch.Tensor | None = None
+        self._style: Styles | None = None
         self._lock = threading.RLock()
 
     # Styles
@@ -137,13 +138,20 @@ class Engine(ABC):
         Raises:
             StyleError: wrong length, or values that are not finite; the style before stays.
         """
+        w = self.to_w(style)
         vectors = self._to_vectors(style)
         if vectors.shape[0] != 1:
             raise StyleError(f"set_style takes one style code, got {vectors.shape[0]}")
         with self._lock:
             self._check_open()
             self._vectors = vectors
+            self._style = w[0]
             self._use_style(vectors)
+
+    @property
+    def style(self) -> Styles | None:
+        """The style of `set_style`, float32 (style_dim,) in w space; None before the first."""
+        return self._style
 
     def encode_style(self, image: NDArray[np.uint8]) -> Styles:
         """Style code z, float32 (latent_dim,), of an anime face (uint8 (S, S, 3)).

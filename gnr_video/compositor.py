@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gnr_video.align import crop_face
 from gnr_video.frame import Alignment, Image, Points
 
 Mask = NDArray[np.uint8]
@@ -121,6 +122,7 @@ class Compositor:
             raise ValueError(f"size must be at least 16, got {size}")
         self.mode = mode
         self.size = size
+        self.captions: Sequence[str] = ()
         self._last: Image | None = None
 
     def output_size(self, frame_size: tuple[int, int]) -> tuple[int, int]:
@@ -183,15 +185,88 @@ class Compositor:
             index = min(range(len(faces)), key=lambda i: faces[i][0].track_id)
             alignment, crop = faces[index]
             shown = _resized(crop, self.size)
-            if alignment.opacity < 1 and crops is not None:
+            if crops is not None:
                 _check_crop(crops[index])
-                opacity = max(alignment.opacity, 0.0)
-                source = _resized(crops[index], self.size)
-                shown = np.asarray(cv2.addWeighted(shown, opacity, source, 1.0 - opacity, 0.0), np.uint8)
+                shown = _dissolved(shown, _resized(crops[index], self.size), alignment.opacity)
             self._last = shown.copy()
         if self._last is None:
             return np.full((self.size, self.size, 3), _GREY, np.uint8)
         return self._last.copy()
+
+
+class GridCompositor(Compositor):
+    """One face under many styles at once: the face itself, large, and beside it a grid of its translations.
+
+    A fading face dissolves to its source; while there is no face the last picture stays.
+
+    Args:
+        rows, columns: of the grid.
+        cell: side of a translation, pixels. The output is `rows` cells high.
+        captions: a text for each cell, drawn into its corner; shorter or empty: none.
+    """
+
+    def __init__(self, rows: int, columns: int, *, cell: int = 256, captions: Sequence[str] = ()) -> None:
+        super().__init__("crop", size=cell)
+        if not (1 <= rows <= 16 and 1 <= columns <= 16):
+            raise ValueError(f"a grid has 1 to 16 rows and columns, got {rows}x{columns}")
+        self.mode = f"grid {rows}x{columns}"
+        self.rows, self.columns = rows, columns
+        self.captions = captions
+
+    def output_size(self, frame_size: tuple[int, int]) -> tuple[int, int]:
+        return (self.rows + self.columns) * self.size, self.rows * self.size
+
+    def compose(
+        self,
+        image: Image,
+        faces: Sequence[tuple[Alignment, Image]],
+        crops: Sequence[Image] | None = None,
+    ) -> Image:
+        """The grid for one frame.
+
+        Args:
+            image: uint8 HxWx3 RGB.
+            faces: the face's alignment with each of its translations (uint8 SxSx3), row by row; or nothing.
+
+        Returns:
+            uint8 RGB of `output_size`; a new array.
+        """
+        if faces:
+            for _, crop in faces:
+                _check_crop(crop)
+            alignment = faces[0][0]
+            source = crop_face(image, alignment, self.rows * self.size)
+            small = _resized(source, self.size)
+            self._last = np.full((self.rows * self.size, self.output_size((0, 0))[0], 3), _GREY, np.uint8)
+            self._last[:, : source.shape[1]] = source
+            for i, (_, crop) in enumerate(faces[: self.rows * self.columns]):
+                top, left = self.size * (i // self.columns), self.size * (self.rows + i % self.columns)
+                shown = _dissolved(_resized(crop, self.size), small, alignment.opacity)
+                if i < len(self.captions):
+                    shown = captioned(shown, self.captions[i])
+                self._last[top : top + self.size, left : left + self.size] = shown
+        if self._last is None:
+            width, height = self.output_size((0, 0))
+            return np.full((height, width, 3), _GREY, np.uint8)
+        return self._last.copy()
+
+
+def captioned(picture: Image, text: str) -> Image:
+    """A copy of a picture (uint8 HxWx3) with a text in its lower left corner. ASCII only, else "?"."""
+    picture = picture.copy()
+    text = text.encode("ascii", "replace").decode()
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        place = (8, picture.shape[0] - 10)
+        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, thickness, cv2.LINE_AA)
+    return picture
+
+
+def _dissolved(picture: Image, source: Image, opacity: float) -> Image:
+    """The picture, or what a fading one has become: a mix with its source."""
+    opacity = max(opacity, 0.0)
+    if opacity >= 1:
+        return picture
+    return np.asarray(cv2.addWeighted(picture, opacity, source, 1.0 - opacity, 0.0), np.uint8)
 
 
 def paste(image: Image, alignment: Alignment, crop: Image, mask: Mask) -> None:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 
 from gnr_video.align import crop_face
+from gnr_video.faces import Cast
 from gnr_video.frame import Alignment, Frame, Image
 
 if TYPE_CHECKING:
-    from engines.base import Engine
+    from engines.base import Crops, Engine, Styles
     from gnr_video.compositor import Compositor
     from gnr_video.report import StageTimes
     from gnr_video.scene import SceneCut
@@ -149,10 +150,11 @@ class Threaded(Iterator[T]):
 
 @dataclass(frozen=True)
 class Tracked:
-    """A frame and where its faces are."""
+    """A frame, where its faces are, and the number that the style of each goes by."""
 
     frame: Frame
     alignments: list[Alignment] = field(default_factory=list)
+    roles: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -185,23 +187,34 @@ def decode(frames: Iterable[Frame], times: StageTimes) -> Generator[Frame, None,
 
 
 def track(
-    frames: Iterable[Frame], tracker: FaceTracker, aligner: Aligner, cuts: SceneCut, times: StageTimes
+    frames: Iterable[Frame],
+    tracker: FaceTracker,
+    aligner: Aligner,
+    cuts: SceneCut,
+    times: StageTimes,
+    cast: Cast | None = None,
 ) -> Generator[Tracked, None, None]:
-    """Find the faces, smooth their alignment. Frames come out as many as went in, `lookahead` frames later."""
+    """Find the faces, choose, smooth their alignment. As many frames come out, `lookahead` frames later."""
+    cast = cast or Cast()
     waiting: deque[Frame] = deque()
+
+    def tracked(alignments: list[Alignment]) -> Tracked:
+        return Tracked(waiting.popleft(), alignments, [cast.role(a.track_id) for a in alignments])
+
     for frame in frames:
         with times.stage("track"):
             cut = cuts.is_cut(frame.image)
             if cut:
                 tracker.reset()
-            faces = tracker.track(frame.image, frame.pts_seconds)
+                cast.reset()
+            faces = cast.choose(tracker.track(frame.image, frame.pts_seconds), frame.pts_seconds)
         waiting.append(frame)
         with times.stage("align"):
             ready = aligner.push(frame.pts_seconds, faces, cut=cut)
         for alignments in ready:
-            yield Tracked(waiting.popleft(), alignments)
+            yield tracked(alignments)
     for alignments in aligner.flush():
-        yield Tracked(waiting.popleft(), alignments)
+        yield tracked(alignments)
 
 
 def translate(
@@ -211,28 +224,42 @@ def translate(
     styles: StyleSchedule | None = None,
     *,
     start: float = 0.0,
+    grid: int = 0,
 ) -> Generator[Translated, None, None]:
     """Cut the faces out and run the generator on them, all faces of a frame as one batch.
 
     Args:
         styles: says which style each face has; None: the engine's own for all.
         start: the time of the first frame on the clock of `styles`, seconds.
+        grid: so many styles of the first face alone, encoded once; 0: one style for each face.
     """
     first: float | None = None
     for item in items:
         seconds = item.frame.pts_seconds
         first = seconds if first is None else first
+        seconds += start - first
         crops: list[Image] = []
         pictures: list[Image] = []
         if item.alignments:
             with times.stage("crop"):
-                crops = [crop_face(item.frame.image, a, engine.size) for a in item.alignments]
+                chosen = item.alignments[:1] if grid else item.alignments
+                crops = [crop_face(item.frame.image, a, engine.size) for a in chosen]
             with times.stage("network"):
-                codes = None
-                if styles is not None:
-                    codes = styles.codes_at(start + seconds - first, [a.track_id for a in item.alignments])
-                pictures = list(engine.translate(np.stack(crops), codes))
+                if styles is None:
+                    pictures = list(engine.translate(np.stack(crops)))
+                elif grid:
+                    content = engine.encode(crops[0][None])
+                    pictures = list(engine.decode_styles(content, styles.codes_at(seconds, range(grid))))
+                else:
+                    pictures = list(_in_style(engine, np.stack(crops), styles.codes_at(seconds, item.roles)))
         yield Translated(item, crops, pictures)
+
+
+def _in_style(engine: Engine, crops: Crops, codes: Styles) -> Crops:
+    """Translate, each in its style; the engine's own style is quicker, being folded into its weights."""
+    own = engine.style
+    is_own = own is not None and all(np.array_equal(code, own) for code in codes)
+    return engine.translate(crops, None if is_own else codes)
 
 
 def compose(
@@ -242,10 +269,13 @@ def compose(
     for item in items:
         frame, alignments = item.tracked.frame, item.tracked.alignments
         with times.stage("compose"):
-            pairs = list(zip(alignments, item.pictures))
-            image = compositor.compose(frame.image, pairs, item.crops)
+            # The pictures of a grid are all of one face.
+            faces = (
+                alignments if len(item.crops) == len(item.pictures) else alignments[:1] * len(item.pictures)
+            )
+            image = compositor.compose(frame.image, list(zip(faces, item.pictures)), item.crops)
         counts.frames += 1
-        counts.faces += len(alignments)
+        counts.faces += len(item.crops)
         counts.frames_without_face += not alignments
         yield Frame(image, frame.pts, frame.time_base, frame.index, frame.props)
 
@@ -260,6 +290,10 @@ def run(
     engine: Engine,
     compositor: Compositor,
     times: StageTimes,
+    cast: Cast | None = None,
+    styles: StyleSchedule | None = None,
+    start: float = 0.0,
+    grid: int = 0,
     on_frame: Callable[[Counts], None] | None = None,
 ) -> Counts:
     """Send every frame of `source` through all stages to `write`, which is called on this thread, in order.
@@ -267,6 +301,8 @@ def run(
     Args:
         source: frames in presentation order.
         write: takes the finished frames.
+        cast: which faces are translated; None: all that the tracker follows.
+        styles, start, grid: see `translate`.
         on_frame: told after each frame what has come through.
 
     Returns:
@@ -277,8 +313,8 @@ def run(
     """
     counts = Counts()
     decoded = Threaded(decode(source, times), "decode")
-    tracked = Threaded(track(decoded, tracker, aligner, cuts, times), "track")
-    translated = Threaded(translate(tracked, engine, times), "translate")
+    tracked = Threaded(track(decoded, tracker, aligner, cuts, times, cast), "track")
+    translated = Threaded(translate(tracked, engine, times, styles, start=start, grid=grid), "translate")
     try:
         for frame in compose(translated, compositor, times, counts):
             with times.stage("encode"):

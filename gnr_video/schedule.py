@@ -108,21 +108,26 @@ class Walk(StyleSchedule):
 
     Args:
         every: seconds from look to look.
+        stops: after so many looks comes the first again; None: never.
     """
 
-    def __init__(self, looks: Looks, every: float = EVERY) -> None:
+    def __init__(self, looks: Looks, every: float = EVERY, *, stops: int | None = None) -> None:
         self.looks = looks
         self._every = every
+        self._stops = stops
 
     def code_at(self, time_seconds: float, track_id: int = 0) -> Row:
         place = max(time_seconds, 0.0) / self._every
         step = int(place)
         t = np.float32(place - step)
-        before, here, ahead, beyond = (self.looks.w(track_id, max(step + i, 0)) for i in (-1, 0, 1, 2))
+        before, here, ahead, beyond = (self._look(track_id, step + i) for i in (-1, 0, 1, 2))
         out, into = (ahead - before) / 2, (beyond - here) / 2
         way = ahead - here
         row = here + t * out + t**2 * (3 * way - 2 * out - into) + t**3 * (out + into - 2 * way)
         return np.asarray(row, np.float32)
+
+    def _look(self, track_id: int, step: int) -> Row:
+        return self.looks.w(track_id, step % self._stops if self._stops else max(step, 0))
 
 
 class Beats(Protocol):

@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 
 from engines.errors import InputError, OutputError
+from gnr_video.compositor import captioned
 from gnr_video.files import write_atomically
 from gnr_video.frame import Image
+from gnr_video.style import StyleCode
 
 if TYPE_CHECKING:
     from gnr_video.translator import Translator
@@ -93,28 +95,56 @@ def contact_sheet(
     return sheet
 
 
-def style_sheet(translator: Translator, face: Image, seeds: Sequence[int]) -> Image:
-    """One face under many styles, the face itself first, each with its seed written into the corner.
+def style_sheet(translator: Translator, face: Image, styles: Sequence[int | str | StyleCode]) -> Image:
+    """One face under many styles, the face itself first, each with its style written into the corner.
 
     Args:
         translator: has the weights and the engine.
         face: uint8 SxSx3 RGB, as `Translator.find_face` cuts it out.
-        seeds: the styles.
+        styles: seeds, style texts or codes.
 
     Returns:
         uint8 HxWx3 RGB, about square.
     """
-    cells = [_captioned(face, "source")]
-    cells += [_captioned(translator.translate_face(face, seed), str(seed)) for seed in seeds]
+    codes = [translator.parse(style) for style in styles]
+    pictures = translator.translate_styles(face, codes)
+    cells = [_cell(face, "source"), *(_cell(p, code.label) for p, code in zip(pictures, codes))]
     columns = math.ceil(math.sqrt(len(cells)))
     return contact_sheet([cells[i : i + columns] for i in range(0, len(cells), columns)], cell=256)
 
 
-def _captioned(picture: Image, text: str) -> Image:
-    picture = np.asarray(cv2.resize(picture, (256, 256), interpolation=cv2.INTER_CUBIC), np.uint8)
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(picture, text, (8, 246), cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, thickness, cv2.LINE_AA)
-    return picture
+def interpolation_strip(
+    translator: Translator,
+    face: Image,
+    first: int | str | StyleCode,
+    last: int | str | StyleCode,
+    count: int = 8,
+) -> Image:
+    """One face under the styles from one to another, evenly spaced in w space, in a row.
+
+    Args:
+        translator, face: as for `style_sheet`.
+        first, last: the styles at the ends.
+        count: pictures, both ends included; at least 2.
+
+    Returns:
+        uint8 HxWx3 RGB.
+    """
+    if count < 2:
+        raise ValueError(f"an interpolation needs at least 2 pictures, got {count}")
+    ends = [translator.parse(style) for style in (first, last)]
+    a, b = (translator.engine.to_w(code.array())[0] for code in ends)
+    shares = [i / (count - 1) for i in range(count)]
+    codes = [StyleCode(tuple(((1 - t) * a + t * b).tolist())) for t in shares]
+    labels = [ends[0].label, *(f"{100 * t:.0f} %" for t in shares[1:-1]), ends[1].label]
+    cells = [_cell(p, label) for p, label in zip(translator.translate_styles(face, codes), labels)]
+    return contact_sheet([[_cell(face, "source"), *cells]], cell=256)
+
+
+def _cell(picture: Image, text: str) -> Image:
+    return captioned(
+        np.asarray(cv2.resize(picture, (256, 256), interpolation=cv2.INTER_CUBIC), np.uint8), text
+    )
 
 
 def before_after_sheet(

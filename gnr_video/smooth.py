@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,48 +56,6 @@ def from_parameters(parameters: Vector, track_id: int = 0, opacity: float = 1.0)
 def unwrap(angle: float, near: float) -> float:
     """The angle that differs from `angle` by whole turns and from `near` by at most half a turn."""
     return angle - 2 * math.pi * round((angle - near) / (2 * math.pi))
-
-
-@dataclass
-class OneEuro:
-    """One-Euro filter (Casiez et al. 2012): smooth while still, quick while moving.
-
-    All components share one speed, the norm of the filtered derivative, so that they lag alike.
-
-    Attributes:
-        min_cutoff: cut-off frequency at rest, Hz.
-        beta: how much the cut-off grows with speed, Hz per unit/s.
-        d_cutoff: cut-off of the derivative's filter, Hz.
-    """
-
-    min_cutoff: float = 0.2
-    beta: float = 0.3
-    d_cutoff: float = 1.0
-    _value: Vector | None = field(default=None, init=False, repr=False)
-    _derivative: Vector | None = field(default=None, init=False, repr=False)
-    _time: float = field(default=0.0, init=False, repr=False)
-
-    def __call__(self, time_seconds: float, value: Vector) -> Vector:
-        """Filter the next value (float64 N), `time_seconds` after the one before."""
-        if self._value is None or self._derivative is None:
-            self._value, self._derivative = value.copy(), np.zeros_like(value)
-        else:
-            dt = max(time_seconds - self._time, MIN_DT)
-            raw = (value - self._value) / dt
-            self._derivative = self._derivative + _alpha(self.d_cutoff, dt) * (raw - self._derivative)
-            cutoff = self.min_cutoff + self.beta * float(np.linalg.norm(self._derivative))
-            self._value = self._value + _alpha(cutoff, dt) * (value - self._value)
-        self._time = time_seconds
-        return self._value.copy()
-
-    def reset(self) -> None:
-        """The next value starts the filter anew."""
-        self._value = self._derivative = None
-
-
-def _alpha(cutoff: float, dt: float) -> float:
-    rate = 2 * math.pi * cutoff * dt
-    return rate / (rate + 1)
 
 
 @dataclass

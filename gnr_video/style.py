@@ -450,6 +450,11 @@ class Looks:
     def label(self) -> str:
         return ",".join(code.label for code in self.codes)
 
+    def name(self, track_id: int) -> str:
+        """The style text of a person's look."""
+        turn, index = divmod(track_id, len(self.looks))
+        return self.looks[index].code(turn).label
+
     @property
     def warnings(self) -> list[str]:
         return [text for code in self.codes for text in code.warnings]
@@ -615,3 +620,24 @@ def load_style(path: Path, engine: Engine) -> StyleCode:
         warning = f"{path.name} was made with other weights ({weights[:12]}): the look will be another"
         code = replace(code, warnings=(warning,))
     return code
+
+
+def describe_style(code: StyleCode, engine: Engine) -> str:
+    """A few lines on a look: its numbers, its place among the looks of these weights."""
+    space = engine.style_space()
+    z_dim = engine.architecture.latent_dim
+    offset = engine.to_w(code.array())[0] - space.mean
+    along = space.directions @ offset
+    strongest = np.argsort(-np.abs(along))[:5]
+    head = " ".join(f"{value:.3f}" for value in code.z[:8])
+    return "\n".join(
+        (
+            f"style      {code.label}",
+            f"code       {len(code.z)} numbers in {'z' if len(code.z) == z_dim else 'w'} space: {head}"
+            + (" ..." if len(code.z) > 8 else ""),
+            f"distance   {float(np.linalg.norm(offset)) / space.spread:.2f} from the mean look, "
+            f"in spreads of {space.spread:.2f}",
+            "directions " + " ".join(f"sefa{i}:{along[i]:.2f}" for i in strongest),
+            f"weights    {engine.weights_hash[:12] or 'not from a file'}",
+        )
+    )

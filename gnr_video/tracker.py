@@ -1,7 +1,8 @@
 """Face tracking: a frame and its time go in, the faces' landmarks with stable identities come out.
 
-The landmarks are those of MediaPipe's FaceLandmarker in VIDEO mode. Identities are this module's: faces are
-matched with the tracks of earlier frames by overlap and distance (Hungarian assignment).
+The landmarks are those of MediaPipe's FaceLandmarker in VIDEO mode, one graph for each face. Identities are
+this module's: faces are matched with the tracks of earlier frames by overlap and distance to where each was
+heading (Hungarian assignment).
 """
 
 from __future__ import annotations
@@ -38,6 +39,15 @@ Tile = tuple[int, int, int, int]
 PROBE_SECONDS = 1.0
 FORGET_SECONDS = 2.0
 DUPLICATE_IOU = 0.6
+NEW_IOU = 0.3
+"""Overlap with a known face from which on a face found in a view is that one."""
+PROBES_PER_FRAME = 4
+COAST_SECONDS = 1.0
+"""How long a face that is gone is taken to move on as it did."""
+SETTLE_SECONDS = 0.1
+"""Time constant of a face's velocity."""
+STAY = 0.5
+"""What it counts for an identity that the face's own graph has not lost it, in `match_cost`."""
 
 CLOCK_SPEED = 5
 """How much faster than the video MediaPipe's clock runs.
@@ -56,13 +66,14 @@ TAKE_OVER_IOU = 0.6
 class FaceTracker:
     """Tracks the faces of one video. A context manager; one thread at a time.
 
-    MediaPipe filters the landmarks itself while it is asked for a single face, and runs its detector on
-    every frame (with 35 times the jitter) while it is asked for more faces than there are. So it is asked
-    for as many as are being tracked, and once a second a separate look is taken for further ones.
+    MediaPipe filters the landmarks itself only while it is asked for a single face, and runs its detector on
+    every frame (with 35 times the jitter) while it is asked for more faces than there are. So each face has
+    a graph of its own that is asked for one face, as many as there are faces, and further ones are looked
+    for in separate views, in turn: those that show large faces once a second.
 
     MediaPipe's detector sees the whole picture in 128x128 pixels and is blind to a face that fills less than
-    about a fifth of it. While there is no face, tiles of the picture are searched; a face found there is
-    handed to the tracker, which follows small faces well once it has them.
+    about a fifth of it. So parts of the picture (tiles) are searched too; a face found there is handed to
+    its graph, which follows small faces well once it has them.
 
     Args:
         model: the model file; None lets `resolve_face_model` find or fetch it.
@@ -77,17 +88,14 @@ class FaceTracker:
             raise ValueError(f"max_faces must be at least 1, got {max_faces}")
         self.max_faces = max_faces
         self._model = resolve_face_model(model)
-        self._landmarkers: dict[int, _Landmarker] = {}
         self._prober: _Landmarker | None = None
         self._closed = False
         self._identities = Identities()
-        self._clock = MillisecondClock(CLOCK_SPEED)
         self._search = _Search()
-        self._boxes: list[Box] = []
-        self._count = 1
-        self._probe_due = -math.inf
-        self._fewer_since: float | None = None
-        self._landmarker(1)
+        self._rounds = _Rounds()
+        self._spare: list[_Follower] = []
+        # The first one looks for its face by itself; the others are given theirs.
+        self._followers = [_Follower(self._model)]
 
     def track(self, image: Image, time_seconds: float) -> list[Face]:
         """Find the faces of the next frame.
@@ -107,39 +115,42 @@ class FaceTracker:
             raise ValueError(f"image must be uint8 HxWx3, got {image.dtype} {image.shape}")
         if not math.isfinite(time_seconds):
             raise ValueError(f"time_seconds must be finite, got {time_seconds}")
-        if self.max_faces > 1:
-            self._probe(image, time_seconds)
-        clean = low_pass(image, self._boxes)
-        found = self._landmarker(self._count).video(clean, self._clock.stamp(time_seconds), _size(image))
-        if not found and (place := self._search.next(image, self._prober_for_search)) is not None:
-            found = self._take_over(image, *place)
-        found = without_duplicates(found)
-        self._boxes = [_box(points) for points in found]
-        self._search.seen(self._boxes)
-        if self.max_faces > 1:
-            self._follow_count(len(found), time_seconds)
-        ids = self._identities.assign(self._boxes, time_seconds)
-        faces = [Face(track_id, points) for track_id, points in zip(ids, found)]
+        clean = low_pass(image, [f.box for f in self._followers if f.box is not None])
+        for follower in self._followers:
+            follower.follow(clean, time_seconds, _size(image))
+        self._settle()
+        first = self._followers[0]
+        if first.box is None and (place := self._search.next(image, self._probe)) is not None:
+            first.take_over(image, *place)
+        if self.max_faces > 1 and first.box is not None:
+            self._look_for_more(image, time_seconds)
+        seen = [f for f in self._followers if f.box is not None and f.points is not None]
+        boxes = [f.box for f in seen if f.box is not None]
+        self._search.seen(boxes)
+        ids = self._identities.assign(boxes, time_seconds, [f.track_id for f in seen])
+        faces = []
+        for follower, track_id in zip(seen, ids):
+            follower.track_id = track_id
+            assert follower.points is not None
+            faces.append(Face(track_id, follower.points))
         return sorted(faces, key=lambda face: face.track_id)
 
     def reset(self) -> None:
         """Forget everything: a scene cut. Faces of the next frame get new identities."""
         self._identities.reset()
         self._search = _Search()
-        self._boxes = []
-        for landmarker in self._landmarkers.values():
-            landmarker.restart(self._clock)
-        self._count = 1
-        self._probe_due = -math.inf
-        self._fewer_since = None
+        self._rounds = _Rounds()
+        self._dismiss(self._followers[1:])
+        self._followers[0].restart()
 
     def close(self) -> None:
         """Release MediaPipe's graphs; a second call does nothing."""
         self._closed = True
-        landmarkers = [*self._landmarkers.values(), *([self._prober] if self._prober else [])]
-        self._landmarkers, self._prober = {}, None
-        for landmarker in landmarkers:
-            landmarker.close()
+        graphs = [f.landmarker for f in (*self._followers, *self._spare)]
+        graphs += [self._prober] if self._prober else []
+        self._followers, self._spare, self._prober = [], [], None
+        for graph in graphs:
+            graph.close()
 
     def __enter__(self) -> FaceTracker:
         return self
@@ -149,55 +160,122 @@ class FaceTracker:
     ) -> None:
         self.close()
 
-    def _landmarker(self, count: int) -> _Landmarker:
-        if count not in self._landmarkers:
-            self._landmarkers[count] = _Landmarker(self._model, num_faces=count, video=True)
-        return self._landmarkers[count]
-
-    def _prober_for_search(self) -> _Landmarker:
+    def _probe(self, view: Image) -> list[Points]:
+        """Landmarks of all faces in a picture by itself."""
         if self._prober is None:
             self._prober = _Landmarker(self._model, num_faces=self.max_faces, video=False)
-        return self._prober
+        return self._prober.image(view)
 
-    def _take_over(self, image: Image, tile: Tile, box: Box) -> list[Points]:
-        """Make the tracker follow a face that its own detector sees in a tile only.
+    def _settle(self) -> None:
+        """One graph for each face: a graph that has lost its face is set aside.
 
-        It is shown views that zoom out from the tile to the whole picture, so slowly that the face in one
-        overlaps the face in the one before: then it is tracked and need not be detected.
+        Two graphs on one face: one of them has slipped over from a face that is now hidden. That is the one
+        that is farther from where its own face was heading.
         """
-        landmarker = self._landmarker(self._count)
+        followers = self._followers
+        lost = [f for f in followers if f.box is None]
+        for i, one in enumerate(followers):
+            for other in followers[i + 1 :]:
+                if one.box is None or other.box is None or iou(one.box, other.box) < DUPLICATE_IOU:
+                    continue
+                slipped = max((one, other), key=lambda f: f.surprise)
+                if slipped not in lost:
+                    lost.append(slipped)
+        if len(lost) == len(followers):
+            lost = lost[1:]
+        self._dismiss(lost)
+
+    def _dismiss(self, followers: Sequence[_Follower]) -> None:
+        for follower in followers:
+            follower.restart()
+        self._followers = [f for f in self._followers if f not in followers]
+        self._spare += followers
+
+    def _look_for_more(self, image: Image, time_seconds: float) -> None:
+        """Where faces were lost, in every frame; everywhere else in turns."""
+        if len(self._followers) >= self.max_faces:
+            return
+        present = [f.track_id for f in self._followers]
+        lost = self._identities.expected(time_seconds, besides=present)
+        width, height = _size(image)
+        # One that has left the picture comes back in its own time.
+        lost = [b for b in lost if 0 <= b[0] + b[2] < 2 * width and 0 <= b[1] + b[3] < 2 * height]
+        views: list[Tile] = [_around(box, width, height, 1.75) for box in lost[:1]]
+        for left, top, right, bottom in views + self._rounds.due(time_seconds, width, height):
+            for points in self._probe(image[top:bottom, left:right]):
+                box = _moved(_box(points), left, top)
+                known = [f.box for f in self._followers if f.box is not None]
+                if len(known) < self.max_faces and all(iou(box, k) < NEW_IOU for k in known):
+                    self._add(image, box)
+
+    def _add(self, image: Image, box: Box) -> None:
+        """Put a graph on a face that was found in a view."""
+        follower = self._spare.pop() if self._spare else _Follower(self._model)
+        follower.take_over(image, _around(box, image.shape[1], image.shape[0], 1.0), box)
+        # It may have taken to a neighbour instead, or to none.
+        if follower.box is None or iou(follower.box, box) < NEW_IOU:
+            follower.restart()
+            self._spare.append(follower)
+        else:
+            self._followers.append(follower)
+
+
+class _Follower:
+    """One MediaPipe graph and the face it is on.
+
+    Attributes:
+        points, box: the face in the last frame; None where it was not seen.
+        track_id: who it was taken for in the last frame; None if it is new.
+        surprise: `match_cost` of its box and the one that its motion had led to expect.
+    """
+
+    def __init__(self, model: Path) -> None:
+        self.landmarker = _Landmarker(model, num_faces=1, video=True)
+        self.clock = MillisecondClock(CLOCK_SPEED)
+        self.points: Points | None = None
+        self.box: Box | None = None
+        self.track_id: int | None = None
+        self.surprise = 0.0
+        self._motion: _Track | None = None
+
+    def follow(self, image: Image, time_seconds: float, size: tuple[int, int]) -> None:
+        """Find the face in the next frame, of that size (width, height); `image` may be a smaller copy."""
+        found = self.landmarker.video(image, self.clock.stamp(time_seconds), size)
+        self._see(found, time_seconds)
+
+    def take_over(self, image: Image, tile: Tile, box: Box) -> None:
+        """Follow a face that the detector sees in a tile only.
+
+        The graph is shown views that zoom out from the tile to the whole picture, so slowly that the face in
+        one overlaps the face in the one before: then it is tracked and need not be detected.
+        """
         found: list[Points] = []
         for left, top, right, bottom in zoom_out(tile, box, image.shape[1], image.shape[0]):
-            self._clock.skip(33 * CLOCK_SPEED)
-            found = landmarker.video(image[top:bottom, left:right], self._clock.tick())
+            self.clock.skip(33 * CLOCK_SPEED)
+            found = self.landmarker.video(image[top:bottom, left:right], self.clock.tick())
             if not found:
                 break
-        return found
+        self._motion = None
+        self._see(found, None)
 
-    def _probe(self, image: Image, time_seconds: float) -> None:
-        if time_seconds < self._probe_due and time_seconds > self._probe_due - 2 * PROBE_SECONDS:
-            return
-        self._probe_due = time_seconds + PROBE_SECONDS
-        if self._count == self.max_faces:
-            return
-        present = len(without_duplicates(self._prober_for_search().image(image)))
-        if present > self._count:
-            self._switch(present)
+    def restart(self) -> None:
+        """Forget the face."""
+        self.landmarker.restart(self.clock)
+        self.points = self.box = self.track_id = self._motion = None
+        self.surprise = 0.0
 
-    def _follow_count(self, found: int, time_seconds: float) -> None:
-        """Ask for fewer faces once some have been gone for a while."""
-        if found >= self._count or self._count == 1:
-            self._fewer_since = None
-        elif self._fewer_since is None:
-            self._fewer_since = time_seconds
-        elif time_seconds - self._fewer_since >= PROBE_SECONDS:
-            self._switch(max(found, 1))
-
-    def _switch(self, count: int) -> None:
-        self._count = count
-        self._fewer_since = None
-        # What this graph remembers is from the last time it was used.
-        self._landmarker(count).restart(self._clock)
+    def _see(self, found: Sequence[Points], time_seconds: float | None) -> None:
+        self.points = found[0] if found else None
+        self.box = _box(found[0]) if found else None
+        if self.box is None:
+            self._motion = None
+            self.track_id = None
+        elif time_seconds is not None:
+            if self._motion is None:
+                self._motion, self.surprise = _Track(self.box, time_seconds), 0.0
+            else:
+                self.surprise = match_cost(self._motion.expected(time_seconds), self.box)
+                self._motion.see(self.box, time_seconds)
 
 
 class MillisecondClock:
@@ -251,7 +329,7 @@ class _Search:
         if boxes:
             self.last = boxes[0]
 
-    def next(self, image: Image, landmarker: Callable[[], _Landmarker]) -> tuple[Tile, Box] | None:
+    def next(self, image: Image, probe: Callable[[Image], list[Points]]) -> tuple[Tile, Box] | None:
         """A tile of this frame with a face in it and the face's box, in pixels of the frame; or None."""
         height, width = image.shape[:2]
         chosen: list[Tile] = []
@@ -266,11 +344,46 @@ class _Search:
                 self.position += 1
         for tile in chosen:
             left, top, right, bottom = tile
-            found = landmarker().image(image[top:bottom, left:right])
+            found = probe(image[top:bottom, left:right])
             if found:
-                x0, y0, x1, y1 = _box(found[0])
-                return tile, (x0 + left, y0 + top, x1 + left, y1 + top)
+                return tile, _moved(_box(found[0]), left, top)
         return None
+
+
+@dataclass
+class _Rounds:
+    """Where to look for further faces: everywhere at first, then view after view.
+
+    Views for large faces (the whole picture and the larger tiles) have their turn once in `PROBE_SECONDS`.
+    Between two of them comes one of the many small tiles.
+    """
+
+    size: tuple[int, int] = (0, 0)
+    large: list[Tile] = field(default_factory=list)
+    small: list[Tile] = field(default_factory=list)
+    turn: int = 0
+    time: float = 0.0
+
+    def due(self, time_seconds: float, width: int, height: int) -> list[Tile]:
+        """The views to look at in this frame, often none."""
+        if self.size != (width, height):
+            tiles = search_tiles(width, height)
+            short = min(width, height)
+            self.size, self.turn, self.time = (width, height), 0, time_seconds
+            self.large = [(0, 0, width, height), *(t for t in tiles if t[2] - t[0] == short)]
+            self.small = [t for t in tiles if t[2] - t[0] != short]
+            return [*self.large, *self.small]
+        interval = PROBE_SECONDS / (2 * len(self.large))
+        if not self.time - PROBE_SECONDS <= time_seconds <= self.time + 2 * PROBE_SECONDS:
+            self.time = time_seconds  # a jump
+        views: list[Tile] = []
+        while self.time + interval <= time_seconds and len(views) < PROBES_PER_FRAME:
+            self.time += interval
+            turn, kind = divmod(self.turn, 2)
+            tiles = self.small if kind and self.small else self.large
+            views.append(tiles[turn % len(tiles)])
+            self.turn += 1
+        return views
 
 
 def search_tiles(width: int, height: int) -> list[Tile]:
@@ -334,41 +447,79 @@ def zoom_out(tile: Tile, box: Box, width: int, height: int) -> list[Tile]:
 
 @dataclass
 class _Track:
+    """Where a face was last, and how it moved."""
+
     box: Box
     seen_at: float
+    velocity: tuple[float, float] = (0.0, 0.0)
+    """Of its middle, pixels a second."""
+
+    def expected(self, time_seconds: float) -> Box:
+        """Where it is by now, if it has moved on as it did."""
+        dt = min(max(time_seconds - self.seen_at, 0.0), COAST_SECONDS)
+        return _moved(self.box, self.velocity[0] * dt, self.velocity[1] * dt)
+
+    def see(self, box: Box, time_seconds: float) -> None:
+        """Take in where it is now."""
+        dt = time_seconds - self.seen_at
+        if dt > 0:
+            share = 1 - math.exp(-dt / SETTLE_SECONDS)
+            moved = [(box[i] + box[i + 2] - self.box[i] - self.box[i + 2]) / 2 / dt for i in (0, 1)]
+            vx, vy = (v + share * (m - v) for v, m in zip(self.velocity, moved))
+            self.velocity = vx, vy
+        self.box, self.seen_at = box, time_seconds
 
 
 @dataclass
 class Identities:
-    """Gives the boxes of each frame the numbers they had before, and new numbers to new ones.
+    """Gives the boxes of each frame the numbers they had before, and new numbers to new ones, left to right.
 
     A face that is gone keeps its number for `forget_seconds`: it is given back to one that appears near
-    where the face was last seen.
+    where the face was last seen, or where it was heading.
     """
 
     forget_seconds: float = FORGET_SECONDS
     _tracks: dict[int, _Track] = field(default_factory=dict)
     _next: int = 0
 
-    def assign(self, boxes: Sequence[Box], time_seconds: float) -> list[int]:
-        """One number for each box, in the same order, none twice."""
+    def assign(
+        self, boxes: Sequence[Box], time_seconds: float, before: Sequence[int | None] | None = None
+    ) -> list[int]:
+        """One number for each box, in the same order, none twice.
+
+        Args:
+            before: the numbers that whatever follows the faces would give them: kept unless others fit better.
+        """
+        self._forget(time_seconds)
+        known = list(self._tracks)
+        before = before or [None] * len(boxes)
+        cost = np.full((len(boxes), len(known)), NO_MATCH)
+        for i, (box, last_id) in enumerate(zip(boxes, before)):
+            for j, track_id in enumerate(known):
+                track = self._tracks[track_id]
+                fit = min(match_cost(track.expected(time_seconds), box), match_cost(track.box, box))
+                cost[i, j] = fit - STAY if track_id == last_id and fit < NO_MATCH else fit
+        ids = [-1] * len(boxes)
+        for row, column in hungarian(cost):
+            if cost[row, column] < NO_MATCH:
+                ids[row] = known[column]
+                self._tracks[ids[row]].see(boxes[row], time_seconds)
+        for row in sorted((i for i, number in enumerate(ids) if number < 0), key=lambda i: boxes[i][0]):
+            ids[row] = self._next
+            self._next += 1
+            self._tracks[ids[row]] = _Track(boxes[row], time_seconds)
+        return ids
+
+    def expected(self, time_seconds: float, besides: Sequence[int | None] = ()) -> list[Box]:
+        """Where faces that are gone should be by now, the latest first."""
+        self._forget(time_seconds)
+        gone = [t for k, t in self._tracks.items() if k not in besides]
+        return [t.expected(time_seconds) for t in sorted(gone, key=lambda t: -t.seen_at)]
+
+    def _forget(self, time_seconds: float) -> None:
         self._tracks = {
             k: t for k, t in self._tracks.items() if abs(time_seconds - t.seen_at) <= self.forget_seconds
         }
-        known = list(self._tracks)
-        cost = np.array(
-            [[match_cost(self._tracks[k].box, box) for k in known] for box in boxes], dtype=np.float64
-        ).reshape(len(boxes), len(known))
-        ids = [-1] * len(boxes)
-        for row, column in hungarian(np.minimum(cost, NO_MATCH)):
-            if cost[row, column] < NO_MATCH:
-                ids[row] = known[column]
-        for row, box in enumerate(boxes):
-            if ids[row] < 0:
-                ids[row] = self._next
-                self._next += 1
-            self._tracks[ids[row]] = _Track(box, time_seconds)
-        return ids
 
     def reset(self) -> None:
         """No face of the past is any face of the future."""
@@ -442,18 +593,13 @@ def hungarian(cost: NDArray[np.float64]) -> list[tuple[int, int]]:
     return sorted((int(row_of[column]) - 1, column - 1) for column in range(1, columns + 1) if row_of[column])
 
 
-def without_duplicates(found: Sequence[Points]) -> list[Points]:
-    """Leave out a face that lies upon an earlier one: MediaPipe at times reports a face twice."""
-    kept: list[Points] = []
-    for points in found:
-        if all(iou(_box(points), _box(other)) < DUPLICATE_IOU for other in kept):
-            kept.append(points)
-    return kept
-
-
 def _box(points: Points) -> Box:
     low, high = points[:, :2].min(0), points[:, :2].max(0)
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def _moved(box: Box, dx: float, dy: float) -> Box:
+    return box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy
 
 
 def _size(image: Image) -> tuple[int, int]:

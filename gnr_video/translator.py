@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.errors import InputError, StyleError
+from gnr_video.faces import Cast, FaceChoice
 from gnr_video.frame import Frame, Image
 from gnr_video.report import Report, StageTimes
-from gnr_video.style import StyleCode, parse_style
+from gnr_video.schedule import StylePlan, StyleSchedule, make_schedule
+from gnr_video.style import Looks, StyleCode, parse_style
 from gnr_video.weights import resolve_weights
 
 if TYPE_CHECKING:
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
 
 DEFAULT_STYLE = 42
 LOOKAHEAD = 15
+DECODE_BATCH = 16
+
+Style = int | str | StyleCode
+"""A seed, a style text (see `gnr_video.style`), or a code."""
 
 
 class Translator:
@@ -34,12 +41,16 @@ class Translator:
 
     Args:
         weights: "default" (or None), "official", a weights file, or any image-to-image ONNX file.
-        style: a seed, "ref:PICTURE" (the style of an anime picture), or a `StyleCode`; None: seed 42, or none
-            for an ONNX file, which has one look.
+        style: a seed, a style text ("42*0.7+7*0.3", "ref:PICTURE", see `gnr_video.style`), a `StyleCode`, or a
+            list of these (a text with commas): the styles of several people in order of appearance. None: seed
+            42, or none for an ONNX file, which has one look.
         engine: "auto", or a name of `engines.ENGINES`.
         device: "auto", "cpu", "cuda", "cuda:1".
         precision: "auto", "fp32", "bf16", "fp16", "int8".
         paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositor.Compositor`.
+        faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
+        plan: how the style changes with time; None: not at all.
+        grid: (rows, columns): show the first face under so many styles at once instead of the video.
         face_model: MediaPipe's face_landmarker.task; None finds or fetches it when it is first needed.
         lookahead: frames of a file that smoothing may look ahead (0: none, as when live).
         threads: CPU threads of the network; None: the runtime's choice.
@@ -59,12 +70,15 @@ class Translator:
     def __init__(
         self,
         weights: str | os.PathLike[str] | None = None,
-        style: int | str | StyleCode | None = None,
+        style: Style | Sequence[Style] | None = None,
         *,
         engine: str = "auto",
         device: str = "auto",
         precision: str = "auto",
         paste: str = "head",
+        faces: str | int | FaceChoice = "all",
+        plan: StylePlan | None = None,
+        grid: tuple[int, int] | None = None,
         face_model: str | os.PathLike[str] | None = None,
         lookahead: int = LOOKAHEAD,
         threads: int | None = None,
@@ -74,10 +88,13 @@ class Translator:
     ) -> None:
         import engines
         from engines.weights import load_weights
-        from gnr_video.compositor import Compositor
+        from gnr_video.compositor import Compositor, GridCompositor
 
+        self.faces = faces if isinstance(faces, FaceChoice) else FaceChoice.parse(faces)
+        self.plan = plan or StylePlan()
+        self.grid = grid
         path = resolve_weights(weights)
-        self.compositor = Compositor(paste)
+        self.compositor = GridCompositor(*grid) if grid else Compositor(paste)
         self.face_model = None if face_model is None else Path(face_model)
         self.lookahead = lookahead
         self.engine: Engine
@@ -105,30 +122,68 @@ class Translator:
             )
             self.weights_name = loaded.metadata.get("name", "unnamed")
         self._live: _LiveState | None = None
-        if style is not None or self.engine.takes_styles:
+        self._schedule: StyleSchedule | None = None
+        self.looks: Looks | None = None
+        if style is not None or grid or self.plan != StylePlan() or self.engine.takes_styles:
             self.set_style(DEFAULT_STYLE if style is None else style)
         self.engine.warm_up()
 
-    def set_style(self, style: int | str | StyleCode) -> StyleCode:
+    def set_style(self, style: Style | Sequence[Style], plan: StylePlan | None = None) -> StyleCode:
         """Change the style from the next face on.
+
+        Args:
+            style: as for the constructor.
+            plan: how it changes with time from now on; None: as before.
+
+        Returns:
+            The code of the first person.
 
         Raises:
             StyleError: it does not parse, or these weights cannot read a style off a picture.
         """
-        code = self._code(style)
-        self.engine.set_style(code.array())
-        self.style = code
-        return code
+        self._check_styles()
+        looks = Looks(style, self.engine, face_model=self.face_model)
+        self.engine.set_style(looks.codes[0].array())
+        self.looks, self.style = looks, looks.codes[0]
+        self.plan = plan or self.plan
+        self._schedule = None
+        return self.style
 
-    def _code(self, style: int | str | StyleCode) -> StyleCode:
+    def _check_styles(self) -> None:
         if not self.engine.takes_styles:
             raise StyleError(
                 f"{self.weights_name} translates in one look only: it takes no style",
                 "leave the style options out",
             )
+
+    def parse(self, style: Style) -> StyleCode:
+        """The code of a style, as these weights have it."""
+        self._check_styles()
         if isinstance(style, StyleCode):
             return style
         return parse_style(style, self.engine, face_model=self.face_model)
+
+    def schedule(self, source: str | os.PathLike[str] | None = None) -> StyleSchedule | None:
+        """Which style everybody has at each moment, as style and plan say; None where there are no styles.
+
+        Args:
+            source: the video whose sound has the beats, where the plan follows beats.
+        """
+        if self.looks is None:
+            return None
+        beats = None
+        if self.plan.needs_beats and source is not None:
+            from gnr_video.beats import find_beats
+
+            beats = find_beats(source)
+        made = make_schedule(self.engine, self.looks, self.plan, beats=beats, face_model=self.face_model)
+        if self.grid and made.constant:
+            self.compositor.captions = [made.looks.name(i) for i in range(math.prod(self.grid))]
+        if self.grid or not made.constant:
+            # The part of the engine that takes styles with the call is made on its first use: not in mid-video.
+            s = self.engine.size
+            self.engine.translate(np.zeros((1, s, s, 3), np.uint8), made.code_at(0.0))
+        return made
 
     def translate_face(self, face: Image, style: int | str | StyleCode | None = None) -> Image:
         """Translate one aligned face crop.
@@ -140,23 +195,32 @@ class Translator:
         Returns:
             uint8 RGB of the same shape.
         """
-        import cv2
+        small = self.fitted(face)
+        picture = self.engine.translate(small[None], None if style is None else self.parse(style).array())[0]
+        return _resized(picture, face.shape[0])
 
+    def translate_styles(self, face: Image, styles: Sequence[Style]) -> list[Image]:
+        """One aligned face crop under many styles: encoded once, decoded in batches.
+
+        Args:
+            face: as for `translate_face`.
+
+        Returns:
+            uint8 RGB pictures of the same shape.
+        """
+        content = self.engine.encode(self.fitted(face)[None])
+        # z and w codes differ in length, so w it is.
+        rows = np.concatenate([self.engine.to_w(self.parse(style).array()) for style in styles])
+        pictures: list[Image] = []
+        for i in range(0, len(rows), DECODE_BATCH):
+            pictures += list(self.engine.decode_styles(content, rows[i : i + DECODE_BATCH]))
+        return [_resized(picture, face.shape[0]) for picture in pictures]
+
+    def fitted(self, face: Image) -> Image:
+        """A square face crop in the size of the engine's."""
         if face.dtype != np.uint8 or face.ndim != 3 or face.shape[0] != face.shape[1] or face.shape[2] != 3:
             raise InputError(f"a face crop must be uint8 SxSx3, got {face.dtype} {face.shape}")
-        side, size = face.shape[0], self.engine.size
-        small = face
-        if side != size:
-            how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-            small = np.asarray(cv2.resize(face, (size, size), interpolation=how), np.uint8)
-        codes = None
-        if style is not None:
-            codes = self._code(style).array()[None]
-        picture = self.engine.translate(small[None], codes)[0]
-        if side != size:
-            how = cv2.INTER_AREA if side < size else cv2.INTER_CUBIC
-            picture = np.asarray(cv2.resize(picture, (side, side), interpolation=how), np.uint8)
-        return picture
+        return _resized(face, self.engine.size)
 
     def find_face(self, image: Image) -> Image:
         """The face of a picture, cut out as the generator wants it.
@@ -200,11 +264,22 @@ class Translator:
         else:
             single = False
         if self._live is None:
-            self._live = _LiveState(self.face_model)
+            self._live = _LiveState(self.face_model, self.faces)
+        if self._schedule is None:
+            self._schedule = self.schedule()
         live, times = self._live, StageTimes()
-        tracked = track([frame], live.tracker, live.aligner, live.cuts, times)
-        item = next(tracked)
-        result = next(compose(translate([item], self.engine, times), self.compositor, times, Counts()))
+        if live.first is None:
+            live.first = frame.pts_seconds
+        item = next(track([frame], live.tracker, live.aligner, live.cuts, times, live.cast))
+        translated = translate(
+            [item],
+            self.engine,
+            times,
+            self._schedule,
+            start=frame.pts_seconds - live.first,
+            grid=math.prod(self.grid or (0,)),
+        )
+        result = next(compose(translated, self.compositor, times, Counts()))
         if single:
             self.reset()
         return result.image
@@ -256,9 +331,10 @@ class Translator:
 
         times = StageTimes()
         self.compositor.reset()
+        schedule = self.schedule(source)
         with (
             open_source(source, start=start, end=end) as video,
-            FaceTracker(self.face_model) as tracker,
+            FaceTracker(self.face_model, max_faces=self.faces.max_faces) as tracker,
             open_sink(
                 target,
                 video,
@@ -278,11 +354,15 @@ class Translator:
                 engine=self.engine,
                 compositor=self.compositor,
                 times=times,
+                cast=Cast(self.faces),
+                styles=schedule,
+                start=start or 0.0,
+                grid=math.prod(self.grid or (0,)),
                 on_frame=(lambda done: progress(done, video.info.frame_count)) if progress else None,
             )
             sink.finish()
             seconds = time.perf_counter() - started
-            warnings = [*video.warnings, *sink.warnings]
+            warnings = [*(schedule.looks.warnings if schedule else ()), *video.warnings, *sink.warnings]
         if counts.frames_without_face == counts.frames:
             warnings.append("no face was found in any frame: the output shows the source pictures")
         return Report(
@@ -295,10 +375,16 @@ class Translator:
             stages=times.summary(),
             engine=f"{self.engine.name} {self.engine.precision} on {self.engine.device}",
             weights=self.weights_name,
-            style=self.style.label if self.style else "none",
+            style=self.plan.keys or (schedule.looks.label if schedule else "none"),
             fallbacks=[str(self.engine.fallback)] if self.engine.fallback else [],
             warnings=list(dict.fromkeys(warnings)),
-            settings={"paste": self.compositor.mode, "codec": sink.codec, "lookahead": self.lookahead},
+            settings={
+                "paste": self.compositor.mode,
+                "faces": str(self.faces),
+                "mode": self.plan.mode,
+                "codec": sink.codec,
+                "lookahead": self.lookahead,
+            },
         )
 
     def close(self) -> None:
@@ -320,12 +406,14 @@ class Translator:
 class _LiveState:
     """Tracker, aligner and cut detector of `translate_frame`."""
 
-    def __init__(self, face_model: Path | None) -> None:
+    def __init__(self, face_model: Path | None, faces: FaceChoice) -> None:
         from gnr_video.scene import SceneCut
         from gnr_video.smooth import Aligner
         from gnr_video.tracker import FaceTracker
 
-        self.tracker = FaceTracker(face_model)
+        self.tracker = FaceTracker(face_model, max_faces=faces.max_faces)
+        self.cast = Cast(faces)
+        self.first: float | None = None
         self.aligner = Aligner(0)
         self.cuts = SceneCut()
         # MediaPipe's graph must be closed before the interpreter ends, also by those who forget it.
@@ -333,5 +421,16 @@ class _LiveState:
 
     def reset(self) -> None:
         self.tracker.reset()
+        self.cast.reset()
+        self.first = None
         self.aligner.flush()
         self.cuts.reset()
+
+
+def _resized(face: Image, side: int) -> Image:
+    import cv2
+
+    if face.shape[0] == side:
+        return face
+    how = cv2.INTER_AREA if face.shape[0] > side else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(face, (side, side), interpolation=how), np.uint8)

@@ -17,7 +17,6 @@ from gnr_video.smooth import (
     FADE_OUT_FRAMES,
     HOLD_FRAMES,
     Aligner,
-    OneEuro,
     from_parameters,
     rts_smooth,
     to_parameters,
@@ -74,27 +73,6 @@ def test_a_roll_through_half_a_turn_does_not_swing_back() -> None:
 
 
 # The filters
-
-
-def test_one_euro_by_hand() -> None:
-    filtered = OneEuro(min_cutoff=1.0, beta=0.5, d_cutoff=2.0)
-    np.testing.assert_array_equal(filtered(0.0, np.array([1.0, 0.0])), [1, 0])
-    out = filtered(0.1, np.array([2.0, 0.0]))
-    alpha_d = 1 / (1 + 1 / (2 * math.pi * 2.0 * 0.1))
-    cutoff = 1.0 + 0.5 * alpha_d * 10.0
-    alpha = 1 / (1 + 1 / (2 * math.pi * cutoff * 0.1))
-    np.testing.assert_allclose(out, [1 + alpha, 0])
-
-
-def test_one_euro_shares_its_speed() -> None:
-    def last(other: float) -> float:
-        f = OneEuro()
-        for i in range(30):
-            out = f(i / FPS, np.array([math.sin(i), other * i]))
-        return float(out[0])
-
-    # The same first component is followed more closely while the second one moves.
-    assert abs(last(50.0) - math.sin(29)) < abs(last(0.0) - math.sin(29))
 
 
 @settings(deadline=None, max_examples=25)

@@ -130,9 +130,9 @@ def test_small_faces_are_found_and_followed(tracker: FaceTracker) -> None:
         left, top, right, bottom = faces[0].box
         assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((824 + 4 * i, 269), abs=8)
     # The detector alone does not see it.
-    whole = tracker._landmarker(1)
-    whole.restart(tracker._clock)
-    assert whole.video(small(9), tracker._clock.tick()) == []
+    whole = tracker._followers[0]
+    whole.restart()
+    assert whole.landmarker.video(small(9), whole.clock.tick()) == []
 
 
 def test_two_faces(model: Path) -> None:
