@@ -36,6 +36,9 @@ Box = tuple[float, float, float, float]
 Tile = tuple[int, int, int, int]
 """(left, top, right, bottom) of a part of the picture, whole pixels."""
 
+Appearance = NDArray[np.float32]
+"""float32 6x6x3, 0..1."""
+
 PROBE_SECONDS = 1.0
 FORGET_SECONDS = 2.0
 DUPLICATE_IOU = 0.6
@@ -46,6 +49,8 @@ COAST_SECONDS = 1.0
 """How long a face that is gone is taken to move on as it did."""
 SETTLE_SECONDS = 0.1
 """Time constant of a face's velocity."""
+APPEARANCE = 4.0
+"""What a difference of all colours by their whole range counts in `match_cost`."""
 STAY = 0.5
 """What it counts for an identity that the face's own graph has not lost it, in `match_cost`."""
 
@@ -127,7 +132,10 @@ class FaceTracker:
         seen = [f for f in self._followers if f.box is not None and f.points is not None]
         boxes = [f.box for f in seen if f.box is not None]
         self._search.seen(boxes)
-        ids = self._identities.assign(boxes, time_seconds, [f.track_id for f in seen])
+        looks = (
+            [appearance(image, box) for box in boxes] if len(self._identities) > 1 or len(boxes) > 1 else None
+        )
+        ids = self._identities.assign(boxes, time_seconds, [f.track_id for f in seen], looks)
         faces = []
         for follower, track_id in zip(seen, ids):
             follower.track_id = track_id
@@ -453,6 +461,7 @@ class _Track:
     seen_at: float
     velocity: tuple[float, float] = (0.0, 0.0)
     """Of its middle, pixels a second."""
+    appearance: Appearance | None = None
 
     def expected(self, time_seconds: float) -> Box:
         """Where it is by now, if it has moved on as it did."""
@@ -482,13 +491,21 @@ class Identities:
     _tracks: dict[int, _Track] = field(default_factory=dict)
     _next: int = 0
 
+    def __len__(self) -> int:
+        return len(self._tracks)
+
     def assign(
-        self, boxes: Sequence[Box], time_seconds: float, before: Sequence[int | None] | None = None
+        self,
+        boxes: Sequence[Box],
+        time_seconds: float,
+        before: Sequence[int | None] | None = None,
+        looks: Sequence[Appearance] | None = None,
     ) -> list[int]:
         """One number for each box, in the same order, none twice.
 
         Args:
             before: the numbers that whatever follows the faces would give them: kept unless others fit better.
+            looks: what is in the boxes, which tells people apart who meet.
         """
         self._forget(time_seconds)
         known = list(self._tracks)
@@ -498,7 +515,11 @@ class Identities:
             for j, track_id in enumerate(known):
                 track = self._tracks[track_id]
                 fit = min(match_cost(track.expected(time_seconds), box), match_cost(track.box, box))
-                cost[i, j] = fit - STAY if track_id == last_id and fit < NO_MATCH else fit
+                if fit < NO_MATCH:
+                    fit -= STAY * (track_id == last_id)
+                    if looks is not None and track.appearance is not None:
+                        fit += APPEARANCE * float(np.abs(looks[i] - track.appearance).mean())
+                cost[i, j] = fit
         ids = [-1] * len(boxes)
         for row, column in hungarian(cost):
             if cost[row, column] < NO_MATCH:
@@ -508,6 +529,10 @@ class Identities:
             ids[row] = self._next
             self._next += 1
             self._tracks[ids[row]] = _Track(boxes[row], time_seconds)
+        for number, look in zip(ids, looks or ()):
+            track = self._tracks[number]
+            known_look = look if track.appearance is None else track.appearance
+            track.appearance = known_look + np.float32(0.1) * (look - known_look)
         return ids
 
     def expected(self, time_seconds: float, besides: Sequence[int | None] = ()) -> list[Box]:
@@ -540,6 +565,18 @@ def match_cost(a: Box, b: Box) -> float:
     if distance > 1.0 or min(size_a, size_b) < 0.5 * size:
         return NO_MATCH
     return 1.0 - iou(a, b) + distance
+
+
+def appearance(image: Image, box: Box) -> Appearance:
+    """A face as the mean colours of 6x6 parts of its box."""
+    import cv2
+
+    height, width = image.shape[:2]
+    left, top = min(max(int(box[0]), 0), width - 1), min(max(int(box[1]), 0), height - 1)
+    right, bottom = max(min(int(box[2]), width), left + 1), max(min(int(box[3]), height), top + 1)
+    step = max(1, (bottom - top) // 64)
+    small = cv2.resize(image[top:bottom:step, left:right:step], (6, 6), interpolation=cv2.INTER_AREA)
+    return small.astype(np.float32) / np.float32(255)
 
 
 def iou(a: Box, b: Box) -> float:

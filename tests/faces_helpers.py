@@ -47,8 +47,9 @@ def two_heads(places: tuple[tuple[float, float] | None, tuple[float, float] | No
 
 def passing(count: int = 75, size=SIZE) -> Iterator[tuple[Image, tuple[float, float], tuple[float, float]]]:
     """Frames of two heads that pass each other, and the middles of the one behind and the one in front."""
+    rest = min(10, count // 4)
     for i in range(count):
-        way = np.clip((i - 10) / (count - 20), 0, 1)
+        way = np.clip((i - rest) / (count - 2 * rest), 0, 1)
         way = way * way * (3 - 2 * way)
         far = size[0] - 240
         behind, front = (120 + far * way, size[1] / 2), (size[0] - 120 - far * way, size[1] / 2 + 8)
