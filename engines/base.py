@@ -221,13 +221,15 @@ class Engine(ABC):
                     f"decode_styles takes the content of one picture, got {self._batch(content)}"
                 )
             vectors = self._to_vectors(styles)
-            return self._decode(self._repeat(content, len(vectors)), vectors)
+            return self._decode_styles(content, vectors)
 
-    def _repeat(self, content: Any, count: int) -> Any:
-        """The content code of one picture, `count` times. Array libraries share these two forms."""
+    def _decode_styles(self, content: Any, vectors: torch.Tensor) -> Crops:
+        """`_decode` of one content code under every row of `vectors`, as a batch where it can be repeated."""
         if isinstance(content, np.ndarray):
-            return np.repeat(content, count, 0)
-        return content.expand(count, *content.shape[1:])
+            return self._decode(np.repeat(content, len(vectors), 0), vectors)
+        if hasattr(content, "expand"):  # a tensor
+            return self._decode(content.expand(len(vectors), -1, -1, -1), vectors)
+        return np.concatenate([self._decode(content, row[None]) for row in vectors])
 
     def translate(self, crops: Crops, styles: Styles | None = None) -> Crops:
         """`decode(encode(crops), styles)`, in one go where the engine can."""

@@ -98,6 +98,9 @@ class SwapEngine(Engine):
             vectors = self._vectors.expand(self._batch(content), -1)
         return content.engine._decode(content.code, vectors)
 
+    def _decode_styles(self, content: _Content, vectors: torch.Tensor) -> Crops:
+        return content.engine._decode_styles(content.code, vectors)
+
     def _translate(self, crops: Crops, vectors: torch.Tensor | None) -> Crops:
         return self._engine()._translate(crops, vectors)
 

@@ -187,10 +187,7 @@ def test_switches_from_another_thread(engine: Engine) -> None:
 def test_one_content_under_several_styles(engine: Engine, tiny: Path) -> None:
     crop = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
     codes = make_schedule(engine, 42).codes_at(0, range(5))
-    names = ["torch"]
-    if engines.unavailable("openvino") == "":
-        names.append("openvino")
-    for name in names:
+    for name in [n for n in ("torch", "openvino", "onnx") if not engines.unavailable(n)]:
         made = engines.create(load_weights(tiny), engine=name, device="cpu", precision="fp32")
         pictures = made.decode_styles(made.encode(crop), codes)
         assert pictures.shape == (5, 64, 64, 3)
