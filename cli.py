@@ -844,7 +844,15 @@ def weights_info(file: str, quiet: bool, debug: bool) -> None:
     show_default="here",
     help="Folder for the files.",
 )
-@click.option("--precision", type=click.Choice(("fp32", "fp16", "bf16")), default="fp32", show_default=True)
+@click.option(
+    "--precision", type=click.Choice(("fp32", "fp16", "bf16", "int8")), default="fp32", show_default=True
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    metavar="CLIP",
+    help="With --precision int8: a clip whose faces set its ranges.  [default: a sample face]",
+)
 @_target_option
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @_common_options
@@ -853,6 +861,7 @@ def export(
     form: str,
     output: Path,
     precision: str,
+    calibrate: Path | None,
     target: Sequence[str],
     overwrite: bool,
     quiet: bool,
@@ -871,6 +880,11 @@ def export(
         from engines.weights import load_weights
         from gnr_video.weights import resolve_weights
 
+        calibration = None
+        if precision == "int8":
+            from gnr_video.calibration import clip_faces, sample_faces
+
+            calibration = clip_faces(calibrate) if calibrate else sample_faces()
         path = resolve_weights(file)
         with _build_progress(quiet) as progress:
             written = export(
@@ -882,6 +896,7 @@ def export(
                 overwrite=overwrite,
                 targets=target,
                 progress=progress,
+                calibration=calibration,
             )
         for done in written:
             click.echo(str(done))

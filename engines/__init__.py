@@ -144,15 +144,17 @@ def create(
             break
     else:
         made = _make(names[-1], weights, device, precision, threads)
-    made.fallback = Fallback("; ".join([*passed_over, *filter(None, [made.fallback.reason])]))
+    if passed_over:
+        made.fallback = Fallback("; ".join([*passed_over, *filter(None, [made.fallback.reason])]))
     log.info("engine %s, %s on %s", made.name, made.precision, made.device)
     return made
 
 
 def _make_behind(name: str, weights: Weights, device: str, precision: str, threads: int | None) -> Engine:
-    """A TensorRT engine from the cache; else torch, until it is built."""
+    """A TensorRT engine from the cache; else torch, until it (or the next one) is built."""
     if reason := unavailable(name):
         raise EngineError(reason)
+    from engines.errors import BuildCancelled
     from engines.swap import Cancelled, SwapEngine
     from engines.tensorrt_engine import is_cached
 
@@ -160,9 +162,21 @@ def _make_behind(name: str, weights: Weights, device: str, precision: str, threa
         return _make(name, weights, device, precision, threads)
 
     def build(cancelled: Cancelled) -> Engine:
-        return _make(name, weights, device, precision, threads, progress=lambda *_: not cancelled())
+        names = [n for n in candidates(device) if n in TENSORRT]
+        reasons = []
+        for candidate in names[names.index(name) :]:
+            try:
+                return _make(
+                    candidate, weights, device, precision, threads, progress=lambda *_: not cancelled()
+                )
+            except BuildCancelled:
+                raise
+            except EngineError as error:
+                reasons.append(f"{candidate}: {error}")
+        raise EngineError("; ".join(reasons))
 
-    return SwapEngine(weights, _make("torch", weights, device, precision, threads), build)
+    waiting = f"torch ran while {name} was being built; `gnr-video engine build` does that beforehand"
+    return SwapEngine(weights, _make("torch", weights, device, precision, threads), build, waiting)
 
 
 def _make(

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SHORT = {"tensorrt": "trt", "tensorrt-rtx": "rtx", "torch2trt": "t2t"}
+KINDS = ("*.engine", "*.int8", "*.int8.broken")
 LOCK_SECONDS = 1800.0
 """How long to wait for another process that builds the same engine."""
 
@@ -89,12 +90,15 @@ def describe(entry: CacheEntry) -> str:
     about = entry.about
     parts = [
         f"{entry.size_bytes / 1e6:6.1f} MB",
-        str(about.get("built", "no sidecar"))[:16].replace("T", " "),
-        f"{about['golden_psnr_db']:.1f} dB" if "golden_psnr_db" in about else "not compared yet",
+        datetime.fromtimestamp(entry.path.stat().st_mtime).strftime("%Y-%m-%d %H:%M"),
         str(about.get("gpu") or about.get("sm") or ""),
     ]
-    if entry.path.parent.name == "broken":
+    if entry.path.parent.name == "broken" or entry.path.suffix == ".broken":
         parts.append("broken, set aside")
+    elif "golden_psnr_db" in about:
+        parts.append(f"{about['golden_psnr_db']:.1f} dB")
+    elif about.get("part") == "decoder":
+        parts.append("not compared yet")
     return f"{entry.path.name}  {', '.join(filter(None, parts))}"
 
 
@@ -207,8 +211,9 @@ class EngineCache:
             path.unlink(missing_ok=True)  # where it could not be moved
 
     def entries(self) -> list[CacheEntry]:
-        """What is there, newest first; broken ones too (their folder is ``broken``)."""
-        found = [p for folder in (self.folder, self.folder / "broken") for p in folder.glob("*.engine")]
+        """What is there, newest first: compiled engines, int8 graphs, and broken ones (in ``broken``)."""
+        folders = (self.folder, self.folder / "broken")
+        found = [p for folder in folders for kind in KINDS for p in folder.glob(kind)]
         found.sort(key=lambda p: p.stat().st_mtime, reverse=True)
         return [CacheEntry(p, p.stat().st_size, self._read_sidecar(p)) for p in found]
 

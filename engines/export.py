@@ -13,6 +13,7 @@ from engines.weights import Weights
 if TYPE_CHECKING:
     import onnx
 
+    from engines.int8 import Calibration
     from engines.onnx_export import Part
     from engines.tensorrt_build import Progress
 
@@ -30,6 +31,7 @@ def export(
     overwrite: bool = False,
     targets: Sequence[str] = (),
     progress: Progress | None = None,
+    calibration: Calibration | None = None,
 ) -> list[Path]:
     """Write content encoder and dynamic decoder, and for the portable formats the style path, as files.
 
@@ -46,10 +48,11 @@ def export(
         folder: where to; made if it is not there.
         name: first part of the files' names.
         form: a name of `FORMATS`.
-        precision: "fp32", "fp16" or "bf16".
+        precision: "fp32", "fp16", "bf16", or for OpenVINO "int8".
         overwrite: replace files that exist.
         targets: GPUs to compile for that need not be there, of `engines.tensorrt_build.RTX_TARGETS`.
         progress: told of an engine that is being compiled, see `engines.tensorrt_build.Progress`.
+        calibration: the faces that int8 is calibrated with.
 
     Returns:
         The files, in the table's order.
@@ -60,6 +63,8 @@ def export(
     """
     if form not in FORMATS:
         raise EngineError(f"no export format is called {form!r}", f"choose {', '.join(FORMATS)}")
+    if precision == "int8" and form != "openvino":
+        raise EngineError(f"{form} is not exported in int8", "use --format openvino")
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,9 +78,10 @@ def export(
         if target.exists() and not overwrite:
             raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
     written: list[Path] = []
+    int8 = _int8_graphs(weights, calibration) if precision == "int8" else {}
     for part, target in zip(parts, targeted, strict=True):
         if form == "openvino":
-            written += _write_openvino(weights, part, precision, target)
+            written += _write_openvino(weights, part, precision, target, int8.get(part))
             continue
         if form == "onnx":
             write_atomically(target, _onnx(weights, part, precision).SerializeToString())
@@ -126,7 +132,25 @@ def _onnx(weights: Weights, part: Part, precision: str) -> onnx.ModelProto:
     return export_part(weights, part, precision)
 
 
-def _write_openvino(weights: Weights, part: Part, precision: str, target: Path) -> list[Path]:
+def _int8_graphs(weights: Weights, calibration: Calibration | None) -> dict[str, Any]:
+    """What the engine `openvino` runs in int8, for any batch."""
+    from engines.openvino_engine import OpenVinoEngine
+
+    engine = OpenVinoEngine(weights, device="cpu", precision="int8", calibration=calibration)
+    assert engine._int8 is not None
+    graphs = {"encoder": engine._int8.encoder, "decoder": engine._int8.decoder}
+    engine.close()
+    for model in graphs.values():
+        model.reshape({value: [-1, *value.partial_shape[1:]] for value in model.inputs})
+    for model, names in ((graphs["encoder"], ["images"]), (graphs["decoder"], ["content", "style"])):
+        for value, name in zip(model.inputs, names, strict=True):
+            value.get_tensor().set_names({name})
+    return graphs
+
+
+def _write_openvino(
+    weights: Weights, part: Part, precision: str, target: Path, int8: Any = None
+) -> list[Path]:
     """OpenVINO's own form; half precision is of the stored weights, what is computed in is chosen when run."""
     from engines.openvino_engine import import_openvino
 
@@ -137,7 +161,7 @@ def _write_openvino(weights: Weights, part: Part, precision: str, target: Path) 
     partial = target.with_name(f".{target.stem}.part.xml")
     binary, partial_binary = target.with_suffix(".bin"), partial.with_suffix(".bin")
     try:
-        model: Any = ov.convert_model(_as_stream(graph))
+        model: Any = int8 or ov.convert_model(_as_stream(graph))
         for item in graph.metadata_props:
             model.set_rt_info(item.value, ["gnr_video", item.key])
         ov.save_model(model, partial, compress_to_fp16=precision == "fp16" and part != "style")

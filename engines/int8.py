@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from engines.base import Crops
 from engines.errors import EngineError, OutputError
+from engines.golden import psnr
 
 log = logging.getLogger(__name__)
 
@@ -196,12 +197,6 @@ def bake(pattern: Any, baked: Any) -> Any:
             _take_constant(op, twin)
     model.validate_nodes_and_infer_types()
     return model
-
-
-def psnr(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio of 8-bit pictures, dB; 99 where they are equal."""
-    error = float(np.mean((found.astype(np.float64) - expected) ** 2))
-    return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
 
 
 # Calibration and accuracy

@@ -39,12 +39,15 @@ class SwapEngine(Engine):
         weights: of both.
         now: a working engine; it is owned from here on.
         build: makes the successor, on a thread of its own.
+        waiting: `fallback` until then.
     """
 
-    def __init__(self, weights: Weights, now: Engine, build: Callable[[Cancelled], Engine]) -> None:
+    def __init__(
+        self, weights: Weights, now: Engine, build: Callable[[Cancelled], Engine], waiting: str = ""
+    ) -> None:
         super().__init__(weights, device=now.device, precision=now.precision)
         self.name = now.name
-        self.fallback = now.fallback
+        self.fallback = Fallback(waiting) if waiting else now.fallback
         self._current: Engine | None = now
         self._stop = threading.Event()
         self._thread = threading.Thread(

@@ -53,7 +53,11 @@ def test_changes_over_with_the_style(weights, crops):
         assert go.wait(30)
         return engines.create(weights, threads=1, **SUCCESSOR)
 
-    with torch_engine(weights) as reference, SwapEngine(weights, torch_engine(weights), build) as engine:
+    with (
+        torch_engine(weights) as reference,
+        SwapEngine(weights, torch_engine(weights), build, "torch runs meanwhile") as engine,
+    ):
+        assert str(engine.fallback) == "torch runs meanwhile"
         assert (engine.name, engine.precision) == ("torch", "fp32")
         for one in (engine, reference):
             one.set_style(style(1))
@@ -62,6 +66,7 @@ def test_changes_over_with_the_style(weights, crops):
         assert not engine.wait(0)
         go.set()
         assert engine.wait(60)
+        assert not engine.fallback
         assert (engine.name, engine.precision) == (SUCCESSOR["engine"], SUCCESSOR["precision"])
         assert near(engine.translate(crops), reference.translate(crops))
         assert np.array_equal(engine.encode_style(crops[0]), reference.encode_style(crops[0]))

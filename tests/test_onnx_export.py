@@ -150,6 +150,30 @@ def test_openvino_files_run_alone(weights, crops, z, expected, tmp_path, precisi
     assert core.read_model(files[0]).get_rt_info(["gnr_video", "part"]).astype(str) == "encoder"
 
 
+def test_int8_files_run_alone(weights, z, tmp_path, monkeypatch):
+    for name in ("openvino", "nncf", "skimage"):
+        pytest.importorskip(name, reason=f"needs {name}")
+    from engines.int8 import Calibration
+    from engines.openvino_engine import import_openvino
+    from gnr_video.calibration import sample_crops
+
+    monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path / "cache"))
+    faces = Calibration("twelve faces", lambda size: np.stack(list(sample_crops(size, 12))))
+    files = export(weights, tmp_path, name="gnr", form="openvino", precision="int8", calibration=faces)
+    core = import_openvino().Core()
+    models = [core.read_model(f) for f in files if f.suffix == ".xml"]
+    assert {op.get_type_name() for op in models[0].get_ops()} & {"FakeQuantize"}
+    encoder, decoder, style = (core.compile_model(model, "CPU") for model in models)
+    seen = np.stack(list(sample_crops(64, 3)))
+    with torch.inference_mode():
+        official = OfficialGenerator(weights)
+        content = official.encode(normalise(torch.from_numpy(seen)))
+        expected = quantise(official.decode(content, official.mapping(torch.from_numpy(z)))).numpy()
+    images = decoder({"content": encoder({"images": seen})[0], "style": style({"z": z})[0]})[0]
+    assert images.shape == expected.shape and images.dtype == np.uint8
+    assert 10 * np.log10(255**2 / np.mean((images.astype(float) - expected) ** 2)) >= 30
+
+
 def test_refuses(weights, tmp_path):
     with pytest.raises(EngineError, match="no export format"):
         export(weights, tmp_path, name="gnr", form="caffe")
@@ -158,6 +182,8 @@ def test_refuses(weights, tmp_path):
         export(weights, tmp_path, name="gnr")
     assert [p.name for p in tmp_path.iterdir()] == ["gnr-decoder-fp32.onnx"]  # nothing was begun
     export(weights, tmp_path, name="gnr", overwrite=True)
+    with pytest.raises(EngineError, match="onnx is not exported in int8"):
+        export(weights, tmp_path, name="gnr", precision="int8")
     with pytest.raises(EngineError, match="no bf16"):
         export(weights, tmp_path, name="gnr", form="openvino", precision="bf16")
 
