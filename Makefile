@@ -25,7 +25,7 @@ format: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cpu,int8,bench,onnx,tensorrt-rtx,kernels,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cpu,int8,bench,onnx,tensorrt-rtx,kernels,beat,dev]'
 	# The heads of LPIPS are files in this wheel; its code, and so torchvision, is not needed.
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps lpips
 	touch $(READY)
