@@ -99,17 +99,15 @@ def regressions(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
             was_db = before.get("pairwise_psnr_db", {}).get(pair)
             if was_db is not None and value < was_db - WORSE_DB and value < 60:
                 found.append(f"{name}, {pair}: {value:g} dB, was {was_db:g}")
-    for part, key, better in (("file", "fps", 1), ("live", "fps", 1), ("cold", "warm_s", -1)):
+    for part, key in (("file", "fps"), ("live", "fps"), ("cold", "warm_s")):
         for name, rows in new.get(part, {}).items():
             for label, row in rows.items():
                 was = old.get(part, {}).get(name, {}).get(label)
                 if was is None:
                     continue
-                # Against the speed of the official path then and now.
-                machine = _official_ms(old) / _official_ms(new) if part != "live" else 1.0
-                ratio = (
-                    (row[key] / was[key] / machine) ** better if better > 0 else was[key] * machine / row[key]
-                )
+                # What this machine would do now if nothing but its speed had changed; live, the camera leads.
+                speed = 1.0 if part == "live" else _official_ms(old) / _official_ms(new)
+                ratio = row[key] / (was[key] * speed) if key == "fps" else was[key] / speed / row[key]
                 if ratio < WORSE:
                     unit = "fps" if key == "fps" else "s to the first frame"
                     found.append(f"{name}, {part}, {label}: {row[key]:g} {unit}, was {was[key]:g}")
