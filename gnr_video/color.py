@@ -188,9 +188,13 @@ def from_rgb(image: Image, tags: ColorTags) -> av.VideoFrame:
     converted = cv2.transform(image, rgb_to_yuv_matrix(tags.matrix, tags.full_range))
     if width % 2 or height % 2:
         converted = cv2.copyMakeBorder(converted, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-    y, u, v = cv2.split(converted)
+    u, v = np.empty_like(converted, shape=(2, *converted.shape[:2]))
+    if converted.shape[:2] == luma.shape:
+        cv2.split(converted, [luma, u, v])  # into arrays that are there: half the time, and no copy
+    else:
+        y, u, v = cv2.split(converted)
+        luma[:] = y[:height, :width]
     half = (converted.shape[1] // 2, converted.shape[0] // 2)
-    luma[:] = y[:height, :width]
     # INTER_AREA at one half is the rounded mean of 2x2, which undoes the repetition on the way in.
     blue[:] = cv2.resize(u, half, interpolation=cv2.INTER_AREA)
     red[:] = cv2.resize(v, half, interpolation=cv2.INTER_AREA)
@@ -214,6 +218,16 @@ def _yuv420_to_rgb(planes: list[NDArray[np.uint8]], matrix: NDArray[np.float32])
 
     luma, blue, red = planes
     height, width = luma.shape
-    double = (blue.shape[1] * 2, blue.shape[0] * 2)
-    u, v = (cv2.resize(c, double, interpolation=cv2.INTER_NEAREST)[:height, :width] for c in (blue, red))
+    u, v = (_doubled(c)[:height, :width] for c in (blue, red))
     return np.asarray(cv2.transform(cv2.merge((luma, u, v)), matrix), np.uint8)
+
+
+def _doubled(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Every sample as 2x2 of them: `cv2.resize` to the nearest, in a third of its time."""
+    import cv2
+
+    height, width = plane.shape
+    rows = np.asarray(cv2.merge((plane, plane)), np.uint8).reshape(height, 2 * width)
+    doubled = np.empty((height, 2, 2 * width), np.uint8)
+    doubled[:] = rows[:, None]
+    return doubled.reshape(2 * height, 2 * width)
