@@ -165,3 +165,14 @@ def test_gif_becomes_limited_range_video(tmp_path: Path) -> None:
         assert (frame.color_range, frame.colorspace) == (RANGE_MPEG, SMPTE170M)
     for before, after in zip(read_pictures(tmp_path / "a.gif"), read_pictures(tmp_path / "b.mp4")):
         assert np.abs(before.astype(int) - after).mean() < 10
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (45, 33), (360, 640)])
+def test_chroma_is_doubled_to_the_nearest(shape):
+    import cv2
+
+    from gnr_video.color import _doubled
+
+    plane = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    nearest = cv2.resize(plane, (2 * shape[1], 2 * shape[0]), interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(_doubled(plane), nearest)
