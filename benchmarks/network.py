@@ -25,7 +25,7 @@ from engines.architecture import OFFICIAL_CHANNELS, Architecture
 from engines.baseline import OfficialGenerator, normalise, quantise
 from engines.errors import EngineError
 from engines.graph import ContentEncoder, Decoder
-from engines.int8 import psnr
+from engines.golden import psnr
 from engines.weights import Weights, inference_tensors
 from gnr_video.calibration import sample_crops, sample_faces
 

@@ -33,12 +33,12 @@ class EngineKey:
     """Everything a compiled engine depends on.
 
     Attributes:
-        part: "encoder" or "decoder".
+        part: "encoder" or "decoder"; "graphs" where one file holds all.
         size: side of the pictures, pixels.
-        precision: "fp16", "bf16" or "fp32".
+        precision: "fp16", "bf16", "fp32" or "int8".
         batch: pictures at a time.
         engine, version: "tensorrt", "11.4.0.106".
-        sm: compute capability, "sm90".
+        sm: compute capability, "sm90"; or "cpu".
         gpu: name of the GPU; "" where an engine serves all of an `sm`.
         weights: sha256 of the weights file.
         graph: `engines.graph.GRAPH_VERSION`.

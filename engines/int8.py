@@ -9,7 +9,6 @@ costs in float and needs no calibration. Layers that cost too much accuracy stay
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import logging
@@ -26,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Crops
-from engines.errors import EngineError, OutputError
+from engines.errors import EngineError
 from engines.golden import psnr
 
 log = logging.getLogger(__name__)
@@ -379,31 +378,7 @@ def _set_input(op: Any, index: int, value: NDArray[Any] | None) -> None:
     op.input(index).replace_source_output(ops.constant(np.ascontiguousarray(value)).output(0))
 
 
-# On disk: one file, so that one rename puts it in place; its checksums find damage.
-
-
-def cached(path: Path, core: Any, build: Callable[[], Int8Graphs]) -> Int8Graphs:
-    """The graphs in `path`; built, and written there, where it does not exist or is damaged.
-
-    A damaged file is set aside under the same name with ``.broken``. A cache that cannot be written is no
-    failure: the graphs are built again the next time.
-    """
-    from engines.files import write_atomically
-
-    if path.is_file():
-        try:
-            return unpack(path.read_bytes(), core)
-        except (EngineError, OSError) as error:
-            log.warning("%s is set aside and built again: %s", path.name, error)
-            with contextlib.suppress(OSError):
-                path.replace(path.with_name(f"{path.name}.broken"))
-    graphs = build()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, pack(graphs))
-    except (OutputError, OSError) as error:
-        log.warning("int8 graphs are not cached: %s", error)
-    return graphs
+# In caches: one file, whose checksums find damage.
 
 
 def pack(graphs: Int8Graphs) -> bytes:
@@ -440,8 +415,3 @@ def unpack(data: bytes, core: Any) -> Int8Graphs:
         return Int8Graphs(encoder, decoder, pattern, json.loads(parts["facts.json"]))
     except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, EOFError, NotImplementedError) as error:
         raise EngineError(f"damaged int8 graphs: {error}") from error
-
-
-def cache_key(*parts: object) -> str:
-    """Hexadecimal hash of everything that the graphs depend on."""
-    return hashlib.sha256(json.dumps([VERSION, *map(str, parts)]).encode()).hexdigest()

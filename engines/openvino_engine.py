@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines import native_bf16
+from engines import int8, native_bf16
 from engines.base import Crops, Engine
+from engines.cache import EngineCache, EngineKey
 from engines.errors import EngineError
 from engines.graph import GRAPH_VERSION, ContentEncoder, Decoder, StyleVectors, styled_layers
-from engines.int8 import Calibration, FloatGraphs, Int8Graphs, bake, cache_key, cached, quantise
-from engines.paths import cache_dir
 from engines.weights import Weights, weights_hash
 
 INSTALL = 'pip install "gnr-video[cpu]"'
@@ -65,7 +64,7 @@ class OpenVinoEngine(Engine):
         device: str,
         precision: str,
         threads: int | None = None,
-        calibration: Calibration | None = None,
+        calibration: int8.Calibration | None = None,
     ) -> None:
         if device != "cpu":
             raise EngineError(f"openvino runs on the CPU here, not on {device}", "use --device cpu")
@@ -82,7 +81,7 @@ class OpenVinoEngine(Engine):
         if threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = threads
         self._graphs = _Graphs(ov, weights, self._style_vectors)
-        self._int8: Int8Graphs | None = None
+        self._int8: int8.Int8Graphs | None = None
         if precision == "int8":
             self._int8 = self._quantised(ov, calibration)
             encoder, self._decoder_model = self._int8.encoder, self._int8.decoder
@@ -92,31 +91,47 @@ class OpenVinoEngine(Engine):
         self._dynamic: Any = None
         self._baked: Any = None
 
-    def _quantised(self, ov: Any, calibration: Calibration | None) -> Int8Graphs:
+    def _quantised(self, ov: Any, calibration: int8.Calibration | None) -> int8.Int8Graphs:
         if calibration is None:
             raise EngineError("int8 needs faces to calibrate with", "give a clip: --calibrate FILE")
         weights, a, core = self._check_open(), self.architecture, self._core
-        runs_on = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        key = cache_key(
-            weights_hash(weights),
-            GRAPH_VERSION,
-            ov.__version__,
-            *runs_on,
-            *self._config.items(),
-            calibration.key,
+        key = EngineKey(
+            part="graphs",
+            size=a.size,
+            precision="int8",
+            batch=1,
+            engine=self.name,
+            version=ov.__version__.split("-")[0],
+            sm="cpu",
+            gpu="",
+            weights=weights_hash(weights),
+            graph=GRAPH_VERSION,
+            # Not NNCF's version: what is cached runs without it.
+            options=(
+                f"int8 {int8.VERSION}",
+                ov.__version__,
+                self._config["INFERENCE_PRECISION_HINT"],
+                *core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
+                calibration.key,
+            ),
         )
-        name = f"gnr{a.size}-int8-openvino{ov.__version__.split('-')[0]}-{key[:12]}.int8"
 
-        def build() -> Int8Graphs:
+        def build() -> bytes:
             def vectors(z: np.ndarray) -> np.ndarray:
                 return self._to_vectors(z).numpy()
 
             rgb = [i for i, layer in enumerate(styled_layers(a)) if layer.is_rgb]
-            graphs = FloatGraphs(self._graphs.encoder, self._graphs.decoder, self._graphs.baked, vectors, rgb)
+            graphs = int8.FloatGraphs(
+                self._graphs.encoder, self._graphs.decoder, self._graphs.baked, vectors, rgb
+            )
             crops = self._check_crops(calibration.crops(a.size))
-            return quantise(graphs, crops, a.latent_dim, config=self._config, core=core)
+            return int8.pack(int8.quantise(graphs, crops, a.latent_dim, config=self._config, core=core))
 
-        return cached(cache_dir() / "engines" / name, core, build)
+        cache = EngineCache()
+        found = cache.get(key, build, lambda data: int8.unpack(data, core))
+        if "golden_psnr_db" not in cache.about(key):
+            cache.note(key, golden_psnr_db=min(found.facts["psnr_db"].values()))
+        return found
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -131,7 +146,7 @@ class OpenVinoEngine(Engine):
 
     def _use_style(self, vectors: torch.Tensor) -> None:
         if self._int8 is not None:
-            self._baked = self._compile(bake(self._int8.pattern, self._graphs.baked(vectors.numpy())))
+            self._baked = self._compile(int8.bake(self._int8.pattern, self._graphs.baked(vectors.numpy())))
             return
         import openvino.opset13 as ops
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import io
+import shutil
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 
 import engines
 from engines import int8
+from engines.cache import EngineCache
 from engines.errors import EngineError, InputError
-from engines.int8 import Calibration, psnr
+from engines.golden import psnr
+from engines.int8 import Calibration
 from gnr_video.calibration import COUNT, clip_faces, sample_crops, sample_faces
 from tests.cli_helpers import call
 from tests.golden import golden_weights, narrow
@@ -67,7 +70,7 @@ def styles():
 
 
 def only_file(cache: Path) -> Path:
-    (file,) = (cache / "engines").glob("*.int8")
+    (file,) = (cache / "engines").glob("*.engine")
     return file
 
 
@@ -131,7 +134,7 @@ def test_bake_takes_the_weights_of_the_style(quantised, exact, styles):
 
 def test_cached_graphs_are_used_again(quantised, cache, faces, styles):
     file = only_file(cache)
-    assert file.name.startswith("gnr64-int8-openvino")
+    assert file.name.startswith("gnr64-graphs-int8-b1-openvino")
     with make(cache, Calibration(FACES.key, no_crops)) as again:
         assert again.facts == quantised.facts
         assert np.array_equal(again.translate(faces, styles), quantised.translate(faces, styles))
@@ -148,34 +151,43 @@ def test_other_faces_or_weights_are_other_graphs(quantised, cache, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["cut off", "one bit", "empty", "other archive"])
-def test_a_broken_file_is_set_aside_and_built_again(tmp_path, quantised, damage):
+def test_damage_is_found(quantised, damage):
     import openvino as ov
 
-    file = tmp_path / "graphs.int8"
     data = bytearray(int8.pack(quantised._int8))
-    if damage == "one bit":
+    if damage == "cut off":
+        del data[len(data) // 2 :]
+    elif damage == "one bit":
         data[len(data) // 2] ^= 1
-    file.write_bytes({"cut off": data[: len(data) // 2], "empty": b""}.get(damage, bytes(data)))
-    if damage == "other archive":
-        with zipfile.ZipFile(file, "w") as archive:
+    elif damage == "empty":
+        data.clear()
+    else:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
             archive.writestr("note", "no graphs")
-    broken = file.read_bytes()
+        data = bytearray(stream.getvalue())
+    with pytest.raises(EngineError, match="damaged int8 graphs"):
+        int8.unpack(bytes(data), ov.Core())
+
+
+def test_a_broken_file_is_set_aside_and_built_again(tmp_path, quantised, cache, monkeypatch):
+    folder = tmp_path / "engines"
+    shutil.copytree(cache / "engines", folder)
+    file = only_file(tmp_path)
+    file.write_bytes(file.read_bytes()[:-100])
     built = []
-    graphs = int8.cached(file, ov.Core(), lambda: built.append(1) or quantised._int8)
-    assert built == [1] and graphs is quantised._int8
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["graphs.int8", "graphs.int8.broken"]
-    assert file.with_name("graphs.int8.broken").read_bytes() == broken
-    int8.cached(file, ov.Core(), lambda: pytest.fail("built although the file is whole"))
+    monkeypatch.setattr(int8, "quantise", lambda *_, **__: built.append(1) or quantised._int8)
+    for _ in range(2):
+        with make(tmp_path) as engine:
+            assert engine.facts == quantised.facts
+    assert built == [1]
+    assert (folder / "broken" / file.name).is_file()
 
 
-def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path, quantised, caplog):
-    import openvino as ov
-
-    (tmp_path / "file").touch()
-    with caplog.at_level(logging.WARNING):
-        graphs = int8.cached(tmp_path / "file" / "graphs.int8", ov.Core(), lambda: quantised._int8)
-    assert graphs is quantised._int8
-    assert "not cached" in caplog.text
+def test_the_cache_lists_it(quantised, cache):
+    (entry,) = EngineCache(cache / "engines").entries()
+    assert entry.about["golden_psnr_db"] == min(quantised.facts["psnr_db"].values())
+    assert entry.about["precision"] == "int8"
 
 
 def decoder_and_measure(quantised, exact, faces, styles):

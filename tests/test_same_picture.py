@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import engines
-from engines.int8 import Calibration, psnr
+from engines.golden import psnr
+from engines.int8 import Calibration
 from engines.weights import load_weights
 from gnr_video.calibration import sample_crops
 from gnr_video.weights import resolve_weights
