@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from engines.architecture import OFFICIAL_CHANNELS, Architecture
 from engines.baseline import OfficialGenerator, normalise, quantise
 from engines.errors import EngineError
-from engines.graph import ContentEncoder, Decoder
 from engines.golden import psnr
+from engines.graph import ContentEncoder, Decoder
 from engines.weights import Weights, inference_tensors
 from gnr_video.calibration import sample_crops, sample_faces
 

@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SHORT = {"tensorrt": "trt", "tensorrt-rtx": "rtx", "torch2trt": "t2t"}
-KINDS = ("*.engine", "*.int8", "*.int8.broken")
 LOCK_SECONDS = 1800.0
 """How long to wait for another process that builds the same engine."""
 
@@ -93,7 +92,7 @@ def describe(entry: CacheEntry) -> str:
         datetime.fromtimestamp(entry.path.stat().st_mtime).strftime("%Y-%m-%d %H:%M"),
         str(about.get("gpu") or about.get("sm") or ""),
     ]
-    if entry.path.parent.name == "broken" or entry.path.suffix == ".broken":
+    if entry.path.parent.name == "broken":
         parts.append("broken, set aside")
     elif "golden_psnr_db" in about:
         parts.append(f"{about['golden_psnr_db']:.1f} dB")
@@ -213,7 +212,7 @@ class EngineCache:
     def entries(self) -> list[CacheEntry]:
         """What is there, newest first: compiled engines, int8 graphs, and broken ones (in ``broken``)."""
         folders = (self.folder, self.folder / "broken")
-        found = [p for folder in folders for kind in KINDS for p in folder.glob(kind)]
+        found = [p for folder in folders for p in folder.glob("*.engine")]
         found.sort(key=lambda p: p.stat().st_mtime, reverse=True)
         return [CacheEntry(p, p.stat().st_size, self._read_sidecar(p)) for p in found]
 
