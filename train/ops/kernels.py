@@ -267,7 +267,7 @@ def cached_cubin(kernel: Kernel, arch: int) -> bytes:
 def _line(error: BaseException) -> str:
     """The first line of a compiler's message that names an error, else the first one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return next((line for line in lines if "error" in line.lower()), lines[0])[:300]
+    return next((line for line in lines if "error:" in line), lines[0])[:300]
 
 
 class Nvrtc:
