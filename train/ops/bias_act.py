@@ -118,7 +118,7 @@ def _derivative(v: Tensor, act: str, slope: float, order: int) -> Tensor:
     s = torch.sigmoid(v)
     if ACTIVATIONS[act].piecewise_linear:
         low = {"linear": 1.0, "relu": 0.0, "lrelu": slope}[act]
-        return torch.where(v > 0, 1.0, low).to(v.dtype)
+        return torch.full_like(v, low).masked_fill(v > 0, 1.0)
     if act == "tanh":
         t = torch.tanh(v)
         return 1 - t * t if order == 1 else -2 * t * (1 - t * t)
