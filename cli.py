@@ -413,6 +413,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @click.option(
     "--style", metavar="STYLE", help="As for a file; with commas, one for each person.  [default: 42]"
 )
+@click.option("--faces", default="all", show_default=True, metavar="WHO", help="As for a file.")
 @click.option(
     "--virtual-camera", is_flag=False, flag_value="auto", metavar="[DEVICE]", help="For video calls."
 )
@@ -449,6 +450,7 @@ def live(
     size: tuple[int, int] | None,
     fps: float | None,
     style: str | None,
+    faces: str,
     virtual_camera: str | None,
     preview: bool,
     web: str | None,
@@ -497,6 +499,7 @@ def live(
                 size=size,
                 fps=fps,
                 style=style,
+                faces=faces,
                 virtual_camera=virtual_camera,
                 preview=preview,
                 web=web,

@@ -109,15 +109,6 @@ class TestStyle:
     def test_grid(self, controls: Controls) -> None:
         assert [looks.label for looks in controls.grid_styles()] == [str(i) for i in range(7, 15)]
 
-    def test_who_comes_back_is_the_same_character(self, controls: Controls) -> None:
-        """The tracker numbers a face anew after it was away; the style follows the order of coming."""
-        first = codes(controls, 0)
-        np.testing.assert_array_equal(codes(controls, 5), first)
-        both = codes(controls, 5, 6)
-        assert not np.array_equal(both[0], both[1])
-        np.testing.assert_array_equal(codes(controls, 6), both[1:])
-        np.testing.assert_array_equal(codes(controls, 6, 9), both[::-1])
-
     def test_a_list_of_styles(self, controls: Controls, engine: Engine) -> None:
         controls.run("style", "3,4")
         np.testing.assert_allclose(codes(controls, 0, 1), np.concatenate([w(engine, 3), w(engine, 4)]))

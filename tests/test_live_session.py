@@ -14,7 +14,7 @@ import pytest
 
 from gnr_video.frame import Frame
 from gnr_video.live.recorder import TIME_BASE, Recorder, RecordSink
-from gnr_video.live.session import ThreadedSink, before_after, fitted, style_grid
+from gnr_video.live.session import IN_FLIGHT, ThreadedSink, before_after, fitted, style_grid
 from tests.live_helpers import Kept, Still, live_session, until
 from tests.media_helpers import frame_times, picture, read_pictures
 
@@ -71,31 +71,29 @@ class TestDelay:
     def test_it_does_not_build_up_when_the_network_is_slow(
         self, tiny: Path, face_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A stage of 150 ms and a camera of 20 fps: frames are dropped, what is shown stays fresh."""
+        """A stage of 400 ms and a camera of 20 fps: frames are dropped, what is shown stays fresh."""
         with live_session(tiny, face_clip, folder=tmp_path) as session:
             engine = session.translator.engine
             fast = engine.translate
 
             def slow(*args: object) -> object:
-                time.sleep(0.15)
+                time.sleep(0.4)
                 return fast(*args)  # type: ignore[arg-type]
 
             monkeypatch.setattr(engine, "translate", slow)
-            sink = Kept()
+            sink, on_their_way = Kept(), []
             session.add_sink(sink)
-            until(lambda: session.counts.faces > 2)
-            ages: list[float] = []
-            session.remove_sink(sink)
-            late = Kept()
-            late.show = lambda frame: ages.append(time.perf_counter() - frame.props["captured"])  # type: ignore[method-assign]
-            session.add_sink(late)
-            until(lambda: len(ages) >= 12)
-            status = session.status()
-        assert status.dropped > 5
-        assert status.limit.startswith("network")
-        # Two pictures in flight: each may wait for the other, and for the camera; no more, however long it runs.
-        assert np.median(ages[6:]) < 4 * 0.15
-        assert np.median(ages[6:]) < 1.5 * np.median(ages[:6])
+
+            def twelve_shown() -> bool:
+                entered = session.times.summary().get("wait")
+                on_their_way.append((entered.count if entered else 0) - sink.count)
+                return session.counts.faces >= 12
+
+            until(twelve_shown, 60)
+            dropped = session.status().dropped
+        assert dropped > 5
+        # However long it runs: a picture is shown while at most one other follows it.
+        assert max(on_their_way) <= IN_FLIGHT
 
     def test_a_sink_that_hangs_holds_up_nobody(self, tiny: Path, tmp_path: Path) -> None:
         released = threading.Event()

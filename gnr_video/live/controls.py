@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engines.errors import GnrVideoError, InputError, OutputError, StyleError
 from gnr_video.compositor import MODES
@@ -48,9 +47,6 @@ HELP = ["0-9 Enter  a seed", *(f"{key}  {text}" for key, (_, text) in KEYS.items
 class LiveStyles(StyleSchedule):
     """The styles on show, changed while they are asked for; safe from any thread.
 
-    Faces get roles, and with them styles, in the order in which they come: who leaves and comes back, or is
-    lost and found again under another number, is the same character as before.
-
     Args:
         styles: a style text, as `gnr_video.style.Looks` reads it.
         engine: its weights give the text a meaning.
@@ -72,7 +68,6 @@ class LiveStyles(StyleSchedule):
         self.other: Looks | None = None
         self._mix = 0.0
         self._blend_start: float | None = None
-        self._roles: dict[int, int] = {}
 
     def parse(self, text: str | int) -> Looks:
         """The styles a text stands for; StyleError where it does not parse."""
@@ -116,14 +111,6 @@ class LiveStyles(StyleSchedule):
             mix, looks, other = self.mix, self.looks, self.other
         now = looks.w(track_id)
         return now if other is None or mix == 0.0 else now + np.float32(mix) * (other.w(track_id) - now)
-
-    def codes_at(self, time_seconds: float, track_ids: Sequence[int]) -> NDArray[np.float32]:
-        held = {track: role for track, role in self._roles.items() if track in track_ids}
-        for track in track_ids:
-            if track not in held:
-                held[track] = next(role for role in range(len(track_ids)) if role not in held.values())
-        self._roles = held
-        return np.stack([self.code_at(time_seconds, held[track]) for track in track_ids])
 
     def code(self) -> StyleCode:
         """The first person's style as it is now, with a label that says so."""

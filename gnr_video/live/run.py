@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.errors import InputError
+from gnr_video.faces import FaceChoice
 from gnr_video.live.camera import BROWSER, Camera, Capture, PushCamera, open_camera
 from gnr_video.live.controls import HELP, Controls, TerminalKeys
 from gnr_video.live.recorder import Recorder, check_recording
@@ -41,6 +42,7 @@ class LiveOptions:
     size: tuple[int, int] | None = None
     fps: float | None = None
     style: str | None = None
+    faces: str = "all"
     virtual_camera: str | None = None
     preview: bool = False
     web: str | None = None
@@ -91,6 +93,7 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
         raise InputError("--camera browser needs the page that the browser opens", "add --web")
     if options.style is not None:
         parse_expressions(options.style)
+    choice = FaceChoice.parse(options.faces)
     with ExitStack() as stack:
         if options.record is not None:
             check_recording(Path(options.record), options.overwrite)
@@ -136,6 +139,7 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
                 paste=options.paste,
                 face_model=options.face_model,
                 lookahead=0,
+                faces=choice,
                 onnx=options.onnx,
             )
         )

@@ -237,16 +237,20 @@ class LiveSession:
 
     def start(self) -> None:
         """Start all threads; returns at once."""
+        from gnr_video.faces import Cast
         from gnr_video.scene import SceneCut
         from gnr_video.smooth import Aligner
         from gnr_video.tracker import FaceTracker
 
-        self._tracker = FaceTracker(self.translator.face_model)
+        faces = self.translator.faces
+        self._tracker = FaceTracker(self.translator.face_model, max_faces=faces.max_faces)
         size = self.translator.engine.size
         styles = self.controls.styles
         codes = None if styles is None else styles.codes_at(0.0, [0])
         self.translator.engine.translate(np.full((1, size, size, 3), 127, np.uint8), codes)  # compiled now
-        tracked = pipeline.track(self._frames(), self._tracker, Aligner(0), SceneCut(), self.times)
+        tracked = pipeline.track(
+            self._frames(), self._tracker, Aligner(0), SceneCut(), self.times, Cast(faces)
+        )
         self._stages = [Threaded(tracked, "track")]
         self._stages.append(Threaded(self._translate(self._stages[0]), "translate"))
         self._started = time.perf_counter()
@@ -405,7 +409,7 @@ class LiveSession:
             crop = self.crop = crop_face(item.frame.image, item.alignments[0], engine.size)
         with self.times.stage("network"):
             codes = np.stack([style.w() for style in looks])
-            pictures = engine.translate(np.repeat(crop[None], len(looks), axis=0), codes)
+            pictures = engine.decode_styles(engine.encode(crop[None]), codes)
         item.frame.props["grid"] = style_grid(pictures, [style.label for style in looks], self.size)
 
     def _present(self) -> None:
