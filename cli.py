@@ -660,7 +660,14 @@ def train(
 )
 @click.option("--faces", type=click.Path(path_type=Path), help="Faces to translate.  [default: DATA/testA]")
 @click.option("--real", type=click.Path(path_type=Path), help="Real anime.  [default: DATA/testB]")
-@click.option("--quick", is_flag=True, help="A minute or two: FID, KID, diversity, equivariance; no clips.")
+@click.option(
+    "--clip",
+    "clips",
+    multiple=True,
+    metavar="VIDEO",
+    help="A clip with a face: warp error and style drift. May be repeated.",
+)
+@click.option("--quick", is_flag=True, help="A minute or two: FID, KID, diversity, equivariance.")
 @click.option("--limit", type=click.IntRange(2), help="Most pictures of a folder that are used.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the styles that are drawn.")
 @click.option(
@@ -682,6 +689,7 @@ def evaluate(
     outputs: Sequence[Path],
     faces: Path | None,
     real: Path | None,
+    clips: Sequence[str],
     quick: bool,
     limit: int | None,
     seed: int,
@@ -712,6 +720,7 @@ def evaluate(
         import engines
         from engines.files import write_atomically
         from engines.weights import load_weights
+        from gnr_video.clips import face_run
         from gnr_video.report import hardware
         from gnr_video.weights import resolve_weights
         from train.metrics.evaluate import FULL, QUICK, Evaluator, Folder, Networks, format_table, report_json
@@ -730,7 +739,9 @@ def evaluate(
             trunk=lpips_trunk,
             inception=None if inception in (None, "download") else Path(inception),
             download=inception == "download",
+            path_length=bool(files and settings.paths),
         )
+        runs = [face_run(clip, frames=settings.clip_frames) for clip in clips if files]
         faces_for_int8 = None
         if precision == "int8":
             from gnr_video.calibration import clip_faces, sample_faces
@@ -738,18 +749,20 @@ def evaluate(
             faces_for_int8 = clip_faces(calibrate) if calibrate else sample_faces()
         results = []
         evaluator = Evaluator(pictures, networks, settings)
-        with _stages(quiet, evaluator.units(len(tests or ()), map(len, finished), len(files))) as advance:
+        total = evaluator.units(len(tests or ()), map(len, finished), len(files), sum(map(len, runs)))
+        with _stages(quiet, total) as advance:
             evaluator.advance = advance
             for name, file in zip(names, files):
+                loaded = load_weights(file)
                 with engines.create(
-                    load_weights(file),
+                    loaded,
                     engine=engine,
                     device=device,
                     precision=precision,
                     calibration=faces_for_int8,
                 ) as made:
                     assert tests is not None
-                    results.append(evaluator.generator(name, made, tests))
+                    results.append(evaluator.generator(name, made, tests, weights=loaded, clips=runs))
             for folder in finished:
                 results.append(evaluator.outputs(str(folder.path), folder))
         click.echo(format_table(results))
@@ -1212,6 +1225,110 @@ def interpolate(
             save_png(target, interpolation_strip(translator, face, first, last, count))
         if not quiet:
             click.echo(str(target), err=True)
+
+
+@styles.command("fit")
+@click.argument("picture", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="NAME.style.json")
+@click.option("--steps", type=click.IntRange(0), default=100, show_default=True)
+@click.option("--lpips-trunk", type=click.Path(path_type=Path), help="Folder or file with VGG16's weights.")
+@click.option("--weights", metavar="NAME|FILE", help="default, official, or a .safetensors file.")
+@click.option("--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task.")
+@_common_options
+def styles_fit(
+    picture: Path,
+    output: Path,
+    steps: int,
+    lpips_trunk: Path | None,
+    weights: str | None,
+    face_model: Path | None,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Find the style that makes an anime PICTURE: closer than ref:PICTURE, and slower.
+
+    \b
+    Example:
+      gnr-video styles fit girl.png -o girl.style.json
+      gnr-video clip.mp4 --style girl.style.json
+    """
+    with _errors(quiet, debug):
+        import engines
+        from engines.weights import load_weights
+        from gnr_video.style import StyleCode, read_reference, save_style
+        from gnr_video.weights import resolve_weights
+        from train.lpips import Lpips
+        from train.metrics.style_tools import fit_style
+
+        loaded = load_weights(resolve_weights(weights))
+        target, warning = read_reference(picture, loaded.architecture.size, face_model)
+        net = Lpips("vgg", lpips_trunk)
+        with _stages(quiet, steps + 1) as advance:
+            fitted = fit_style(loaded, target, lpips=net, steps=steps, advance=lambda: advance("fitting"))
+        with engines.create(loaded, engine="torch", device="cpu") as made:
+            save_style(output, StyleCode(tuple(fitted.z.tolist()), f"fitted to {picture.name}"), made)
+        if warning:
+            click.secho(f"warning: {picture.name}: {warning}", fg="yellow", err=True)
+        if not quiet:
+            click.echo(f"{output}: distance {fitted.before:.3f} -> {fitted.after:.3f}", err=True)
+
+
+@styles.command("direction")
+@click.argument("with_it", metavar="WITH", type=click.Path(path_type=Path))
+@click.argument("without", metavar="WITHOUT", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="NAME.style.json")
+@click.option("--style", default="42", show_default=True, help="The style that is changed.")
+@click.option(
+    "--amount", type=float, default=1.0, show_default=True, help="1: as far as the groups are apart."
+)
+@_generator_options
+@_common_options
+def styles_direction(
+    with_it: Path,
+    without: Path,
+    output: Path,
+    style: str,
+    amount: float,
+    weights: str | None,
+    engine: str,
+    device: str,
+    precision: str,
+    calibrate: Path | None,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Change a style by what the anime pictures in folder WITH have and those in folder WITHOUT have not.
+
+    \b
+    Example:
+      gnr-video styles direction blonde/ dark/ --style 42 --amount 1.5 -o blonde42.style.json
+    """
+    with _errors(quiet, debug):
+        from gnr_video.style import StyleCode, save_style
+        from gnr_video.translator import Translator
+        from train.metrics.pictures import Folder
+        from train.metrics.style_tools import attribute_direction, encode_styles
+
+        groups = [Folder.open(folder) for folder in (with_it, without)]
+        with Translator(
+            weights, style, engine=engine, device=device, precision=precision, calibrate=calibrate
+        ) as translator:
+            codes = [encode_styles(translator.engine, group) for group in groups]
+            assert translator.style is not None
+            start = translator.style.array()
+            if len(start) != codes[0].shape[1]:  # mixes are made in w space
+                codes = [translator.engine.to_w(group) for group in codes]
+            direction = attribute_direction(*codes)
+            moved = direction.apply(start, amount)
+            save_style(output, StyleCode(tuple(moved.tolist()), f"{style} {amount:+g}"), translator.engine)
+        for note in (note for group in groups for note in group.notes()):
+            click.secho(f"note: {note}", fg="yellow", err=True)
+        if not quiet:
+            present, absent = direction.counts
+            click.echo(
+                f"{output}: {present} with, {absent} without; the direction tells {direction.accuracy:.0%} apart",
+                err=True,
+            )
 
 
 @command.command()

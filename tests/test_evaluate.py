@@ -18,6 +18,7 @@ from cli import command
 from engines.weights import load_weights
 from tests.test_lpips import random_trunk
 from tests.tiny_weights import make_tiny_weights
+from train.lpips import Lpips
 from train.metrics.estimate import Estimate
 from train.metrics.evaluate import METRICS, Evaluator, Networks, Result, Settings, format_table
 from train.metrics.features import VggSpace
@@ -119,26 +120,65 @@ def test_outputs_in_folders_of_one_face_each_have_diversity(tmp_path, data, trun
 
 def test_progress_counts_what_was_promised(data, tiny, trunks):
     stages: list[str] = []
+    window = astronaut()
+    clip = [np.ascontiguousarray(window[:128, 150 + i : 278 + i]) for i in range(3)]
     settings = Settings(
-        limit=2, styles=2, diversity_faces=1, diversity_styles=2, dfid_faces=1, dfid_styles=3, moved_faces=2
+        limit=2,
+        styles=2,
+        diversity_faces=1,
+        diversity_styles=2,
+        dfid_faces=1,
+        dfid_styles=3,
+        moved_faces=2,
+        patches=4,
+        paths=2,
     )
     evaluator = Evaluator(
-        Folder.open(data / "testB"), Networks([VggSpace(trunks)], None), settings, advance=stages.append
+        Folder.open(data / "testB"),
+        Networks([VggSpace(trunks)], None, Lpips("vgg", trunks)),
+        settings,
+        advance=stages.append,
     )
     faces = Folder.open(data / "testA", 2)
-    with engines.create(load_weights(tiny), engine="torch", precision="fp32") as engine:
-        result = evaluator.generator("tiny", engine, faces)
-        assert len(stages) == evaluator.units(faces=len(faces), generators=1)
+    weights = load_weights(tiny)
+    with engines.create(weights, engine="torch", precision="fp32") as engine:
+        result = evaluator.generator("tiny", engine, faces, weights=weights, clips=[clip])
+        assert len(stages) == evaluator.units(len(faces), generators=1, clip_frames=3)
         assert result.metrics["dfid_vgg16"].value > 0
+        assert result.metrics["path_length"].value > 0
+        assert result.metrics["swd"].value > 0
+        assert result.metrics["warp_error"].count == 2
+        assert 0 <= result.metrics["warp_error_source"].value < result.metrics["warp_error"].value
+        assert result.metrics["style_drift"].value > 0
         assert result.pictures == 4
-        # The same styles, the same figures.
-        assert evaluator.generator("tiny", engine, faces).metrics == result.metrics
+
+
+def test_the_same_styles_for_every_system_and_run(data, tiny, trunks):
+    few = Settings(limit=2, styles=1, diversity_faces=0, dfid_faces=0, moved_faces=1, patches=0, paths=0)
+    evaluator = Evaluator(Folder.open(data / "testB", 2), Networks([VggSpace(trunks)], None), few)
+    faces = Folder.open(data / "testA", 2)
+    with engines.create(load_weights(tiny), engine="torch", precision="fp32") as engine:
+        first, second = (evaluator.generator("tiny", engine, faces) for _ in range(2))
+    assert first.metrics == second.metrics
+    assert list(first.metrics) == ["fid_vgg16", "kid_vgg16", "equivariance_db"]
 
 
 def test_two_weights_side_by_side(tmp_path, data, tiny, trunks):
     other = make_tiny_weights(tmp_path / "other.safetensors", seed=5)
     code, table, errors = run(
-        data, "--weights", tiny, "--weights", other, "--quick", "--limit", 2, "--lpips-trunk", trunks, "-q"
+        data,
+        "--weights",
+        tiny,
+        "--weights",
+        other,
+        "--quick",
+        "--limit",
+        2,
+        "--lpips-trunk",
+        trunks,
+        "-q",
+        "--engine",
+        "torch",
     )
     assert code == 0, errors
     assert str(tiny) in table or tiny.stem in table

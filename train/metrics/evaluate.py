@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -24,11 +24,26 @@ from train.metrics.distances import fid_estimate, kid_estimate
 from train.metrics.diversity import dfid_estimate, pairwise_lpips, pairwise_ms_ssim
 from train.metrics.estimate import Estimate, mean_estimate
 from train.metrics.features import FeatureSpace, InceptionSpace, VggSpace
-from train.metrics.motion import equivariance_error, psnr, random_moves
+from train.metrics.motion import (
+    equivariance_error,
+    psnr,
+    random_moves,
+    style_drift,
+    style_spread,
+    warp_errors,
+)
 from train.metrics.pictures import Folder, Picture, to_tensor
+from train.metrics.style_space import (
+    FloatGenerator,
+    linear_separability,
+    perceptual_path_length,
+    picture_attributes,
+)
+from train.metrics.swd import TextureSpace, swd_estimate
 
 if TYPE_CHECKING:
     from engines.base import Engine
+    from engines.weights import Weights
     from train.lpips import Lpips
 
 log = logging.getLogger(__name__)
@@ -59,9 +74,15 @@ METRICS: Mapping[str, Metric] = {
     "fid_vgg16": Metric("FID (VGG16 features)", "lower", 3),
     "kid_vgg16": Metric("KID x 1000 (VGG16 features)", "lower", 3, factor=1000),
     "dfid_vgg16": Metric("DFID (VGG16 features)", "lower", 3),
+    "swd": Metric("SWD x 1000 (texture)", "lower", 1, factor=1000),
     "lpips_diversity": Metric("LPIPS diversity", "higher", 3),
     "ms_ssim_diversity": Metric("MS-SSIM between styles", "lower", 3),
+    "path_length": Metric("perceptual path length", "lower", 1),
+    "separability": Metric("linear separability", "lower"),
     "equivariance_db": Metric("equivariance, dB", "higher", 1),
+    "warp_error": Metric("warp error x 1000", "lower", factor=1000),
+    "warp_error_source": Metric("warp error x 1000 of the clips themselves", "lower", factor=1000),
+    "style_drift": Metric("style drift", "lower", 3),
 }
 """Every metric by its name in the JSON, in the order of the table."""
 
@@ -74,23 +95,38 @@ class Settings:
         limit: most pictures of a folder that are used; None: all.
         styles: styles that each face is translated in for FID and KID.
         diversity_faces, diversity_styles: for LPIPS and MS-SSIM between the styles of a face.
-        dfid_faces, dfid_styles: for DFID; 0 faces leave it out.
+        dfid_faces, dfid_styles: for DFID and linear separability; 0 faces leave them out.
         moved_faces: faces for the equivariance error, each under a move of its own.
+        patches: of each picture and scale for the sliced Wasserstein distance; 0 leaves it out.
+        paths: for the perceptual path length; 0 leaves it out.
+        clip_frames: of each clip.
         seed: of the styles and moves; the same for every system.
     """
 
-    limit: int | None = None
+    limit: int | None = 1000
     styles: int = 3
     diversity_faces: int = 30
     diversity_styles: int = 10
     dfid_faces: int = 4
     dfid_styles: int = 100
     moved_faces: int = 50
+    patches: int = 64
+    paths: int = 64
+    clip_frames: int = 60
     seed: int = 0
 
 
 FULL = Settings()
-QUICK = Settings(limit=100, styles=1, diversity_faces=8, dfid_faces=0, moved_faces=16)
+QUICK = Settings(
+    limit=100,
+    styles=1,
+    diversity_faces=8,
+    dfid_faces=0,
+    moved_faces=16,
+    patches=0,
+    paths=0,
+    clip_frames=20,
+)
 
 
 @dataclass(frozen=True)
@@ -130,11 +166,13 @@ class Networks:
     Attributes:
         spaces: of FID and KID.
         lpips: AlexNet's, the variant for evaluation.
+        path_lpips: VGG16's in float32, for the perceptual path length, whose steps bfloat16 cannot see.
         notes: what could not be loaded, and what to do about it.
     """
 
     spaces: list[FeatureSpace]
     lpips: Lpips | None
+    path_lpips: Lpips | None = None
     notes: list[str] = field(default_factory=list)
 
     @staticmethod
@@ -143,6 +181,7 @@ class Networks:
         trunk: Path | None = None,
         inception: Path | None = None,
         download: bool = False,
+        path_length: bool = True,
         device: str = "cpu",
         dtype: torch.dtype | None = None,
     ) -> Networks:
@@ -151,6 +190,7 @@ class Networks:
         Args:
             trunk: a folder with the VGG16 and AlexNet trunks, see `train.lpips.Lpips`.
             inception, download: see `train.metrics.inception.load_inception`.
+            path_length: whether `path_lpips` is needed.
             dtype: of VGG16 and AlexNet; None: bfloat16 where the CPU multiplies it in hardware (figures move
                 by some thousandths of their value), else float32.
 
@@ -165,6 +205,7 @@ class Networks:
         spaces: list[FeatureSpace] = []
         notes = []
         lpips: Lpips | None = None
+        path_lpips: Lpips | None = None
         try:
             spaces.append(InceptionSpace(inception, download=download, device=device))
         except WeightsError as error:
@@ -177,11 +218,12 @@ class Networks:
             notes.append(f"no FID and KID in VGG16's space: {error}")
         try:
             lpips = Lpips("alex", trunk, dtype=dtype).to(device)
+            path_lpips = Lpips("vgg", trunk) if path_length else None
         except WeightsError as error:
             notes.append(f"no LPIPS: {error}")
         if not spaces:
             raise WeightsError("there is no network to compare pictures with: " + "; ".join(notes))
-        return Networks(spaces, lpips, notes)
+        return Networks(spaces, lpips, path_lpips, notes)
 
 
 class Evaluator:
@@ -206,34 +248,49 @@ class Evaluator:
         self.settings = settings
         self.advance = advance
         self._real_features: dict[str, NDArray[np.float32]] = {}
+        self._spaces: list[Space] = [*networks.spaces]
+        if settings.patches:
+            self._spaces.append(TextureSpace(settings.patches, SIDE, settings.seed))
 
-    def units(self, faces: int = 0, outputs: Iterable[int] = (), generators: int = 0) -> int:
+    def units(
+        self, faces: int = 0, outputs: Iterable[int] = (), generators: int = 0, clip_frames: int = 0
+    ) -> int:
         """Units of work of an evaluation, for a progress bar.
 
         Args:
-            faces: test faces; `generators` systems translate them.
+            faces, clip_frames: test faces and frames of clips; `generators` systems translate them.
             outputs: number of pictures in each folder of outputs.
         """
         s = self.settings
         per_generator = faces * s.styles + min(faces, s.diversity_faces) + min(faces, s.moved_faces)
-        per_generator += min(faces, s.dfid_faces) * s.dfid_styles
+        per_generator += min(faces, s.dfid_faces) * s.dfid_styles + s.paths + clip_frames
         return len(self.real) + sum(outputs) + generators * per_generator
 
     def real_features(self) -> dict[str, NDArray[np.float32]]:
         """Features of the real pictures by space, computed once."""
         if not self._real_features:
             self._real_features = _embed(
-                self.networks.spaces, ((0, p) for _, p in self.real), self.advance, "real pictures"
+                self._spaces, ((0, p) for _, p in self.real), self.advance, "real pictures"
             )[0]
         return self._real_features
 
-    def generator(self, name: str, engine: Engine, faces: Folder) -> Result:
-        """Measure a generator on test faces.
+    def generator(
+        self,
+        name: str,
+        engine: Engine,
+        faces: Folder,
+        *,
+        weights: Weights | None = None,
+        clips: Sequence[Sequence[Picture]] = (),
+    ) -> Result:
+        """Measure a generator on test faces and clips.
 
         Args:
             name: in the table.
             engine: runs it; every picture gets a style code drawn from N(0, 1).
             faces: pictures framed as the training faces are.
+            weights: what the engine runs, for the perceptual path length; None leaves it out.
+            clips: for each clip, its face in neighbouring frames, uint8 SxSx3, framed alike.
 
         Raises:
             InputError: fewer than two readable faces or real pictures.
@@ -251,7 +308,7 @@ class Evaluator:
             for i, crop in enumerate(crops)
             for k in range(s.styles)
         )
-        features, groups = _embed(self.networks.spaces, translated, self.advance, "translations")
+        features, groups = _embed(self._spaces, translated, self.advance, "translations")
         metrics |= _distances(features, real, groups)
 
         some = _evenly(crops, s.diversity_faces)
@@ -260,8 +317,13 @@ class Evaluator:
             if len(some) and s.diversity_styles > 1
             else []
         )
-        metrics |= self._dfid(engine, _evenly(crops, s.dfid_faces))
+        metrics |= self._one_face(engine, _evenly(crops, s.dfid_faces))
         metrics |= self._equivariance(engine, _evenly(crops, s.moved_faces))
+        if weights is not None:
+            metrics |= self._path_length(weights, crops)
+        moving, remarks = self._moving(engine, clips)
+        metrics |= moving
+        notes += remarks
         count = len(groups)
         return _result(name, "weights", metrics, count, notes, started)
 
@@ -277,7 +339,7 @@ class Evaluator:
         parents: dict[Path, list[Picture]] = {}
         names: dict[Path, int] = {}
 
-        def pictures() -> Any:
+        def pictures() -> Iterator[tuple[int, Picture]]:
             for file, picture in folder:
                 group = file.parent if file.parent != folder.path else file
                 kept = parents.setdefault(file.parent, [])
@@ -285,7 +347,7 @@ class Evaluator:
                     kept.append(picture)
                 yield names.setdefault(group, len(names)), picture
 
-        features, groups = _embed(self.networks.spaces, pictures(), self.advance, f"outputs {name}")
+        features, groups = _embed(self._spaces, pictures(), self.advance, f"outputs {name}")
         metrics = _distances(features, real, groups)
         several = [kept for kept in parents.values() if len(kept) > 1]
         metrics |= self._diversity(_evenly(several, self.settings.diversity_faces))
@@ -307,17 +369,93 @@ class Evaluator:
         found = {"lpips_diversity": perceptual, "ms_ssim_diversity": structural}
         return {key: mean_estimate(values) for key, values in found.items() if values}
 
-    def _dfid(self, engine: Engine, crops: Sequence[Picture]) -> dict[str, Estimate]:
-        if not len(crops) or self.settings.dfid_styles < 2:
+    def _one_face(self, engine: Engine, crops: Sequence[Picture]) -> dict[str, Estimate]:
+        """One face in many styles: DFID, and how well its looks can be told from the style codes."""
+        count = self.settings.dfid_styles
+        if not len(crops) or count < 2:
             return {}
-        styles = self._styles(engine, self.settings.dfid_styles)
+        styles = self._styles(engine, count * len(crops)).reshape(len(crops), count, -1)
         faces: dict[str, list[NDArray[np.float32]]] = {space.name: [] for space in self.networks.spaces}
-        for crop in crops:
-            pictures = ((0, _translate(engine, crop, z)) for z in styles)
-            for key, values in _embed(self.networks.spaces, pictures, self.advance, "DFID")[0].items():
+        looks = []
+        for crop, codes in zip(crops, styles):
+            seen: list[Picture] = []
+            features, _ = _embed(
+                self.networks.spaces,
+                _remember(engine, crop, codes, seen),
+                self.advance,
+                "one face, many styles",
+            )
+            for key, values in features.items():
                 faces[key].append(values)
+            # Each face has its own brightness: what counts is how a style departs from it.
+            attributes = picture_attributes(seen)
+            looks.append(attributes - np.median(attributes, 0))
         real = self.real_features()
-        return {_named("dfid", key): dfid_estimate(values, real[key]) for key, values in faces.items()}
+        found = {_named("dfid", key): dfid_estimate(values, real[key]) for key, values in faces.items()}
+        if styles[..., 0].size >= 20:
+            found["separability"] = linear_separability(
+                styles.reshape(-1, styles.shape[-1]), np.concatenate(looks)
+            )
+        return found
+
+    def _path_length(self, weights: Weights, crops: Sequence[Picture]) -> dict[str, Estimate]:
+        net, count = self.networks.path_lpips, self.settings.paths
+        if net is None or not count:
+            return {}
+        generator = FloatGenerator(weights)
+        random = torch.Generator().manual_seed(self.settings.seed)
+        z = torch.randn(2, count, generator.latent_dim, generator=random)
+        with torch.no_grad():
+            starts, ends = generator.mapping(z[0]), generator.mapping(z[1])
+
+        def render(i: int, w: torch.Tensor) -> torch.Tensor:
+            return generator.decode(generator.content(crops[i % len(crops)][None]), w)
+
+        estimate = perceptual_path_length(
+            render, net, starts, ends, seed=self.settings.seed, advance=partial(self.advance, "path length")
+        )
+        return {"path_length": estimate}
+
+    def _moving(
+        self, engine: Engine, clips: Sequence[Sequence[Picture]]
+    ) -> tuple[dict[str, Estimate], list[str]]:
+        """Warp error and style drift over clips, and what could not be measured."""
+        if not clips:
+            return {}, []
+        style = self._styles(engine, 1)[0]
+        errors, own, drifts = [], [], []
+        spread, remarks = 0.0, []
+        try:
+            spread = self._style_spread(engine)
+        except WeightsError as error:
+            remarks.append(f"no style drift: {error.message}")
+        for clip in clips:
+            source = [fit(picture, SIDE) for picture in clip]
+            results, codes = [], []
+            for picture in source:
+                made = _translate(engine, fit(picture, engine.size), style)
+                results.append(fit(made, SIDE))
+                if spread > 0:
+                    codes.append(engine.encode_style(made))
+                self.advance("clips")
+            errors.append(warp_errors(source, results))
+            own.append(warp_errors(source, source))
+            if spread > 0:
+                drifts.append(style_drift(codes, spread))
+        found = {}
+        for key, values in (("warp_error", errors), ("warp_error_source", own)):
+            every = np.concatenate(values)
+            if np.isfinite(every).any():
+                found[key] = mean_estimate(every[np.isfinite(every)])
+        if drifts:
+            found["style_drift"] = mean_estimate(drifts)
+        return found, remarks
+
+    def _style_spread(self, engine: Engine, count: int = 50) -> float:
+        """How far the styles of real anime pictures are apart."""
+        few = Folder(self.real.path, _evenly(self.real.files, count))
+        codes = [engine.encode_style(fit(picture, engine.size)) for _, picture in few]
+        return style_spread(codes) if len(codes) > 1 else 0.0
 
     def _equivariance(self, engine: Engine, crops: Sequence[Picture]) -> dict[str, Estimate]:
         moves = random_moves(len(crops), self.settings.seed)
@@ -329,12 +467,33 @@ class Evaluator:
         return {"equivariance_db": psnr(errors)} if errors else {}
 
 
+class Space(Protocol):
+    """What turns pictures into rows: a network's feature space, or patches for the texture distance."""
+
+    name: str
+
+    def __call__(self, pictures: Sequence[Picture], /) -> NDArray[np.float32]: ...
+
+
+def _remember(
+    engine: Engine, crop: Picture, styles: Styles, seen: list[Picture]
+) -> Iterator[tuple[int, Picture]]:
+    """A face's translations, also put into `seen`."""
+    for style in styles:
+        seen.append(_translate(engine, crop, style))
+        yield 0, seen[-1]
+
+
 def _translate(engine: Engine, crop: Picture, style: NDArray[np.float32]) -> Picture:
     return engine.translate(crop[None], style[None])[0]
 
 
 def _embed(
-    spaces: Sequence[FeatureSpace], pictures: Any, advance: Advance, stage: str, block: int = 32
+    spaces: Sequence[Space],
+    pictures: Iterable[tuple[int, Picture]],
+    advance: Advance,
+    stage: str,
+    block: int = 32,
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.intp]]:
     """Features by space, and the group numbers, of (group, picture) pairs; a block of pictures in memory."""
     found: dict[str, list[NDArray[np.float32]]] = {space.name: [] for space in spaces}
@@ -364,6 +523,9 @@ def _distances(
 ) -> dict[str, Estimate]:
     found = {}
     for key, values in features.items():
+        if key == TextureSpace.name:
+            found["swd"] = swd_estimate(values, real[key], groups)
+            continue
         found[_named("fid", key)] = fid_estimate(values, real[key], groups)
         found[_named("kid", key)] = kid_estimate(values, real[key], groups)
     return found
