@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.cli_helpers import call, finish, run, start
+from tests.live_helpers import until
 from tests.media_helpers import read_pictures
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -45,10 +46,7 @@ def recording(options: list[object], tmp_path: Path, face_model: Path) -> Iterat
     )
     read_until(process, "recording to")
     part = tmp_path / ".out.part.mp4"
-    end = time.perf_counter() + 60
-    while not (part.exists() and part.stat().st_size > 3000):  # header and first frames
-        assert time.perf_counter() < end and process.poll() is None
-        time.sleep(0.05)
+    until(lambda: part.exists() and part.stat().st_size > 3000, 60)  # header and first frames
     yield process
     if process.poll() is None:
         process.kill()
@@ -108,12 +106,14 @@ class TestSeconds:
             os.environ.update(NO_DISPLAY)
             command = ["live", *map(str, options), "--record", str(tmp_path / "out.mp4")]
             os.execv(sys.executable, [sys.executable, "-m", "cli", *command])
-        text = ""
+        text, part = "", tmp_path / ".out.part.mp4"
         steps = [("keys:", "12\r"), ("style 12", "n"), ("style 13", "q")]
         try:
             while True:
                 text += os.read(terminal, 4096).decode(errors="replace")
                 if steps and steps[0][0] in text:
+                    if len(steps) == 1:
+                        until(lambda: part.exists() and part.stat().st_size > 3000, 60)
                     os.write(terminal, steps.pop(0)[1].encode())
         except OSError:  # the terminal is gone with the program
             pass
