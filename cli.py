@@ -740,6 +740,7 @@ def evaluate(
             inception=None if inception in (None, "download") else Path(inception),
             download=inception == "download",
             path_length=bool(files and settings.paths),
+            device=engines.best_device() if device == "auto" else device,
         )
         runs = [face_run(clip, frames=settings.clip_frames) for clip in clips if files]
         faces_for_int8 = None

@@ -70,6 +70,7 @@ def main() -> int:
         inception=None if options.inception in (None, "download") else Path(options.inception),
         download=options.inception == "download",
         path_length=settings.paths > 0,
+        device=engines.best_device(),
     )
     clips = read_clips(options.videos, settings.clip_frames) if options.videos.is_dir() else {}
     evaluator = Evaluator(Folder.open(options.data / "testB", settings.limit), networks, settings)

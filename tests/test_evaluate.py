@@ -226,5 +226,5 @@ def test_markdown_table():
     assert lines[0] == "|  | a | b |"
     assert lines[1] == "|---|---|---|"
     assert lines[2] == "| pictures compared | 100 | 50 |"
-    assert lines[3] == "| KID x 1000 (Inception) v | 12.30 | - |"
-    assert lines[4] == "| FID (VGG16 features) v | 12.346 [11.000, 13.500] | 2.000 |"
+    assert lines[3] == "| KID x 1000 (Inception) ↓ | 12.30 | - |"
+    assert lines[4] == "| FID (VGG16 features) ↓ | 12.346 [11.000, 13.500] | 2.000 |"

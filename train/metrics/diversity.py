@@ -35,7 +35,7 @@ def pairwise_lpips(net: Lpips, images: torch.Tensor) -> float:
         images: (K, 3, H, W) in -1..1, K >= 2.
     """
     with torch.inference_mode():
-        taps = [net.features(image[None]) for image in images]
+        taps = [net.features(image[None].to(net.shift.device)) for image in images]
         return float(np.mean([net.distance(a, b).item() for a, b in combinations(taps, 2)]))
 
 

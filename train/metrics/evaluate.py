@@ -555,7 +555,8 @@ def format_table(results: Sequence[Result], *, markdown: bool = False) -> str:
     rows.append(["pictures compared", *(str(result.pictures) for result in results)])
     for key in keys:
         metric = METRICS[key]
-        arrow = "v" if metric.better == "lower" else "^"
+        lower, higher = ("↓", "↑") if markdown else ("v", "^")  # consoles differ in what they can show
+        arrow = lower if metric.better == "lower" else higher
         rows.append(
             [f"{metric.title} {arrow}", *(_cell(result.metrics.get(key), metric) for result in results)]
         )
