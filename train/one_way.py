@@ -114,7 +114,7 @@ class OneWayTrainer(Trainer):
             content_a, content_b = content[:batch], content[batch:]
             _, style_b = nets.g_ab.encode(b)
             to_b = torch.where(use_seed, seeds, style_b[:batch].roll(1, 0))
-            fake = nets.g_ab.decode(content_a, to_b).contiguous(memory_format=torch.channels_last)
+            fake = nets.g_ab.decode(content_a, to_b).contiguous(memory_format=self.memory_format)
             taps = self.lpips.features(fake)
             terms["adversarial"] = generator_hinge(nets.d_b(taps))
             terms["content"] = content_distance(taps[CONTENT_TAP], taps_a[CONTENT_TAP])
@@ -122,7 +122,7 @@ class OneWayTrainer(Trainer):
                 _, style_again = nets.g_ab.encode(fake)
                 terms["style_reconstruction"] = F.mse_loss(style_again, to_b.detach())
             same = nets.g_ab.decode(content_b, style_b[some])
-            same = same.contiguous(memory_format=torch.channels_last)
+            same = same.contiguous(memory_format=self.memory_format)
             terms["identity"] = F.l1_loss(same, b[some])
             terms["cycle_lpips"] = self.lpips(same, [tap[some] for tap in taps_b]).mean()
             pairs = torch.stack([style_b[:twice], style_b[batch:]], 1).flatten(0, 1)

@@ -118,6 +118,9 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         self.device = join(device)
         self.bf16 = has_fast_bf16(self.device) if bf16 is None else bf16
+        self.memory_format = torch.channels_last
+        # Told when a part of a step is done ("data", "generators forward", ...); for benchmarks.
+        self.on_part: Callable[[str], None] = lambda part: None
         self.step = 0
         self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
@@ -272,13 +275,13 @@ class Trainer:
     def _augment(self, images: Tensor) -> Tensor:
         r = self.recipe
         out = augment(images, self.generator, degrees=r.degrees, scale=r.scale, translate=r.translate)
-        return out.contiguous(memory_format=torch.channels_last)
+        return out.contiguous(memory_format=self.memory_format)
 
     def _reals(self, images: Tensor) -> Tensor:
         if self.recipe.augment_reals:
             return self._augment(images)
         out = augment(images, self.generator, degrees=0.0, scale=(1.0, 1.0), translate=0.0)
-        return out.contiguous(memory_format=torch.channels_last)
+        return out.contiguous(memory_format=self.memory_format)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
@@ -313,6 +316,7 @@ class Trainer:
         seeds = [mine(self._normal(every)) for _ in range(2)]
         use_seed = (torch.arange(batch, device=self.device) % 2 == 0)[:, None]
         terms: dict[str, Tensor] = {}
+        self.on_part("data")
 
         # Generators.
         for net in nets.discriminators():
@@ -322,8 +326,8 @@ class Trainer:
             content_b, style_b = nets.g_ba.encode(b)
             to_b = torch.where(use_seed, seeds[0], style_b)
             to_a = torch.where(use_seed, seeds[1], style_a)
-            fake_b = nets.g_ab.decode(content_a, to_b).contiguous(memory_format=torch.channels_last)
-            fake_a = nets.g_ba.decode(content_b, to_a).contiguous(memory_format=torch.channels_last)
+            fake_b = nets.g_ab.decode(content_a, to_b).contiguous(memory_format=self.memory_format)
+            fake_a = nets.g_ba.decode(content_b, to_a).contiguous(memory_format=self.memory_format)
             terms["adversarial"] = generator_adversarial(nets.d_b(fake_b)) + generator_adversarial(
                 nets.d_a(fake_a)
             )
@@ -353,10 +357,13 @@ class Trainer:
         total = torch.stack(
             [value * (identity if name == "identity" else getattr(w, name)) for name, value in terms.items()]
         ).sum()
+        self.on_part("generators forward")
         self.g_optimiser.zero_grad(set_to_none=True)
         total.backward()
+        self.on_part("generators backward")
         self._descend(self.g_optimiser)
         self._update_ema()
+        self.on_part("generators update")
 
         # Discriminators.
         for net in nets.discriminators():
@@ -376,6 +383,7 @@ class Trainer:
                 d_total = d_total + terms["latent_discriminator"]
         self.d_optimiser.zero_grad(set_to_none=True)
         d_total.backward()
+        self.on_part("discriminators")
         if w.r1 and self.step % r.r1_every == 0:
             penalty = torch.zeros((), device=self.device)
             for net, real in ((nets.d_a, real_a), (nets.d_b, real_b)):
@@ -385,7 +393,9 @@ class Trainer:
                 penalty = penalty + r1_penalty(heads, real, w.r1_form)
             (penalty * (w.r1 / 2 * r.r1_every)).backward()
             terms["r1"] = penalty
+            self.on_part("R1")
         self._descend(self.d_optimiser)
+        self.on_part("discriminators update")
         return terms
 
     def _warmup_step(self, batch: int) -> dict[str, Tensor]:
@@ -408,7 +418,7 @@ class Trainer:
             terms["latent"] = style_moments(style)
             if self.lpips is not None:
                 terms["cycle_lpips"] = self.lpips(
-                    again.contiguous(memory_format=torch.channels_last), x
+                    again.contiguous(memory_format=self.memory_format), x
                 ).mean()
         weights = {"identity": max(w.identity, 10.0), "style_consistency": 1.0, "latent": 1.0}
         total = torch.stack([v * weights.get(k, w.cycle_lpips) for k, v in terms.items()]).sum()
@@ -538,7 +548,7 @@ class Trainer:
             for face in to_float(faces).to(self.device):
                 content, _ = self.networks.ema_ab.encode(face[None])
                 out = self.networks.ema_ab.decode(
-                    content.expand(SHEET_STYLES, -1, -1, -1).contiguous(memory_format=torch.channels_last),
+                    content.expand(SHEET_STYLES, -1, -1, -1).contiguous(memory_format=self.memory_format),
                     seeds.to(self.device),
                 )
                 rows.append(torch.cat([face[None].cpu(), out.float().cpu().clamp(-1, 1)]))
