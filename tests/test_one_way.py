@@ -29,8 +29,6 @@ from train.trainer import Trainer
 
 RECIPE = replace(
     get_recipe("cpu"),
-    one_way=True,
-    lpips_size=None,
     architecture=get_recipe("tiny").architecture,
     stages=(Stage(16, 3, 4), Stage(32, 3, 4, fade_steps=2)),
     warmup_steps=2,
