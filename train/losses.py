@@ -28,6 +28,8 @@ class LossWeights:
         identity: an image decoded from its own content and style is itself; faded out by the trainer. Without
             it a short training settles on tone-inverted translations.
         content: domain-invariant perceptual distance between a face and its translation (one-way training).
+        motion: a face that is moved or mirrored and then translated is the translation, moved or mirrored: the
+            temporal loss of vid2vid (Wang et al. 2018), with motion that is known because it is made (one-way).
         r1: gradient penalty of the discriminators.
         r1_form: "sample" is the usual penalty (mean over the batch of the squared gradient of each picture's
             mean logit); "mean" is the official code's (gradient of the batch's mean logit), which is smaller
@@ -42,6 +44,7 @@ class LossWeights:
     latent: float = 2.0
     identity: float = 0.0
     content: float = 0.0
+    motion: float = 0.0
     r1: float = 10.0
     r1_form: str = "mean"
 

@@ -9,6 +9,7 @@ discriminator stands on pretrained features (`train.projected`). A step costs ab
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.errors import WeightsError
-from train.augment import recolour
+from train.augment import apply_affine, random_affine, recolour
 from train.distributed import mine, world
+from train.grow import set_fade
 from train.losses import style_consistency, style_moments
-from train.networks import Generator
+from train.networks import FadeIn, Generator, GrownStem
 from train.projected import (
     ProjectedDiscriminator,
     content_distance,
@@ -30,6 +32,9 @@ from train.projected import (
 from train.recipes import Recipe
 from train.trainer import Trainer
 
+log = logging.getLogger(__name__)
+
+FIT_STEPS = 300
 CONTENT_TAP = 3
 """relu4_3: what is where in the face, and little of how it is painted."""
 
@@ -84,13 +89,43 @@ class OneWayTrainer(Trainer):
         nets.ema_ab.requires_grad_(False)
         return nets
 
+    def _grown(self) -> None:
+        """Go on from the averaged generator. Its new outer block first learns the old input layer's part, for
+        which nothing else has to be run, so that the pictures stay as they are and nothing has to be faded."""
+        nets = self.networks
+        nets.g_ab.load_state_dict(nets.ema_ab.state_dict())
+        self._fit_outer_block(nets.g_ab.encoder.stem)
+        set_fade(nets.g_ab, 1.0)
+        nets.ema_ab.load_state_dict(nets.g_ab.state_dict())
+
+    def _fit_outer_block(self, stem: GrownStem) -> None:
+        fade = stem.get_submodule("fade")
+        assert isinstance(fade, FadeIn)
+        block = nn.Sequential(stem[0], stem[1])
+        optimiser = torch.optim.Adam(block.parameters(), self.recipe.lr, betas=(0.9, 0.99))
+        for step in range(FIT_STEPS):
+            optimiser.param_groups[0]["lr"] = self.recipe.lr * (1 - step / FIT_STEPS)
+            raw = [
+                self._pool(pool).sample(4, self.generator) for pool in (self.data.train_a, self.data.train_b)
+            ]
+            x = recolour(self._augment(torch.cat(raw)), self.generator)
+            with self._autocast():
+                with torch.no_grad():
+                    target = fade.input(F.avg_pool2d(x, 2)).float()
+                loss = F.mse_loss(block(x).float(), target)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        missed = float(loss.detach() / target.var())
+        log.info("new outer block: %.1f %% of the old input layer's variance is missed", 100 * missed)
+
     def _update(self, batch: int) -> dict[str, Tensor]:
         """One update of the generator, then of the discriminator on the same translations.
 
         The styles are half seeds, half those of the batch's anime pictures, each given to another's face.
         """
         assert self.lpips is not None
-        r, w, nets = self.recipe, self.recipe.loss, self.networks
+        w, nets = self.recipe.loss, self.networks
         twice = max(batch // 4, 1)
         every = batch * world()
         a = mine(self._augment(self._pool(self.data.train_a).sample(every, self.generator)))
@@ -101,9 +136,12 @@ class OneWayTrainer(Trainer):
         b = torch.cat([b, mine(self._augment(again))])
         seeds = mine(self._normal(every))
         use_seed = (torch.arange(batch, device=self.device) % 2 == 0)[:, None]
-        some = slice(0, max(round(batch * r.cycle_share), 1))
+        some = slice(0, batch - batch // 2)
         # Contents are read off recoloured pictures, so that the palette has to come from the style.
         recoloured = torch.cat([recolour(a, self.generator), recolour(b[some], self.generator)])
+        move = random_affine(
+            batch - batch // 2, self.generator, degrees=8, scale=(0.92, 1.08), translate=0.04, jitter_crop=1
+        )
         terms: dict[str, Tensor] = {}
 
         nets.d_b.requires_grad_(False)
@@ -118,9 +156,11 @@ class OneWayTrainer(Trainer):
             taps = self.lpips.features(fake)
             terms["adversarial"] = generator_hinge(nets.d_b(taps))
             terms["content"] = content_distance(taps[CONTENT_TAP], taps_a[CONTENT_TAP])
-            if w.style_reconstruction:
-                _, style_again = nets.g_ab.encode(fake)
-                terms["style_reconstruction"] = F.mse_loss(style_again, to_b.detach())
+            recoloured_moved = apply_affine(recoloured[some], move)
+            content_moved, style_again = nets.g_ab.encode(torch.cat([recoloured_moved, fake]))
+            terms["style_reconstruction"] = F.mse_loss(style_again[len(move) :], to_b.detach())
+            moved = nets.g_ab.decode(content_moved[: len(move)], to_b[some])
+            terms["motion"] = F.l1_loss(moved, apply_affine(fake[some], move))
             same = nets.g_ab.decode(content_b, style_b[some])
             same = same.contiguous(memory_format=self.memory_format)
             terms["identity"] = F.l1_loss(same, b[some])

@@ -216,13 +216,18 @@ class Trainer:
                         if previous is not None and previous in state:
                             optimiser.state[parameter] = state[previous]
 
+    def _grown(self) -> None:
+        """Called after each doubling of the resolution."""
+
     # -- schedules
 
     def _enter_step(self) -> int:
         """Grow when a stage begins; set the learning rate and the fade. Returns the batch size."""
         number, within = self.recipe.stage_at(self.step)
         stage = self.recipe.stages[number]
-        self._grow_to(stage.size)
+        while self.size < stage.size:
+            self._grow_to(self.size * 2)
+            self._grown()
         self.stage = number
         if stage.fade_steps:
             alpha = within / stage.fade_steps
