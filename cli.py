@@ -595,6 +595,7 @@ def train(
       gnr-video train selfie2anime --recipe default --minutes 30
       gnr-video train selfie2anime --ffhq-faces synthetic-faces --hold-out 100
       gnr-video train selfie2anime --recipe official --device cuda -o runs/official
+      torchrun --nproc-per-node 4 -m cli train selfie2anime     four GPUs, each with the recipe's batch
 
     Training can be killed at any moment; the same command goes on from the last checkpoint in --out.
     """
@@ -629,15 +630,18 @@ def train(
         )
         if not fresh and trainer.resume():
             say(f"goes on from step {trainer.step} in {out}")
-        trainer.run(
-            minutes=minutes,
-            steps=steps,
-            log_every=log_every,
-            sample_every=sample_every,
-            progress=say,
-            scalars=tensorboard_scalars(out),
-        )
-        say(f"weights: {out / 'weights.safetensors'}")
+        try:
+            trainer.run(
+                minutes=minutes,
+                steps=steps,
+                log_every=log_every,
+                sample_every=sample_every,
+                progress=say,
+                scalars=tensorboard_scalars(out) if distributed.rank() == 0 else None,
+            )
+            say(f"weights: {out / 'weights.safetensors'}")
+        finally:
+            distributed.leave()
 
 
 # -- evaluation
