@@ -36,20 +36,48 @@ _OVERSAMPLED = 512
 _GREY = 127
 
 
-@lru_cache(maxsize=16)
-def head_mask(size: int = 256) -> Mask:
-    """Soft superellipse around the whole anime head: hair, ears and chin.
+def head_mask(landmarks: Points | None = None, size: int = 256) -> Mask:
+    """Soft shape around the whole anime head: hair, ears and chin.
 
-    It is as high as the crop allows, because human hair usually goes on above the crop: the more of the crop
-    is used, the less of that hair is left. At the sides it takes in the ears and stops short of the anime
-    background; below the jaw it narrows, so that it ends on the neck and leaves the shoulders alone.
+    A superellipse, as high as the crop allows, because human hair usually goes on above the crop: the more of
+    the crop is used, the less of that hair is left. Below the jaw it narrows, so that it ends on the neck and
+    leaves the shoulders alone. Landmarks keep it to the head: a turned face fills only one side of the crop,
+    and beside it the translation's background, whose colour the style chooses, would be a halo.
 
     Args:
+        landmarks: float32 Nx2 (N >= 468, MediaPipe's order), pixels of the 256 crop; None: the superellipse.
         size: side of the crop, pixels. The shape fits a crop with the eyes' midpoint at (128, 92) of 256.
 
     Returns:
         uint8 size x size, zero on the border.
     """
+    if landmarks is None or len(landmarks) <= max(FACE_OVAL):
+        return _superellipse(size)
+    oval = np.asarray(landmarks, np.float64)[list(FACE_OVAL), :2]
+    middle = oval.mean(axis=0)
+    wide = (oval - middle) * HEAD_MARGIN + middle
+    # Hair and forehead: the face goes on upwards.
+    outline = cv2.convexHull(np.vstack([wide, wide - (0.0, 90.0)]).astype(np.float32))[:, 0]
+    return np.asarray(cv2.multiply(_filled(outline, size, 9.0), _superellipse(size), scale=1 / 255), np.uint8)
+
+
+HEAD_MARGIN = 1.16
+"""The head's outline in face ovals: ears and some hair."""
+
+
+def _filled(outline: NDArray[np.floating], size: int, sigma: float) -> Mask:
+    """A polygon, pixels of the 256 crop, filled and blurred by `sigma` of them."""
+    if not np.isfinite(outline).all():
+        raise ValueError("landmarks must be finite")
+    points = np.clip((outline + 0.5) * (size / 256.0) - 0.5, -size, 2 * size)
+    mask = np.zeros((size, size), np.uint8)
+    cv2.fillPoly(mask, [np.round(points * 16.0).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
+    soft = cv2.GaussianBlur(mask, (0, 0), sigma * size / 256.0, borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(soft, np.uint8)
+
+
+@lru_cache(maxsize=16)
+def _superellipse(size: int) -> Mask:
     x, y = _grid(size)
     u, v = x - 127.5, y - 122.0
     half_height = np.where(v < 0, 119.0, 131.0)
@@ -83,16 +111,9 @@ def face_mask(landmarks: Points | None, size: int = 256) -> Mask:
         oval = np.stack([128.0 + 82.0 * np.sin(turn), 128.0 - 104.0 * np.cos(turn)], axis=1)
     else:
         oval = np.asarray(landmarks, np.float64)[list(FACE_OVAL), :2]
-    if not np.isfinite(oval).all():
-        raise ValueError("landmarks must be finite")
     # Drawn a little smaller, so that the feather ends at the jaw and not on the background behind it.
     middle = oval.mean(axis=0)
-    oval = ((oval - middle) * 0.93 + middle + 0.5) * (size / 256.0) - 0.5
-    oval = np.clip(oval, -size, 2 * size)
-    mask = np.zeros((size, size), np.uint8)
-    cv2.fillPoly(mask, [np.round(oval * 16.0).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
-    sigma = 6.0 * size / 256.0
-    soft = cv2.GaussianBlur(mask, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    soft = _filled((oval - middle) * 0.93 + middle, size, 6.0)
     return np.asarray(cv2.multiply(soft, square_mask(size), scale=1 / 255), np.uint8)
 
 
@@ -100,7 +121,7 @@ class Compositor:
     """Pastes translated crops into frames.
 
     Modes:
-        head: soft superellipse that takes in the anime hair and chin (default).
+        head: soft shape that takes in the anime hair and chin, and keeps to the head (default).
         face: landmark oval, feathered; hair stays human.
         square: the crop with a feathered edge.
         crop: the translated crop alone, size x size. A fading face dissolves to its source crop where that is
@@ -178,7 +199,7 @@ class Compositor:
     def _mask(self, alignment: Alignment, size: int) -> Mask:
         if self.mode == "face":
             return face_mask(alignment.landmarks, size)
-        return square_mask(size) if self.mode == "square" else head_mask(size)
+        return square_mask(size) if self.mode == "square" else head_mask(alignment.landmarks, size)
 
     def _crop_only(self, faces: Sequence[tuple[Alignment, Image]], crops: Sequence[Image] | None) -> Image:
         if faces:

@@ -114,7 +114,7 @@ def mask_of(alignments: Sequence[Alignment], shape: tuple[int, ...]) -> Mask:
     canvas = np.zeros(shape, np.uint8)
     white = np.full((64, 64, 3), 255, np.uint8)
     for alignment in alignments:
-        paste(canvas, alignment, white, head_mask(64))
+        paste(canvas, alignment, white, head_mask(size=64))
     return np.asarray((canvas[..., 0] > 0) * 255, np.uint8)
 
 

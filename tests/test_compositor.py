@@ -38,6 +38,10 @@ def oval_landmarks(dx: float = 0.0, dy: float = 0.0) -> np.ndarray:
     return points
 
 
+def superellipse(size: int) -> np.ndarray:
+    return head_mask(None, size)
+
+
 def crop_coordinates(alignment: Alignment, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Where every frame pixel lies in the 256 crop, by the formula in Alignment's docstring."""
     y, x = np.mgrid[:height, :width].astype(np.float64)
@@ -71,7 +75,15 @@ alignments = st.builds(
 
 
 @pytest.mark.parametrize("size", [16, 128, 256, 512])
-@pytest.mark.parametrize("make", [head_mask, square_mask, lambda size: face_mask(oval_landmarks(), size)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        superellipse,
+        lambda size: head_mask(oval_landmarks(), size),
+        square_mask,
+        lambda size: face_mask(oval_landmarks(), size),
+    ],
+)
 def test_masks_are_zero_on_the_border_and_whole_in_the_middle(make, size):
     mask = make(size)
     assert mask.shape == (size, size)
@@ -92,13 +104,27 @@ def test_head_mask_takes_in_hair_ears_and_chin_but_no_corner():
     np.testing.assert_array_equal(mask, mask[:, ::-1])
 
 
-@pytest.mark.parametrize("make", [head_mask, square_mask])
+@pytest.mark.parametrize("make", [superellipse, square_mask])
 def test_masks_have_the_same_shape_at_every_size_and_no_step(make):
     large = make(256).astype(int)
     small = cv2.resize(make(256), (128, 128), interpolation=cv2.INTER_AREA).astype(int)
     assert np.abs(make(128).astype(int) - small).max() <= 12
     steps = max(np.abs(np.diff(large, axis=0)).max(), np.abs(np.diff(large, axis=1)).max())
     assert steps <= 32, "a step would be seen as an edge"
+
+
+def test_head_mask_keeps_to_a_turned_head():
+    straight, turned = head_mask(oval_landmarks()), head_mask(oval_landmarks(dx=30))
+    whole = head_mask()
+    for mask in (straight, turned):
+        assert (mask <= whole).all()
+        assert mask[60, 128] == 255, "forehead"
+        assert mask[20, 128] > 0.4 * 255, "hair"
+    assert straight[130, 52] > 200, "ears"
+    assert turned[130, 45] < 10, "the far side is background"
+    assert turned[130, 220] > 150
+    jaw = oval_landmarks()[list(FACE_OVAL)].round().astype(int)
+    assert all(straight[y, x] > 0.6 * 255 for x, y in jaw if 60 < y < 200), "the face is covered"
 
 
 def test_face_mask_follows_the_landmarks():
@@ -156,7 +182,7 @@ def test_blend_equals_the_formula(alignment, size):
     alignment = replace(alignment, scale=max(alignment.scale, 0.4))
     image = cv2.resize(gradient(256), (320, 240))[::-1].copy()
     out = Compositor().compose(image, [(alignment, gradient(size))])
-    expected = reference(image, alignment, gradient(size), head_mask(size))
+    expected = reference(image, alignment, gradient(size), head_mask(None, size))
     # Two roundings to 8 bits, and a mask resampled once more.
     assert np.abs(out - expected).max() <= 4
 
