@@ -189,34 +189,40 @@ def _build(
         said = logger.errors[-1].strip().splitlines()[0] if logger.errors else "it does not say why"
         return EngineError(f"{trt.__name__} {trt.__version__} cannot {what}: {said[:300]}")
 
-    builder = trt.Builder(logger)
-    # From TensorRT 11 on every network is strongly typed and the flag is on its way out.
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if flag is None else 1 << int(flag))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(graph.SerializeToString()):
-        raise fail("read the graph")
-    for i in range(network.num_inputs):
-        tensor = network.get_input(i)
-        tensor.shape = (batch, *tuple(tensor.shape)[1:])
-    config = builder.create_builder_config()
-    if targets:
-        _set_targets(trt, config, targets)
-    monitor = _make_monitor(trt, progress or (lambda *_: True), stop)
-    config.progress_monitor = monitor
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # in TensorRT for RTX timings do nothing
-        timings = _set_timings(config, timing_cache)
-        plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise fail("compile the network")
-        if timing_cache is not None and timings is not None:
-            try:
-                timing_cache.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(timing_cache, bytes(config.get_timing_cache().serialize()))
-            except Exception as error:  # it only saves time
-                log.info("timings are not kept: %s", error)
-    return bytes(plan)
+    builder = network = parser = config = monitor = timings = None
+    try:
+        builder = trt.Builder(logger)
+        # From TensorRT 11 on every network is strongly typed and the flag is on its way out.
+        flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        network = builder.create_network(0 if flag is None else 1 << int(flag))
+        parser = trt.OnnxParser(network, logger)
+        if not parser.parse(graph.SerializeToString()):
+            raise fail("read the graph")
+        for i in range(network.num_inputs):
+            tensor = network.get_input(i)
+            tensor.shape = (batch, *tuple(tensor.shape)[1:])
+        config = builder.create_builder_config()
+        if targets:
+            _set_targets(trt, config, targets)
+        monitor = _make_monitor(trt, progress or (lambda *_: True), stop)
+        config.progress_monitor = monitor
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # in TensorRT for RTX timings do nothing
+            timings = _set_timings(config, timing_cache)
+            plan = builder.build_serialized_network(network, config)
+            if plan is None:
+                raise fail("compile the network")
+            if timing_cache is not None and timings is not None:
+                try:
+                    timing_cache.parent.mkdir(parents=True, exist_ok=True)
+                    write_atomically(timing_cache, bytes(config.get_timing_cache().serialize()))
+                except Exception as error:  # it only saves time
+                    log.info("timings are not kept: %s", error)
+        return bytes(plan)
+    finally:
+        # Users before what they use. Left to a traceback's frames and the garbage collector, which knows no
+        # order, a cancelled build could crash the process.
+        del timings, config, monitor, parser, network, builder
 
 
 def _set_targets(trt: Any, config: Any, targets: Sequence[str]) -> None:

@@ -57,7 +57,9 @@ def head_mask(landmarks: Points | None = None, size: int = 256) -> Mask:
     middle = oval.mean(axis=0)
     wide = (oval - middle) * HEAD_MARGIN + middle
     # Hair and forehead: the face goes on upwards.
-    outline = cv2.convexHull(np.vstack([wide, wide - (0.0, 90.0)]).astype(np.float32))[:, 0]
+    outline = np.asarray(
+        cv2.convexHull(np.vstack([wide, wide - (0.0, 90.0)]).astype(np.float32))[:, 0], np.float64
+    )
     return np.asarray(cv2.multiply(_filled(outline, size, 9.0), _superellipse(size), scale=1 / 255), np.uint8)
 
 
