@@ -169,10 +169,7 @@ class OneWayTrainer(Trainer):
             terms["style_consistency"] = style_consistency(pairs, twice)
             terms["latent"] = style_moments(style_b[:batch])
         total = torch.stack([value * getattr(w, name) for name, value in terms.items()]).sum()
-        self.g_optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        self._descend(self.g_optimiser)
-        self._update_ema()
+        self._update_generators(total)
 
         nets.d_b.requires_grad_(True)
         with self._autocast():

@@ -277,6 +277,16 @@ class Trainer:
         average_gradients(p for group in optimiser.param_groups for p in group["params"])
         optimiser.step()
 
+    def _update_generators(self, loss: Tensor) -> None:
+        """One step down the generators' loss; the averages follow."""
+        self.on_part("generators forward")
+        self.g_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.on_part("generators backward")
+        self._descend(self.g_optimiser)
+        self._update_ema()
+        self.on_part("generators update")
+
     def _augment(self, images: Tensor) -> Tensor:
         r = self.recipe
         out = augment(images, self.generator, degrees=r.degrees, scale=r.scale, translate=r.translate)
@@ -362,13 +372,7 @@ class Trainer:
         total = torch.stack(
             [value * (identity if name == "identity" else getattr(w, name)) for name, value in terms.items()]
         ).sum()
-        self.on_part("generators forward")
-        self.g_optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        self.on_part("generators backward")
-        self._descend(self.g_optimiser)
-        self._update_ema()
-        self.on_part("generators update")
+        self._update_generators(total)
 
         # Discriminators.
         for net in nets.discriminators():
@@ -427,10 +431,7 @@ class Trainer:
                 ).mean()
         weights = {"identity": max(w.identity, 10.0), "style_consistency": 1.0, "latent": 1.0}
         total = torch.stack([v * weights.get(k, w.cycle_lpips) for k, v in terms.items()]).sum()
-        self.g_optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        self._descend(self.g_optimiser)
-        self._update_ema()
+        self._update_generators(total)
         return terms
 
     def _end_warmup(self) -> None:
