@@ -133,6 +133,14 @@ def _target_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+_face_model_option = click.option(
+    "--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task."
+)
+_report_option = click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FILE.json", help="Write times and settings."
+)
+
+
 def _common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option("--debug", is_flag=True, help="Log every step; errors with a traceback.")(
         function
@@ -190,10 +198,8 @@ def _common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Frames that smoothing sees ahead.",
 )
-@click.option("--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task.")
-@click.option(
-    "--report", type=click.Path(path_type=Path), metavar="FILE.json", help="Write times and settings."
-)
+@_face_model_option
+@_report_option
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
 @_common_options
 def translate(
@@ -439,10 +445,8 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     help="What reads the camera.",
 )
 @click.option("--seconds", type=click.FloatRange(min=0.1), help="Stop by itself after so long.")
-@click.option("--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task.")
-@click.option(
-    "--report", type=click.Path(path_type=Path), metavar="FILE.json", help="Write times and settings."
-)
+@_face_model_option
+@_report_option
 @click.option("--overwrite", is_flag=True, help="Replace the --record file if it exists.")
 @_common_options
 def live(
@@ -1029,9 +1033,7 @@ def _picture_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options of the commands that translate the face in one picture."""
     for option in reversed(
         (
-            click.option(
-                "--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task."
-            ),
+            _face_model_option,
             click.option("--overwrite", is_flag=True, help="Replace the output if it exists."),
         )
     ):
@@ -1064,7 +1066,7 @@ def _face_translator(image: Path, style: str | int, **options: Any) -> Iterator[
 @click.argument("style")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.style.json")
 @click.option("--weights", metavar="NAME|FILE", help="Whose style it is.  [default: default]")
-@click.option("--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task.")
+@_face_model_option
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @_common_options
 def styles_save(
@@ -1099,7 +1101,7 @@ def styles_save(
 @styles.command("show")
 @click.argument("style")
 @click.option("--weights", metavar="NAME|FILE", help="Whose style it is.  [default: default]")
-@click.option("--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task.")
+@_face_model_option
 @_common_options
 def styles_show(style: str, weights: str | None, face_model: Path | None, quiet: bool, debug: bool) -> None:
     """Say what STYLE is made of: its code, its distance from the mean look, the directions it lies along."""
@@ -1238,7 +1240,7 @@ def interpolate(
 @click.option("--steps", type=click.IntRange(0), default=100, show_default=True)
 @click.option("--lpips-trunk", type=click.Path(path_type=Path), help="Folder or file with VGG16's weights.")
 @click.option("--weights", metavar="NAME|FILE", help="default, official, or a .safetensors file.")
-@click.option("--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task.")
+@_face_model_option
 @_common_options
 def styles_fit(
     picture: Path,
