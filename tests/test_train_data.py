@@ -153,7 +153,7 @@ def test_framing_repeats_the_border() -> None:
 
 
 def test_framing_is_checked_and_counted(folder: Path) -> None:
-    with pytest.raises(ValueError, match="scale > 0"):
+    with pytest.raises(ValueError, match="scale and stretch > 0"):
         Framing(scale=0)
     with pytest.raises(ValueError, match="1 folders but 2 framings"):
         load_images([folder], 8, framing=[Framing(), Framing()])

@@ -24,6 +24,9 @@ VGG_CHANNELS = (64, 128, 256, 512, 512)
 TAP_RMS = (1.6, 3.0, 5.0, 3.0, 1.0)
 """Their usual size on face crops of 64 to 128 pixels; brings all levels to one scale."""
 
+PLACES = 4
+"""Channels that `with_place` adds."""
+
 
 class ProjectedDiscriminator(nn.Module):
     """Judges the taps of a frozen trunk.
@@ -52,7 +55,7 @@ class ProjectedDiscriminator(nn.Module):
             self.register_buffer(f"across_channels{level}", fixed(count, width, 1))
             self.register_buffer(f"across_scales{level}", fixed(width, width, 3))
         self.levels = len(channels)
-        self.heads = nn.ModuleList(_head(width, down) for down in downs)
+        self.heads = nn.ModuleList(_head(width + PLACES, width, down) for down in downs)
         self.spread = spectral_norm(nn.Linear(width, 128))
         self.spread_logit = spectral_norm(nn.Linear(128, 1))
 
@@ -74,18 +77,33 @@ class ProjectedDiscriminator(nn.Module):
     def forward(self, taps: Sequence[Tensor]) -> list[Tensor]:
         """Taps fine to coarse -> logits of every level (N, 1, h, w), and of the batch's spread (N, 1); float32."""
         projected = self.project(taps)
-        logits = [head(x).float() for head, x in zip(self.heads, projected, strict=True)]
+        logits = [head(with_place(x)).float() for head, x in zip(self.heads, projected, strict=True)]
         code = F.leaky_relu(self.spread(projected[-1].mean((2, 3))), SLOPE).float()
         spread = torch.sqrt(gather(code).var(0, keepdim=True, unbiased=False) + 1e-8)
         return [*logits, self.spread_logit(spread).float().expand(len(code), 1)]
 
 
-def _head(width: int, downs: int) -> nn.Sequential:
+def with_place(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C + 4, H, W): x, y and their squares beside the features, each of about unit size.
+
+    Faces are aligned, so a line on a cheek is wrong where the same line is right as a mouth; a head that knows
+    where it looks can say so from few pictures.
+    """
+    count, _, height, width = x.shape
+    y_axis = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype) * sqrt(3)
+    x_axis = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype) * sqrt(3)
+    down, across = torch.meshgrid(y_axis, x_axis, indexing="ij")
+    place = torch.stack([across, down, across.square() - 1, down.square() - 1])
+    return torch.cat([x, place.expand(count, -1, -1, -1)], 1)
+
+
+def _head(channels: int, width: int, downs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(downs):
-        layers += [spectral_norm(nn.Conv2d(width, width, 4, 2, 1)), nn.LeakyReLU(SLOPE)]
+        layers += [spectral_norm(nn.Conv2d(channels, width, 4, 2, 1)), nn.LeakyReLU(SLOPE)]
+        channels = width
     layers += [
-        spectral_norm(nn.Conv2d(width, width, 3, 1, 1)),
+        spectral_norm(nn.Conv2d(channels, width, 3, 1, 1)),
         nn.LeakyReLU(SLOPE),
         spectral_norm(nn.Conv2d(width, 1, 1)),
     ]
