@@ -165,10 +165,13 @@ RECIPES = {
             _OWN,
             name="cpu",
             architecture=Architecture(128, 3, style_dim=256, channels=_channels(128, SLIM)),
-            stages=(Stage(64, 2_900, 8), Stage(128, 850, 8)),
+            stages=(Stage(64, 3_000, 8), Stage(128, 1_500, 8)),
             contents=2,
             warmup_steps=650,
             one_way=True,
+            degrees=7.0,
+            scale=(0.92, 1.08),
+            translate=0.03,
             loss=LossWeights(
                 adversarial=3.0,
                 content=0.5,
@@ -199,7 +202,8 @@ RECIPES = {
     )
 }
 """`official` and `paper` follow their sources; `default` is GNR with our schedule for a GPU; `cpu` is what two cores
-can do in two hours, and how the shipped weights were made; `tiny` is for trying the trainer itself."""
+can do in two hours on a prepared data set (`train.prepare`), and how the shipped weights were made; `tiny` is for
+trying the trainer itself."""
 
 
 def get_recipe(name: str) -> Recipe:
