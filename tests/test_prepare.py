@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.data import astronaut
 
-from engines.errors import InputError
+from engines.errors import InputError, OutputError
 from train.data import ANIME_FRAMING, Framing, decode, fit
-from train.prepare import prepare
+from train.prepare import plan, prepare
 
 
 def write(path: Path, picture: np.ndarray) -> None:
@@ -62,12 +62,12 @@ def test_faces_are_cut_as_the_pipeline_cuts_them(data: Path, tmp_path: Path) -> 
     from gnr_video.align import crop_face, fit_alignment
     from gnr_video.tracker import FaceTracker
 
-    calls: list[tuple[int, int]] = []
-    done = prepare(data, tmp_path / "out", size=128, advance=lambda n, total: calls.append((n, total)))
+    calls: list[str] = []
+    done = prepare(plan(data, tmp_path / "out"), size=128, advance=calls.append)
     assert done.written == {"trainA": 2, "trainB": 1, "testA": 1}
     assert len(done.skipped) == 2
     assert "broken.png" in done.skipped[0] and done.skipped[1].endswith("wall.png: no face was found")
-    assert calls[-1] == (6, 6)
+    assert sorted(calls) == ["testA", *["trainA"] * 4, "trainB"]
     with FaceTracker() as tracker:
         face = tracker.track(astronaut(), 0.0)[0]
     expected = crop_face(astronaut(), fit_alignment(face), 128)
@@ -80,19 +80,22 @@ def test_faces_are_cut_as_the_pipeline_cuts_them(data: Path, tmp_path: Path) -> 
 
 def test_a_second_run_keeps_what_is_there_and_does_the_rest(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    prepare(data, out, size=64)
+    prepare(plan(data, out), size=64)
     kept = out / "testA" / "0.png"
     before = kept.stat().st_mtime_ns
     write(tmp_path / "more" / "a.png", astronaut())
-    done = prepare(data, out, faces=[tmp_path / "more"], size=64)
+    done = prepare(plan(data, out, [tmp_path / "more"]), size=64)
     assert kept.stat().st_mtime_ns == before
     assert done.written == {"trainA": 2, "trainB": 1, "testA": 1, "more": 1}
 
 
 def test_bad_folders(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder trainA"):
-        prepare(tmp_path / "absent", tmp_path / "out")
+        plan(tmp_path / "absent", tmp_path / "out")
     with pytest.raises(InputError, match="written over"):
-        prepare(data, data)
+        plan(data, data)
     with pytest.raises(InputError, match="same name"):
-        prepare(data, tmp_path / "out", faces=[data / "trainA"])
+        plan(data, tmp_path / "out", [data / "trainA"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot make"):
+        prepare(plan(data, tmp_path / "file"))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import InputError
+from engines.errors import InputError, OutputError
 from engines.files import write_atomically
 from train.data import ANIME_FRAMING, decode, fit, list_images, require_pillow
 
@@ -36,52 +36,58 @@ class Prepared:
     skipped: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Job:
+    """One picture: where it is, where it goes, and whether it is drawn."""
+
+    source: Path
+    target: Path
+    drawn: bool
+
+
 def prepare(
-    data: Path,
-    out: Path,
+    jobs: Sequence[Job],
     *,
-    faces: Sequence[Path] = (),
     size: int = 256,
     face_model: str | Path | None = None,
-    advance: Callable[[int, int], None] | None = None,
+    advance: Callable[[str], None] = lambda folder: None,
 ) -> Prepared:
-    """Write an aligned copy of a data set as PNG files. What an earlier run has written stays.
+    """Write the pictures as PNG files. What an earlier run has written stays.
 
     Args:
-        data: folder with trainA and trainB, testA and testB if there are any.
-        out: the same folders are made here, and one for each of `faces`, of the same name.
-        faces: more folders of faces.
+        jobs: from `plan`.
         size: side of the results, pixels.
         face_model: MediaPipe's face model, see `gnr_video.face_model`.
-        advance: called with (pictures done, pictures in all).
+        advance: called after every picture, with the name of its folder.
 
     Raises:
-        InputError: a folder is missing or empty, or `out` is one of them.
+        FaceModelError: see `gnr_video.tracker.FaceTracker`.
+        OutputError: a picture cannot be written.
     """
     require_pillow()
-    jobs = list(_jobs(data, out, faces))
-    for folder in {job.target.parent for job in jobs}:
-        folder.mkdir(parents=True, exist_ok=True)
+    for made in {job.target.parent for job in jobs}:
+        try:
+            made.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot make {made}: {error.strerror or error}", "choose another folder"
+            ) from error
     done, lock = Prepared(), threading.Lock()
-    seen = 0
     with _Cutter(size, face_model) as cutter, ThreadPoolExecutor(2) as pool:
 
-        def work(job: _Job) -> None:
-            nonlocal seen
-            reason = None
+        def work(job: Job) -> None:
+            folder, reason = job.target.parent.name, None
             if not job.target.exists():
                 try:
                     _write(job.target, cutter.cut(decode(job.source), drawn=job.drawn))
                 except InputError as error:
                     reason = f"{job.source}: {error.message}"
             with lock:
-                seen += 1
                 if reason is None:
-                    done.written[job.target.parent.name] = done.written.get(job.target.parent.name, 0) + 1
+                    done.written[folder] = done.written.get(folder, 0) + 1
                 else:
                     done.skipped.append(reason)
-                if advance is not None:
-                    advance(seen, len(jobs))
+                advance(folder)
 
         try:
             for _ in pool.map(work, jobs):
@@ -93,14 +99,21 @@ def prepare(
     return done
 
 
-@dataclass(frozen=True)
-class _Job:
-    source: Path
-    target: Path
-    drawn: bool
+def plan(data: Path, out: Path, faces: Sequence[Path] = ()) -> list[Job]:
+    """What there is to do.
+
+    Args:
+        data: folder with trainA and trainB, testA and testB if there are any.
+        out: the same folders are made here, and one for each of `faces`, of the same name.
+        faces: more folders of faces.
+
+    Raises:
+        InputError: a folder is missing or empty, two have one name, or `out` is where they are.
+    """
+    return list(_jobs(data, out, faces))
 
 
-def _jobs(data: Path, out: Path, faces: Sequence[Path]) -> Iterator[_Job]:
+def _jobs(data: Path, out: Path, faces: Sequence[Path]) -> Iterator[Job]:
     for name in ("trainA", "trainB"):
         if not (data / name).is_dir():
             raise InputError(f"{data} has no folder {name}", "it holds trainA, trainB, testA and testB")
@@ -118,7 +131,7 @@ def _jobs(data: Path, out: Path, faces: Sequence[Path]) -> Iterator[_Job]:
             if stem in taken:  # girl.jpg beside girl.png
                 stem += f"_{source.suffix[1:]}"
             taken.add(stem)
-            yield _Job(source, out / name / f"{stem}.png", drawn)
+            yield Job(source, out / name / f"{stem}.png", drawn)
 
 
 class _Cutter:
