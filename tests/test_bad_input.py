@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cli import _await_standard_input
 from engines.weights import load_weights
+from gnr_video.commands.translate import _await_standard_input
 from gnr_video.demo import demo_frames, portrait
 from gnr_video.sink import temporary_name
 from tests.cli_helpers import TIMEOUT, Done, call, finish, run, start

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from cli import command, default_output
+from cli import command
 from gnr_video import __version__
+from gnr_video.commands.translate import default_output
 from gnr_video.demo import portrait
 from gnr_video.frame import Image
 from gnr_video.weights import DEFAULT_FILE

@@ -1,0 +1,75 @@
+"""What commands show while they work: progress bars and warnings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from gnr_video.pipeline import Counts
+
+
+@contextmanager
+def frame_progress(quiet: bool) -> Iterator[Callable[[Counts, int | None], None] | None]:
+    """Progress bar with frames per second and time left; none where nobody looks."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit=" frames", dynamic_ncols=True, smoothing=0.1, leave=False) as bar:
+
+        def update(counts: Counts, total: int | None) -> None:
+            if bar.total != total:
+                bar.total = total
+            bar.update(counts.frames - bar.n)
+
+        yield update
+
+
+@contextmanager
+def build_progress(quiet: bool) -> Iterator[Callable[[str, float], bool] | None]:
+    """Progress bar of an engine that is being built; it shows up when there is one."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    bar: Any = None
+
+    def update(phase: str, done: float) -> bool:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=100, bar_format="building the engine {percentage:3.0f}%|{bar}| {elapsed} {desc}")
+        bar.set_description_str(phase, refresh=False)
+        bar.update(round(100 * done, 1) - bar.n)
+        return True
+
+    try:
+        yield update
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+@contextmanager
+def stages(quiet: bool, total: int) -> Iterator[Callable[[str], None]]:
+    """Progress bar over units of work, with the name of the stage."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, disable=quiet or not sys.stderr.isatty(), dynamic_ncols=True, leave=False) as bar:
+
+        def advance(stage: str) -> None:
+            bar.set_description_str(stage, refresh=False)
+            bar.update()
+
+        yield advance
+
+
+def warn(texts: Sequence[str]) -> None:
+    for text in texts:
+        click.secho(f"warning: {text}", fg="yellow", err=True)

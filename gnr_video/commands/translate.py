@@ -1,0 +1,240 @@
+"""gnr-video translate: a file, a folder, a URL or standard input, translated. The command without a name."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from engines.errors import InputError, OutputError
+from gnr_video.commands.options import (
+    PASTE_MODES,
+    check_writable,
+    common_options,
+    face_model_option,
+    generator_options,
+    onnx_options,
+    report_option,
+)
+from gnr_video.commands.terminal import build_progress, frame_progress, warn
+
+if TYPE_CHECKING:
+    from gnr_video.report import Report
+
+EXAMPLES = """\b
+Examples:
+  gnr-video clip.mp4                         writes clip_anime.mp4 beside it
+  gnr-video clip.mp4 --style 42 -o out.mp4
+  gnr-video clip.mp4 --style ref:girl.png    the style of an anime picture
+  gnr-video clip.mp4 --style 42,7            two people, each with a look of their own
+  gnr-video clip.mp4 --style 42*0.7+7*0.3~0.8+sefa3:2.5    mixed, toned down, edited
+  gnr-video clip.mp4 --styles 0=42,5s=7 --transition 0.5s
+  gnr-video clip.mp4 --mode beat             a new look on every beat of the sound track
+  gnr-video clip.mov --paste side-by-side --start 3 --end 8
+  gnr-video photo.jpg -o anime.png
+  gnr-video live --virtual-camera            your webcam in a video call
+  gnr-video styles sheet photo.jpg           try 15 seeds on one face
+  gnr-video doctor                           what is installed, what is missing
+"""
+
+STYLE_MODES = ("normal", "blend", "beat", "sefa")
+STANDARD_INPUT = ("-", "pipe:", "pipe:0")
+STILLS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("input", metavar="INPUT")
+@click.option("-o", "--output", metavar="FILE", help="Container by extension.  [default: INPUT_anime.mp4]")
+@click.option(
+    "--style",
+    metavar="STYLE[,STYLE...]",
+    help="A seed, ref:PICTURE, my.style.json, a mix (42*0.7+7*0.3); several for several people.  [default: 42]",
+)
+@click.option("--styles", default="", metavar="TIME=STYLE,...", help="Styles and when they begin: 0=42,5s=7.")
+@click.option(
+    "--mode",
+    type=click.Choice(STYLE_MODES),
+    default="normal",
+    show_default=True,
+    help="blend: a random walk; beat: a new look on each beat; sefa: an edit on each beat.",
+)
+@click.option("--transition", metavar="TIME", help="From style to style.  [default: 0.5s; on beats 0.1s]")
+@click.option(
+    "--every", metavar="TIME", default="2s", show_default=True, help="From look to look of a blend."
+)
+@click.option("--bpm", type=float, help="A steady tempo instead of the sound track's beats.")
+@click.option("--amount", type=float, help="Greatest edit of mode sefa.  [default: half the styles' spread]")
+@click.option("--grid", metavar="RxC", help="So many styles of one face at once, beside the original: 3x3.")
+@click.option(
+    "--faces",
+    default="all",
+    show_default=True,
+    metavar="WHO",
+    help="all, largest, left, right, a number, or id:K, the K-th to appear (from 0).",
+)
+@generator_options
+@onnx_options
+@click.option(
+    "--paste", type=click.Choice(PASTE_MODES), default="head", show_default=True, help="What is shown."
+)
+@click.option("--start", type=float, metavar="SECONDS", help="Leave out what is before.")
+@click.option("--end", type=float, metavar="SECONDS", help="Leave out what is after.")
+@click.option(
+    "--codec", metavar="NAME", help="h264, h265, vp9, av1, or an FFmpeg encoder such as h264_nvenc."
+)
+@click.option(
+    "--crf", type=click.IntRange(0, 63), help="Encoder quality, lower is better.  [default: 18 for h264]"
+)
+@click.option(
+    "--lookahead",
+    type=click.IntRange(0, 120),
+    default=15,
+    show_default=True,
+    help="Frames that smoothing sees ahead.",
+)
+@face_model_option
+@report_option
+@click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
+@common_options
+def translate(
+    input: str,
+    output: str | None,
+    style: str | None,
+    styles: str,
+    mode: str,
+    transition: str | None,
+    every: str,
+    bpm: float | None,
+    amount: float | None,
+    grid: str | None,
+    faces: str,
+    weights: str | None,
+    engine: str,
+    device: str,
+    precision: str,
+    onnx_range: str | None,
+    onnx_size: int | None,
+    onnx_layout: Literal["nchw", "nhwc"] | None,
+    calibrate: Path | None,
+    paste: str,
+    start: float | None,
+    end: float | None,
+    codec: str | None,
+    crf: int | None,
+    lookahead: int,
+    face_model: Path | None,
+    report: Path | None,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Translate INPUT: a video, an image, a folder of images, a URL, or - for standard input."""
+    target = output or default_output(input)
+    if not overwrite and Path(target).is_file():
+        raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
+    if report is not None:
+        check_writable(report)
+    from engines.image_model import ImageModelOptions, parse_range
+    from gnr_video.faces import FaceChoice
+    from gnr_video.schedule import StylePlan
+    from gnr_video.source import open_source
+    from gnr_video.style import parse_expressions, parse_seconds
+    from gnr_video.translator import Translator
+
+    onnx = ImageModelOptions(parse_range(onnx_range) if onnx_range else None, onnx_size, onnx_layout)
+    # What does not parse is said before anything slow is loaded.
+    if style is not None:
+        parse_expressions(style)
+    plan = StylePlan(
+        styles,
+        mode,  # type: ignore[arg-type]
+        None if transition is None else parse_seconds(transition),
+        parse_seconds(every),
+        bpm,
+        amount,
+    )
+    choice, cells = FaceChoice.parse(faces), _grid(grid)
+
+    if input in STANDARD_INPUT:
+        _await_standard_input()
+    elif "://" not in input:
+        with open_source(input, start=start, end=end) as source:  # before anything slow is loaded
+            if not quiet:
+                click.echo(source.info.describe(), err=True)
+    with (
+        build_progress(quiet) as building,
+        Translator(
+            weights,
+            style,
+            engine=engine,
+            device=device,
+            precision=precision,
+            paste=paste,
+            faces=choice,
+            plan=plan,
+            grid=cells,
+            face_model=face_model,
+            lookahead=lookahead,
+            onnx=onnx,
+            calibrate=calibrate,
+            build_progress=building,
+        ) as translator,
+        frame_progress(quiet) as progress,
+    ):
+        done = translator.translate_video(
+            input,
+            target,
+            start=start,
+            end=end,
+            codec=codec,
+            crf=crf,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if report is not None:
+        done.write(report)
+    _summary(done, quiet)
+
+
+def _grid(text: str | None) -> tuple[int, int] | None:
+    """Rows and columns of "3x4"."""
+    if text is None:
+        return None
+    rows, _, columns = text.lower().partition("x")
+    if not (rows.isdecimal() and columns.isdecimal() and 1 <= int(rows) <= 16 and 1 <= int(columns) <= 16):
+        raise InputError(f"{text!r} is no grid", "give rows and columns, 1 to 16 each: --grid 3x3")
+    return int(rows), int(columns)
+
+
+def _await_standard_input() -> None:
+    """Wait until a pipe says something: here Ctrl-C ends the waiting, inside FFmpeg it does not."""
+    import select
+
+    with suppress(OSError, ValueError):  # not a file that can be waited for
+        if sys.stdin is not None and not sys.stdin.isatty() and sys.platform != "win32":
+            select.select([sys.stdin], [], [])
+
+
+def default_output(input: str) -> str:
+    """Name of the output beside the input: clip.mov -> clip_anime.mp4; images keep being images."""
+    if input in STANDARD_INPUT or "://" in input:
+        name = Path(input.rsplit("/", 1)[-1].split("?")[0]).stem if "://" in input else "stdin"
+        return f"{name or 'stream'}_anime.mp4"
+    path = Path(input)
+    if path.is_dir():
+        folder = path.resolve()
+        return f"{folder.parent / folder.name}_anime/"
+    suffix = ".png" if path.suffix.lower() in STILLS else ".mp4"
+    return str(path.with_name(f"{path.stem}_anime{suffix}"))
+
+
+def _summary(report: Report, quiet: bool) -> None:
+    warn([*report.fallbacks, *report.warnings])
+    if not quiet:
+        click.echo(
+            f"{report.target}: {report.frames} frames in {report.seconds:.1f} s ({report.fps:.1f} fps, "
+            f"{report.engine}), style {report.style}",
+            err=True,
+        )
