@@ -7,7 +7,7 @@ import signal
 import click
 
 from gnr_video._version import __version__
-from gnr_video.commands import doctor, engine, evaluate, live, styles, train, translate, weights
+from gnr_video.commands import doctor, engine, evaluate, live, prepare, styles, train, translate, weights
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -46,6 +46,7 @@ def command(ctx: click.Context) -> None:
 for _subcommand in (
     translate.translate,
     live.live,
+    prepare.prepare,
     train.train,
     evaluate.evaluate,
     weights.weights,
