@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, get_type_hints
 
 from engines.architecture import OFFICIAL_CHANNELS, Architecture
 from engines.errors import GnrVideoError
 from train.losses import OFFICIAL, PAPER, LossWeights
+
+
+class RecipeError(GnrVideoError, ValueError):
+    """A recipe's settings do not go together, or do not exist."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -80,12 +88,44 @@ class Recipe:
     one_way: bool = False
 
     def __post_init__(self) -> None:
-        sizes = [stage.size for stage in self.stages]
-        if sizes != sorted(sizes) or sizes[-1] != self.architecture.size:
-            raise ValueError(f"stages must grow to {self.architecture.size}, got {sizes}")
+        a, sizes = self.architecture, [stage.size for stage in self.stages]
+        if not sizes or sizes != sorted(sizes) or sizes[-1] != a.size:
+            raise RecipeError(f"stages must grow to {a.size} pixels, got {sizes}")
+        for name in ("local_size", "global_size"):
+            if (side := getattr(self, name)) & (side - 1):
+                raise RecipeError(f"{name} is {side}, not a power of two")
+        if self.global_size > self.local_size:
+            raise RecipeError(f"global_size {self.global_size} is larger than local_size {self.local_size}")
+        least = a.content_size * 2 if self.one_way else max(a.content_size, self.local_size) * 2
+        for size in sizes:
+            if size & (size - 1) or size < least:
+                raise RecipeError(
+                    f"a stage of {size} pixels does not fit the architecture",
+                    f"sizes are powers of two from {least} to {a.size}",
+                )
         for stage in self.stages:
             if stage.batch % self.contents or stage.batch // self.contents < 2:
-                raise ValueError(f"batch {stage.batch} does not hold {self.contents} images twice or more")
+                raise RecipeError(
+                    f"batch {stage.batch} does not hold {self.contents} images twice or more",
+                    f"take a multiple of {self.contents} from {2 * self.contents} on",
+                )
+            if stage.steps < 1 or stage.fade_steps < 0:
+                raise RecipeError(f"a stage needs a step or more, got {stage}")
+        for name, allowed in _CHOICES.items():
+            owner = self.loss if name == "r1_form" else self
+            if getattr(owner, name) not in allowed:
+                raise RecipeError(f"{name} is {getattr(owner, name)!r}", f"there are {', '.join(allowed)}")
+        for name, low, high in _RANGES:
+            if not low <= getattr(self, name) <= high:
+                raise RecipeError(f"{name} is {getattr(self, name)}, outside {low:g} to {high:g}")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise RecipeError(f"scale is {self.scale}; it is a range of enlargements, such as 0.8,1.2")
+        if self.lpips_size is not None and self.lpips_size < 32:
+            raise RecipeError(f"lpips_size is {self.lpips_size}; LPIPS needs 32 pixels")
+        for field in fields(LossWeights):
+            weight = getattr(self.loss, field.name)
+            if not isinstance(weight, str) and not 0 <= weight < math.inf:
+                raise RecipeError(f"loss.{field.name} is {weight}; a loss's weight is 0 or more")
 
     @property
     def steps(self) -> int:
@@ -117,6 +157,24 @@ class Recipe:
             for s in self.stages
         )
         return replace(self, stages=stages)
+
+
+_CHOICES = {"lr_schedule": ("halve", "cosine"), "lpips_net": ("vgg", "alex"), "r1_form": ("sample", "mean")}
+_RANGES = (
+    ("lr", 1e-9, 1),
+    ("d_lr", 1e-3, 1e3),
+    ("ema", 0, 1 - 1e-9),
+    ("contents", 1, 1024),
+    ("warmup_steps", 0, 1e9),
+    ("identity_until", 0, 1),
+    ("lr_halve_every", 1, 1e9),
+    ("r1_every", 1, 1e6),
+    ("global_size", 4, 1024),
+    ("local_size", 4, 1024),
+    ("cycle_share", 0, 1),
+    ("degrees", 0, 180),
+    ("translate", 0, 0.5),
+)
 
 
 def _channels(size: int, widths: Mapping[int, int]) -> dict[int, int]:
@@ -216,3 +274,79 @@ def get_recipe(name: str) -> Recipe:
         return RECIPES[name]
     except KeyError:
         raise GnrVideoError(f"no recipe {name!r}", f"there are {', '.join(RECIPES)}") from None
+
+
+def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """The recipe with some of its fields set.
+
+    Args:
+        settings: each ``name=value``: a field of `Recipe`, or ``loss.`` and a field of `LossWeights`. Pairs are
+            ``0.8,1.2``, switches true or false, stages ``SIZE:STEPS:BATCH[:FADE_STEPS],...``.
+
+    Raises:
+        RecipeError: there is no such setting, its value is of another kind, or the recipe makes no sense.
+    """
+    kinds = setting_kinds()
+    changes: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if name not in kinds:
+            raise RecipeError(f"no setting {name!r} in a recipe", f"there are {', '.join(kinds)}")
+        try:
+            if not equals:
+                raise ValueError
+            value = _parse(kinds[name], text.strip())
+        except ValueError:
+            example = f"{name}={_EXAMPLES[kinds[name]]}"
+            raise RecipeError(f"cannot set {setting!r}", f"write it as in {example}") from None
+        if name.startswith("loss."):
+            weights[name.removeprefix("loss.")] = value
+        else:
+            changes[name] = value
+    return replace(recipe, loss=replace(recipe.loss, **weights), **changes)
+
+
+def setting_kinds() -> dict[str, Any]:
+    """What `with_settings` can set: name -> type."""
+    own = {
+        name: kind for name, kind in get_type_hints(Recipe).items() if kind in _EXAMPLES and name != "name"
+    }
+    return own | {f"loss.{name}": kind for name, kind in get_type_hints(LossWeights).items()}
+
+
+_EXAMPLES: dict[Any, str] = {
+    bool: "true",
+    int: "16",
+    float: "0.5",
+    str: "NAME",
+    int | None: "128 or none",
+    tuple[float, float]: "0.8,1.2",
+    tuple[Stage, ...]: "64:2000:8,128:4000:8:500",
+}
+
+
+def _parse(kind: Any, text: str) -> Any:
+    """Raises ValueError: the text is not of that kind."""
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise ValueError
+        return text == "true"
+    if kind == int | None:
+        return None if text == "none" else int(text)
+    if kind == tuple[float, float]:
+        low, high = map(_parse_float, text.split(","))
+        return low, high
+    if kind == tuple[Stage, ...]:
+        rows = [[int(number) for number in row.split(":")] for row in text.split(",")]
+        if any(len(row) not in (3, 4) for row in rows):
+            raise ValueError
+        return tuple(Stage(*row) for row in rows)
+    return _parse_float(text) if kind is float else kind(text)
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines import native_bf16
-from engines.errors import GnrVideoError
+from engines.errors import GnrVideoError, InputError, WeightsError
 from engines.weights import STYLE_ENCODER, save_weights
 from train.augment import augment, to_float
 from train.data import Domains, ImagePool
@@ -44,6 +44,8 @@ LICENCE = (
     "of copyrighted works published for research"
 )
 SHEET_STYLES = 6
+STATE = "state.pt"
+"""The checkpoint's name in the output folder."""
 
 
 class TrainingDiverged(GnrVideoError):
@@ -89,6 +91,36 @@ class Clock:
         return (time.monotonic() - self.started) / max(self.steps, 1)
 
 
+class Window:
+    """The terms' sums since the last progress line; nothing here waits for the device."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self._bad_since: dict[str, Tensor] = {}
+
+    def add(self, step: int, terms: dict[str, Tensor]) -> None:
+        for name, value in terms.items():
+            before = self._bad_since.get(name, torch.full((), math.inf, device=value.device))
+            self._bad_since[name] = before.where(torch.isfinite(value), before.clamp(max=step))
+            self.sums[name] = self.sums.get(name, 0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        """Over the steps and the processes."""
+        if not self.sums:
+            return {}
+        return dict(zip(self.sums, mean(total / self.counts[name] for name, total in self.sums.items())))
+
+    def first_bad(self) -> tuple[int, list[str]] | None:
+        """The first step at which terms of this process were not finite, and which."""
+        since = {name: float(step) for name, step in self._bad_since.items()}
+        first = min(since.values(), default=math.inf)
+        if first == math.inf:
+            return None
+        return int(first), [name for name, step in since.items() if step == first]
+
+
 class Trainer:
     """Trains both directions of GNR on a pair of image pools.
 
@@ -101,6 +133,9 @@ class Trainer:
         lpips_trunk: weights of the LPIPS trunk, see `train.lpips.Lpips`. Where LPIPS cannot be had, training
             goes on without that term, with a warning.
         bf16: autocast to bfloat16 (default: on a GPU, and on CPUs that multiply it in hardware).
+
+    Raises:
+        InputError: a domain has a single image, or images smaller than the recipe's.
     """
 
     def __init__(
@@ -114,6 +149,7 @@ class Trainer:
         lpips_trunk: Path | None = None,
         bf16: bool | None = None,
     ) -> None:
+        _check_data(data, recipe)
         self.data, self.recipe, self.out = data, recipe, Path(out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.device = join(device)
@@ -474,53 +510,58 @@ class Trainer:
         end = self.recipe.steps if steps is None else steps
         deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
         clock, saved = Clock(), time.monotonic()
-        sums: dict[str, Tensor] = {}
-        counts: dict[str, int] = {}
+        window = Window()
         try:
             while self.step < end and not any_of(time.monotonic() >= deadline or stop(), self.device):
-                terms = self.train_step()
+                window.add(self.step + 1, self.train_step())
                 clock.steps += 1
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, torch.zeros_like(value)) + value
-                    counts[name] = counts.get(name, 0) + 1
                 if self.step % log_every == 0 or self.step == end:
-                    means = self._means(sums, counts)
-                    self._check(means)
+                    means = self._check(window)
                     if rank() == 0:
                         self._log(means, clock, end, deadline, progress)
                         if scalars is not None:
                             scalars(self.step, means)
-                    sums, counts = {}, {}
+                    window = Window()
                 if self.step % sample_every == 0 and rank() == 0:
                     self.write_sheet()
                 if time.monotonic() - saved > save_every_seconds and rank() == 0:
+                    self._check_own(window)
                     self.save()
                     saved = time.monotonic()
         except TrainingDiverged:
             raise
         except BaseException:
-            self._check({name: float(value) for name, value in sums.items()})
+            self._check_own(window)
             if rank() == 0:
                 self.save()
             raise
-        self._check(self._means(sums, counts))
+        self._check(window)
         if rank() == 0:
             self.save()
             self.write_sheet()
 
-    def _means(self, sums: dict[str, Tensor], counts: dict[str, int]) -> dict[str, float]:
-        if not sums:
-            return {}
-        values = mean(total / counts[name] for name, total in sums.items())
-        return dict(zip(sums, values))
-
-    def _check(self, means: dict[str, float]) -> None:
+    def _check(self, window: Window) -> dict[str, float]:
+        """The means, which must be finite in every process."""
+        means = window.means()
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
-            raise TrainingDiverged(
-                f"the {', '.join(bad)} loss is not a finite number at step {self.step}",
-                f"the last good checkpoint is in {self.out}: resume from it with a lower --lr or a higher --r1",
-            )
+            raise self._diverged(*(window.first_bad() or (self.step, bad)))
+        return means
+
+    def _check_own(self, window: Window) -> None:
+        """The same without asking the other processes."""
+        if (bad := window.first_bad()) is not None:
+            raise self._diverged(*bad)
+
+    def _diverged(self, step: int, names: list[str]) -> TrainingDiverged:
+        losses = f"the {names[0]} loss is" if len(names) == 1 else f"the losses {', '.join(names)} are"
+        kept = self.out / STATE
+        return TrainingDiverged(
+            f"{losses} not finite at step {step}",
+            f"the last good checkpoint is in {self.out}: resume from it with a lower --lr or a higher --r1"
+            if kept.is_file()
+            else "no checkpoint had been written yet: start with a lower --lr or a higher --r1",
+        )
 
     def _log(
         self,
@@ -564,7 +605,18 @@ class Trainer:
         return path
 
     def save(self) -> None:
-        """Checkpoint (everything needed to go on) and weights file, each written beside and renamed."""
+        """Checkpoint (everything needed to go on) and weights file, each written beside and renamed.
+
+        Raises:
+            TrainingDiverged: a network holds numbers that are not finite. What was saved before stays.
+        """
+        # A gradient can be NaN where the loss is finite, and the next loss is not known yet.
+        for name, net in self.networks.all().items():
+            if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
+                raise TrainingDiverged(
+                    f"the update of {name} at step {self.step} was not finite",
+                    f"the checkpoint in {self.out} is from before: resume with a lower --lr or a higher --r1",
+                )
         state = {
             "networks": {name: net.state_dict() for name, net in self.networks.all().items()},
             "optimisers": [self.g_optimiser.state_dict(), self.d_optimiser.state_dict()],
@@ -576,7 +628,7 @@ class Trainer:
             "torch_rng": torch.get_rng_state(),
             "seed": self.seed,
         }
-        target = self.out / "state.pt"
+        target = self.out / STATE
         partial = target.with_name(".state.pt.part")
         torch.save(state, partial)
         os.replace(partial, target)
@@ -605,31 +657,51 @@ class Trainer:
         """Go on from the checkpoint in the output folder; false when there is none.
 
         Raises:
-            GnrVideoError: the checkpoint is damaged or of another architecture.
+            WeightsError: the checkpoint is damaged, or of another recipe or architecture.
         """
-        path = self.out / "state.pt"
+        path = self.out / STATE
         if not path.is_file():
             return False
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
+            made_with = state["recipe"]
         except Exception as error:
-            raise GnrVideoError(
-                f"cannot read the checkpoint {path}: {error}", "remove it to start over"
+            raise WeightsError(
+                f"cannot read the checkpoint {path}: it is damaged, or another program's",
+                "choose another --out, or --fresh to start over",
             ) from error
+        mend = f"resume with --recipe {made_with}, choose another --out, or --fresh to start over"
+        if made_with != self.recipe.name:
+            raise WeightsError(f"{path} is of the recipe {made_with!r}, not {self.recipe.name!r}", mend)
         if state["architecture"] != self.recipe.architecture.to_json():
-            raise GnrVideoError(
-                f"{path} is of another architecture (recipe {state['recipe']!r}, not {self.recipe.name!r})",
-                "resume with the recipe it was made with, or choose another --out",
-            )
-        self._grow_to(state["size"])
-        for name, net in self.networks.all().items():
-            net.load_state_dict(state["networks"][name])
-        self.g_optimiser.load_state_dict(state["optimisers"][0])
-        self.d_optimiser.load_state_dict(state["optimisers"][1])
+            raise WeightsError(f"{path} is of another architecture than the recipe's", mend)
+        try:
+            self._grow_to(state["size"])
+            for name, net in self.networks.all().items():
+                net.load_state_dict(state["networks"][name])
+            self.g_optimiser.load_state_dict(state["optimisers"][0])
+            self.d_optimiser.load_state_dict(state["optimisers"][1])
+        except (KeyError, RuntimeError, ValueError) as error:
+            # The generators fit: it is the discriminators' sizes, or a stage's.
+            raise WeightsError(
+                f"{path} was made with other settings of {made_with!r} ({str(error).splitlines()[0]})", mend
+            ) from error
         self.step = state["step"]
         self.generator.set_state(state["rng"])
         torch.set_rng_state(state["torch_rng"])
         return True
+
+
+def _check_data(data: Domains, recipe: Recipe) -> None:
+    size = recipe.architecture.size
+    for name, pool in (("trainA", data.train_a), ("trainB", data.train_b)):
+        if len(pool) < 2:
+            raise InputError(f"{name} has a single image", "training needs two at least, and wants hundreds")
+        if pool.size < size:
+            raise InputError(
+                f"the images of {name} are {pool.size} pixels wide, recipe {recipe.name!r} trains at {size}",
+                f"load them at {size} pixels or more",
+            )
 
 
 def _seeded(seed: int) -> torch.Generator:
