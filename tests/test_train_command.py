@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -30,12 +31,14 @@ def run(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_trains_stops_and_goes_on(tmp_path, data, monkeypatch):
+def test_trains_stops_and_goes_on(tmp_path, data, monkeypatch, caplog):
     # No trunk: the LPIPS term is left out, and that is said.
     monkeypatch.setenv("GNR_VIDEO_LPIPS_TRUNK", str(tmp_path / "nothing"))
     out = tmp_path / "run"
     code, text = run(data, "--recipe", "tiny", "-o", out, "--steps", 4, "--log-every", 2, "--device", "cpu")
     assert code == 0, text
+    assert "skipped 1 of 7 images" in caplog.text
+    assert "broken.png" in caplog.text
     assert "6 faces, 6 anime pictures" in text
     assert "step 4/4" in text
     code, text = run(data, "--recipe", "tiny", "-o", out, "--steps", 14, "--log-every", 2, "--device", "cpu")
@@ -54,10 +57,23 @@ def test_trains_stops_and_goes_on(tmp_path, data, monkeypatch):
         (["nowhere"], "no such data set folder"),
         (["{data}", "--recipe", "huge"], "no recipe 'huge'"),
         (["{data}/trainB"], "trainA"),
+        (["{data}", "--set", "loss.nothing=1"], "no setting 'loss.nothing'"),
+        (["{data}", "--set", "ema=high"], "cannot set 'ema=high'"),
+        (["{data}", "--recipe", "tiny", "--batch", "3"], "batch 3 does not hold 2 images twice"),
+        (["{one}", "--recipe", "tiny"], "trainB has a single image"),
+        (["{empty}", "--recipe", "tiny"], "no images in"),
     ],
 )
 def test_says_what_is_wrong(data, tmp_path, arguments, message):
-    code, text = run(*[a.format(data=data) for a in arguments], "-o", tmp_path / "run")
+    one, empty = tmp_path / "one", tmp_path / "empty"
+    shutil.copytree(data, one)
+    for extra in list((one / "trainB").iterdir())[1:]:
+        extra.unlink()
+    shutil.copytree(data, empty)
+    shutil.rmtree(empty / "trainB")
+    (empty / "trainB").mkdir()
+    arguments = [a.format(data=data, one=one, empty=empty) for a in arguments]
+    code, text = run(*arguments, "-o", tmp_path / "run")
     assert code != 0
     assert message in text
     assert "Traceback" not in text

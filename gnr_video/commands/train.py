@@ -20,6 +20,13 @@ from gnr_video.commands.options import common_options
 @click.option("--lr", type=float, help="Adam's learning rate instead of the recipe's.")
 @click.option("--r1", type=float, help="Weight of the R1 penalty instead of the recipe's.")
 @click.option("--batch", type=int, help="Images per domain and step instead of the recipe's.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Any field of the recipe, such as ema=0.998 or loss.identity=5. May be repeated.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--faces",
@@ -56,6 +63,7 @@ def train(
     lr: float | None,
     r1: float | None,
     batch: int | None,
+    settings: Sequence[str],
     seed: int,
     faces: Sequence[Path],
     ffhq_faces: Sequence[Path],
@@ -84,7 +92,7 @@ def train(
     from train import distributed
     from train.data import FFHQ_FRAMING, Framing, load_dataset
     from train.one_way import trainer_class
-    from train.recipes import get_recipe
+    from train.recipes import get_recipe, with_settings
     from train.trainer import tensorboard_scalars
 
     plan = get_recipe(recipe)
@@ -94,6 +102,7 @@ def train(
         plan = replace(plan, loss=replace(plan.loss, r1=r1))
     if batch is not None:
         plan = replace(plan, stages=tuple(replace(stage, batch=batch) for stage in plan.stages))
+    plan = with_settings(plan, settings)
     extra = [(folder, Framing()) for folder in faces] + [(folder, FFHQ_FRAMING) for folder in ffhq_faces]
     images = load_dataset(data, plan.architecture.size, extra_a=extra, hold_out=hold_out, cache=cache)
     where = engines.best_device() if device == "auto" else device
