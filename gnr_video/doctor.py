@@ -20,7 +20,7 @@ from typing import Literal
 from engines.errors import GnrVideoError
 from gnr_video.report import cpu_model, distribution_version
 
-Status = Literal["ok", "warn", "fail"]
+Status = Literal["ok", "off", "warn", "fail"]
 
 OLDEST_PYTHON = (3, 10)
 MEDIAPIPE_RANGE = ((0, 10, 30), (0, 10, 32))
@@ -33,6 +33,18 @@ OPENCV_PACKAGES = (
     "opencv-contrib-python",
     "opencv-contrib-python-headless",
 )
+
+EXTRAS = {
+    "onnx": ("gnr-video export, .onnx files", ("onnx", "onnxruntime")),
+    "int8": ("--precision int8", ("openvino", "nncf", "scikit-image")),
+    "beat": ("--mode beat", ("librosa",)),
+    "live": ("gnr-video live --virtual-camera", ("pyvirtualcam",)),
+    "web": ("gnr-video live --web", ("aiohttp", "aiortc")),
+    "weights": ("gnr-video weights pull", ("gdown",)),
+    "train": ("gnr-video train", ("lpips", "tensorboard", "pillow")),
+    "kernels": ("training's CUDA kernels", ("cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc")),
+}
+"""The optional parts of pyproject.toml, without those of the engines: what each is for, and its packages."""
 
 _FIX_MEDIAPIPE = 'pip install "mediapipe>=0.10.30,<0.10.32"'
 _GRAPHICS_LIBRARIES = ("libEGL.so.1", "libGLESv2.so.2")
@@ -57,7 +69,7 @@ class Check:
 
     Attributes:
         name: what was looked at.
-        status: "ok"; "warn": a run works, but not as well as it could; "fail": a run does not work.
+        status: "ok"; "off": optional, and not installed; "warn": a run works, but not as well as it could; "fail": a run does not work.
         detail: what was found, one line.
         fix: what to do about it (a command where there is one); empty only when there is nothing to do.
     """
@@ -68,8 +80,8 @@ class Check:
     fix: str = ""
 
     def __post_init__(self) -> None:
-        if self.status not in ("ok", "warn", "fail"):
-            raise ValueError(f"status must be ok, warn or fail, got {self.status!r}")
+        if self.status not in ("ok", "off", "warn", "fail"):
+            raise ValueError(f"status must be ok, off, warn or fail, got {self.status!r}")
         if self.status == "fail" and not self.fix:
             raise ValueError(f"the failing check {self.name!r} names no fix")
 
@@ -101,7 +113,7 @@ def healthy(checks: Iterable[Check]) -> bool:
 def format_checks(checks: Sequence[Check]) -> str:
     """The findings as aligned text, each fix below its finding, and a summary at the end."""
     width = max((len(check.name) for check in checks), default=0)
-    mark = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
+    mark = {"ok": "ok  ", "off": "-   ", "warn": "warn", "fail": "FAIL"}
     lines = []
     for check in checks:
         lines.append(f"{mark[check.status]}  {check.name:<{width}}  {check.detail}")
@@ -355,6 +367,32 @@ def _import_error(module: str) -> str:
     return ""
 
 
+def check_extras() -> Iterator[Check]:
+    """The optional parts: which are here, and the line that installs the others."""
+    from engines import best_device
+
+    for extra, (purpose, packages) in EXTRAS.items():
+        versions = {name: distribution_version(name) for name in packages}
+        if extra == "kernels":
+            if best_device() == "cpu":
+                yield Check(f"extra {extra}", "ok", f"not for this machine: {purpose} need an NVIDIA GPU")
+                continue
+            # For a torch of CUDA 12 it is another package of the same library.
+            versions["nvidia-cuda-nvrtc"] = versions["nvidia-cuda-nvrtc"] or distribution_version(
+                "nvidia-cuda-nvrtc-cu12"
+            )
+        yield extra_check(extra, purpose, versions)
+
+
+def extra_check(extra: str, purpose: str, versions: dict[str, str | None]) -> Check:
+    """Judge an optional part by the versions of its packages (None: not installed)."""
+    missing = [name for name, version in versions.items() if version is None]
+    if missing:
+        detail = f"{', '.join(missing)} not installed; for {purpose}"
+        return Check(f"extra {extra}", "off", detail, f'pip install "gnr-video[{extra}]"')
+    return Check(f"extra {extra}", "ok", ", ".join(f"{name} {v}" for name, v in versions.items()))
+
+
 def check_weights() -> Iterator[Check]:
     """The default weights, and the official ones where they were fetched."""
     from gnr_video.weights import official_file
@@ -458,6 +496,7 @@ CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     check_processor,
     check_gpu,
     check_engines,
+    check_extras,
     check_weights,
     check_ffmpeg,
     check_encoders,

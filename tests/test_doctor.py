@@ -9,18 +9,21 @@ import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 
 import pytest
 
 from gnr_video import doctor, face_model
 from gnr_video.doctor import Check
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+
 
 @pytest.fixture(scope="module")
 def checks():
-    start = time.perf_counter()
+    start = time.process_time()
     found = doctor.run_doctor()
-    return found, time.perf_counter() - start
+    return found, time.process_time() - start
 
 
 def test_every_part_is_examined_and_every_failure_has_a_fix(checks):
@@ -33,7 +36,7 @@ def test_every_part_is_examined_and_every_failure_has_a_fix(checks):
         assert part in names
     assert all(check.fix for check in found if check.status != "ok")
     assert all("\n" not in check.detail + check.fix for check in found)
-    assert seconds < 20  # about 2 s on an idle machine
+    assert seconds < 20  # of CPU; about 2
 
 
 def test_what_the_tests_themselves_need_is_found(checks):
@@ -105,6 +108,55 @@ def test_format_aligns_and_sums_up():
 def test_a_failure_without_a_fix_is_refused():
     with pytest.raises(ValueError, match="names no fix"):
         Check("torch", "fail", "gone")
+
+
+def test_every_extra_is_examined(checks):
+    names = [check.name for check in checks[0]]
+    assert [name for name in names if name.startswith("extra ")] == [f"extra {name}" for name in doctor.EXTRAS]
+
+
+def test_extras_are_those_of_the_package():
+    """What an installed extra consists of is said in pyproject.toml; the doctor looks for the same."""
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    theirs = {
+        extra: tuple(re.match(r"[\w-]+", line).group() for line in lines)
+        for extra, lines in project["optional-dependencies"].items()
+    }
+    for_engines = {"cpu", "tensorrt", "tensorrt-rtx"}
+    for_developers = {"bench", "dev"}
+    assert theirs.pop("kernels-cu12")
+    assert set(theirs) - for_engines - for_developers == set(doctor.EXTRAS)
+    for extra, (_, packages) in doctor.EXTRAS.items():
+        assert packages == theirs[extra]
+
+
+def test_an_extra_that_is_not_installed():
+    check = doctor.extra_check("web", "gnr-video live --web", {"aiohttp": "3.9", "aiortc": None})
+    assert (check.status, check.fix) == ("off", 'pip install "gnr-video[web]"')
+    assert check.detail == "aiortc not installed; for gnr-video live --web"
+    assert doctor.healthy([check])
+    text = doctor.format_checks([check])
+    assert check.fix in text
+    assert text.endswith("ready to run"), "what is optional is no warning"
+    check = doctor.extra_check("web", "gnr-video live --web", {"aiohttp": "3.9", "aiortc": "1.9"})
+    assert (check.status, check.detail, check.fix) == ("ok", "aiohttp 3.9, aiortc 1.9", "")
+
+
+def test_kernels_are_only_for_gpus(monkeypatch):
+    monkeypatch.setattr("engines.best_device", lambda: "cpu")
+    found = {check.name: check for check in doctor.check_extras()}
+    assert found["extra kernels"].status == "ok"
+    assert "NVIDIA GPU" in found["extra kernels"].detail
+    monkeypatch.setattr("engines.best_device", lambda: "cuda")
+    monkeypatch.setattr(doctor, "distribution_version", {"cuda-core": "1.2", "cuda-bindings": "12.9"}.get)
+    found = {check.name: check for check in doctor.check_extras()}
+    assert found["extra kernels"].fix == 'pip install "gnr-video[kernels]"'
+    installed = {"cuda-core": "1.2", "cuda-bindings": "12.9", "nvidia-cuda-nvrtc-cu12": "12.9"}
+    monkeypatch.setattr(doctor, "distribution_version", installed.get)
+    found = {check.name: check for check in doctor.check_extras()}
+    assert found["extra kernels"].status == "ok"
+    assert found["extra live"].status == "off"
 
 
 @pytest.mark.parametrize(
