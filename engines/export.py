@@ -152,7 +152,7 @@ def _write_openvino(
     weights: Weights, part: Part, precision: str, target: Path, int8: Any = None
 ) -> list[Path]:
     """OpenVINO's own form; half precision is of the stored weights, what is computed in is chosen when run."""
-    from engines.openvino_engine import import_openvino
+    from engines.openvino_engine import import_openvino, root_logger_kept
 
     if precision == "bf16":
         raise EngineError("OpenVINO stores no bf16 weights", "use fp32 or fp16; run it with bf16 as a hint")
@@ -161,7 +161,8 @@ def _write_openvino(
     partial = target.with_name(f".{target.stem}.part.xml")
     binary, partial_binary = target.with_suffix(".bin"), partial.with_suffix(".bin")
     try:
-        model: Any = int8 or ov.convert_model(_as_stream(graph))
+        with root_logger_kept():
+            model: Any = int8 or ov.convert_model(_as_stream(graph))
         for item in graph.metadata_props:
             model.set_rt_info(item.value, ["gnr_video", item.key])
         ov.save_model(model, partial, compress_to_fp16=precision == "fp16" and part != "style")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,6 +37,24 @@ def import_openvino() -> Any:
     except ImportError as error:
         raise EngineError(f"openvino cannot be imported: {error}", INSTALL) from error
     return openvino
+
+
+_converting = threading.Lock()
+
+
+@contextmanager
+def root_logger_kept() -> Iterator[None]:
+    """Around `openvino.convert_model`: it sets the root logger to ERROR for a while, under which every logger of the
+    program without a level of its own falls silent, and it leaves it so when it fails or when two run at once.
+    """
+    root = logging.getLogger()
+    with _converting:
+        level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+        try:
+            yield
+        finally:
+            root.setLevel(level)
+            root.filters[:], root.handlers[:] = filters, handlers
 
 
 class OpenVinoEngine(Engine):
@@ -218,6 +240,7 @@ class _Graphs:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # torch.jit.trace announces its retirement
             traced = torch.jit.trace(module.eval(), example, check_trace=False)
-            model = self.ov.convert_model(traced, example_input=example)
+            with root_logger_kept():
+                model = self.ov.convert_model(traced, example_input=example)
         model.reshape({0: shape, **{i: list(one.shape) for i, one in enumerate(example) if i}})
         return model

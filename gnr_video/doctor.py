@@ -69,7 +69,8 @@ class Check:
 
     Attributes:
         name: what was looked at.
-        status: "ok"; "off": optional, and not installed; "warn": a run works, but not as well as it could; "fail": a run does not work.
+        status: "ok"; "off": optional and not installed; "warn": a run works, but not as well as it could;
+            "fail": a run does not work.
         detail: what was found, one line.
         fix: what to do about it (a command where there is one); empty only when there is nothing to do.
     """

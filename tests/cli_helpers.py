@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,17 +27,6 @@ class Done(NamedTuple):
     stderr: str
 
 
-@contextmanager
-def _levels_restored() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("", "gnr_video", "engines", "train")]
-    levels = [logger.level for logger in loggers]
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
-
-
 def call(*args: object) -> Done:
     """Run the command in this process. A bug's exception is raised, not turned into an exit status."""
     from cli import command
@@ -48,8 +35,7 @@ def call(*args: object) -> Done:
         runner = CliRunner(mix_stderr=False)  # type: ignore[call-arg]
     except TypeError:  # click 8.2 and later always keep them apart
         runner = CliRunner()
-    with _levels_restored():
-        result = runner.invoke(command, [str(a) for a in args], prog_name="gnr-video")
+    result = runner.invoke(command, [str(a) for a in args], prog_name="gnr-video")
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Done(result.exit_code, result.stdout, result.stderr)

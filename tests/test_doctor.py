@@ -112,7 +112,9 @@ def test_a_failure_without_a_fix_is_refused():
 
 def test_every_extra_is_examined(checks):
     names = [check.name for check in checks[0]]
-    assert [name for name in names if name.startswith("extra ")] == [f"extra {name}" for name in doctor.EXTRAS]
+    assert [name for name in names if name.startswith("extra ")] == [
+        f"extra {name}" for name in doctor.EXTRAS
+    ]
 
 
 def test_extras_are_those_of_the_package():

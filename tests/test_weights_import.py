@@ -98,7 +98,6 @@ def test_the_released_checkpoint_has_no_style_encoder(tmp_path):
 
 
 def test_without_an_ema_copy(tmp_path, caplog):
-    caplog.set_level("WARNING", "gnr_video")
     source = checkpoint(tmp_path / "gnr.pt", keys=["G_A2B", "G_B2A"])
     imported = import_checkpoint(source, tmp_path / "out.safetensors")
     assert same(imported, SEEDS["G_A2B"])

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -18,16 +18,12 @@ from engines.errors import GnrVideoError
 @contextmanager
 def reported(quiet: bool, debug: bool) -> Iterator[None]:
     """Log as asked for; print one line for what the user can mend, and leave with its exit status."""
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     # What a translation has to say stands in its summary; training has none.
-    levels = {"": logging.ERROR, "gnr_video": logging.ERROR, "engines": logging.ERROR, "train": logging.INFO}
-    loggers = {logging.getLogger(name): level for name, level in levels.items()}
-    before = {logger: logger.level for logger in loggers}
-    for logger, level in loggers.items():
-        own = logging.DEBUG if debug else logging.ERROR if quiet else level
-        logger.setLevel(level if logger is logging.root else own)
+    levels = {"gnr_video": logging.ERROR, "engines": logging.ERROR, "train": logging.INFO}
+    if debug or quiet:
+        levels = dict.fromkeys(levels, logging.DEBUG if debug else logging.ERROR)
     try:
-        with _terminable():
+        with log_levels({"": logging.ERROR, **levels}), _terminable():
             yield
     except GnrVideoError as error:
         if debug:
@@ -44,9 +40,28 @@ def reported(quiet: bool, debug: bool) -> Iterator[None]:
         raise click.exceptions.Exit(128 + number) from None
     except BrokenPipeError:
         raise click.exceptions.Exit(141) from None
+
+
+@contextmanager
+def log_levels(levels: Mapping[str, int]) -> Iterator[None]:
+    """Loggers ("": the root's) at other levels, messages on standard error; all is put back at the end.
+
+    Nothing else in the commands sets a level.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    before = {name: logging.getLogger(name).level for name in levels}
+    try:
+        if not root.handlers:  # a program around this one has its own way
+            root.addHandler(handler)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        yield
     finally:
-        for logger, level in before.items():
-            logger.setLevel(level)
+        root.removeHandler(handler)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 class _Terminated(KeyboardInterrupt):
