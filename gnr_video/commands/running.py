@@ -23,7 +23,7 @@ def reported(quiet: bool, debug: bool) -> Iterator[None]:
     if debug or quiet:
         levels = dict.fromkeys(levels, logging.DEBUG if debug else logging.ERROR)
     try:
-        with log_levels({"": logging.ERROR, **levels}), _terminable():
+        with logged(levels), _terminable():
             yield
     except GnrVideoError as error:
         if debug:
@@ -43,25 +43,25 @@ def reported(quiet: bool, debug: bool) -> Iterator[None]:
 
 
 @contextmanager
-def log_levels(levels: Mapping[str, int]) -> Iterator[None]:
-    """Loggers ("": the root's) at other levels, messages on standard error; all is put back at the end.
+def logged(levels: Mapping[str, int]) -> Iterator[None]:
+    """Messages of these loggers from their levels on, and of all others from ERROR on, to standard error.
 
-    Nothing else in the commands sets a level.
+    What is not wanted is held back here, not by the loggers: they are only opened, for as long as this lasts, and
+    the root is left alone, because OpenVINO puts its level back whenever a conversion ends, on whichever thread.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    before = {name: logging.getLogger(name).level for name in levels}
+    handler.addFilter(lambda record: record.levelno >= levels.get(record.name.split(".")[0], logging.ERROR))
+    before = {logging.getLogger(name): logging.getLogger(name).level for name in levels}
     try:
-        if not root.handlers:  # a program around this one has its own way
-            root.addHandler(handler)
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+        logging.getLogger().addHandler(handler)
+        for logger in before:
+            logger.setLevel(min(levels[logger.name], logger.getEffectiveLevel()))
         yield
     finally:
-        root.removeHandler(handler)
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
+        logging.getLogger().removeHandler(handler)
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 class _Terminated(KeyboardInterrupt):
