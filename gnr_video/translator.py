@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import weakref
@@ -50,7 +49,8 @@ class Translator:
         paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositor.Compositor`.
         faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
         plan: how the style changes with time; None: not at all.
-        grid: (rows, columns): show the first face under so many styles at once instead of the video.
+        grid: (rows, columns): show the first face under so many styles at once instead of the video, itself in
+            the middle where there is one, else beside them.
         face_model: MediaPipe's face_landmarker.task; None finds or fetches it when it is first needed.
         lookahead: frames of a file that smoothing may look ahead (0: none, as when live).
         threads: CPU threads of the network; None: the runtime's choice.
@@ -94,7 +94,8 @@ class Translator:
         self.plan = plan or StylePlan()
         self.grid = grid
         path = resolve_weights(weights)
-        self.compositor = GridCompositor(*grid) if grid else Compositor(paste)
+        self.compositor = cells = GridCompositor(*grid) if grid else Compositor(paste)
+        self._grid_styles = cells.styles if isinstance(cells, GridCompositor) else 0
         self.face_model = None if face_model is None else Path(face_model)
         self.lookahead = lookahead
         self.engine: Engine
@@ -178,7 +179,7 @@ class Translator:
             beats = find_beats(source)
         made = make_schedule(self.engine, self.looks, self.plan, beats=beats, face_model=self.face_model)
         if self.grid and made.constant:
-            self.compositor.captions = [made.looks.name(i) for i in range(math.prod(self.grid))]
+            self.compositor.captions = [made.looks.name(i) for i in range(self._grid_styles)]
         if self.grid or not made.constant:
             # The part of the engine that takes styles with the call is made on its first use: not in mid-video.
             s = self.engine.size
@@ -277,7 +278,7 @@ class Translator:
             times,
             self._schedule,
             start=frame.pts_seconds - live.first,
-            grid=math.prod(self.grid or (0,)),
+            grid=self._grid_styles,
         )
         result = next(compose(translated, self.compositor, times, Counts()))
         if single:
@@ -357,7 +358,7 @@ class Translator:
                 cast=Cast(self.faces),
                 styles=schedule,
                 start=start or 0.0,
-                grid=math.prod(self.grid or (0,)),
+                grid=self._grid_styles,
                 on_frame=(lambda done: progress(done, video.info.frame_count)) if progress else None,
             )
             sink.finish()

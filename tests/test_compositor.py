@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnr_video.compositor import FACE_OVAL, MODES, Compositor, face_mask, head_mask, square_mask
+from gnr_video.align import crop_face
+from gnr_video.compositor import (
+    FACE_OVAL,
+    MODES,
+    Compositor,
+    GridCompositor,
+    face_mask,
+    head_mask,
+    square_mask,
+)
 from gnr_video.frame import Alignment
 
 
@@ -338,3 +347,58 @@ def test_bad_arguments_are_named():
             Compositor().compose(image, [(alignment, crop)])
     with pytest.raises(ValueError, match="2 source crops for 1 faces"):
         Compositor("crop").compose(image, [(alignment, plain(256, (1, 2, 3)))], [plain(8, (0, 0, 0))] * 2)
+
+
+def in_colours(count: int, alignment: Alignment) -> list[tuple[Alignment, np.ndarray]]:
+    return [(alignment, plain(64, (10 * i + 5, 0, 200))) for i in range(count)]
+
+
+@pytest.mark.parametrize(("rows", "columns", "middle"), [(3, 3, 4), (3, 5, 7), (1, 3, 1), (5, 5, 12)])
+def test_a_grid_with_a_middle_has_the_face_there(rows: int, columns: int, middle: int) -> None:
+    image, alignment = picture(200, 300, 1), Alignment(0, 150, 100, 0.6, 0.1)
+    grid = GridCompositor(rows, columns, cell=32)
+    assert grid.styles == rows * columns - 1
+    assert grid.output_size((300, 200)) == (32 * columns, 32 * rows)
+    out = grid.compose(image, in_colours(grid.styles, alignment))
+    assert out.shape == (32 * rows, 32 * columns, 3)
+    cells = [out[32 * r : 32 * r + 32, 32 * c : 32 * c + 32] for r in range(rows) for c in range(columns)]
+    np.testing.assert_array_equal(cells.pop(middle), crop_face(image, alignment, 32))
+    for i, cell in enumerate(cells):
+        np.testing.assert_array_equal(cell, plain(32, (10 * i + 5, 0, 200)))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (2, 3), (3, 2), (1, 1), (1, 2)])
+def test_a_grid_without_a_middle_has_the_face_beside_it(rows: int, columns: int) -> None:
+    image, alignment = picture(200, 300, 1), Alignment(0, 150, 100, 0.6, 0.1)
+    grid = GridCompositor(rows, columns, cell=32)
+    assert grid.styles == rows * columns
+    out = grid.compose(image, in_colours(grid.styles, alignment))
+    side = 32 * rows
+    assert out.shape == (side, side + 32 * columns, 3) == (*grid.output_size((300, 200))[::-1], 3)
+    np.testing.assert_array_equal(out[:, :side], crop_face(image, alignment, side))
+    for i in range(grid.styles):
+        top, left = 32 * (i // columns), side + 32 * (i % columns)
+        np.testing.assert_array_equal(out[top : top + 32, left : left + 32], plain(32, (10 * i + 5, 0, 200)))
+
+
+def test_a_grid_stays_while_there_is_no_face_and_fades_to_the_face() -> None:
+    image, alignment = picture(200, 300, 1), Alignment(0, 150, 100, 0.6, 0.0)
+    grid = GridCompositor(3, 3, cell=32)
+    empty = grid.compose(image, [])
+    assert empty.shape == (96, 96, 3)
+    assert empty.std() == 0
+    shown = grid.compose(image, in_colours(8, alignment))
+    np.testing.assert_array_equal(grid.compose(picture(200, 300, 2), []), shown)
+    gone = grid.compose(image, in_colours(8, replace(alignment, opacity=0.0)))
+    np.testing.assert_array_equal(gone, np.tile(crop_face(image, alignment, 32), (3, 3, 1)))
+    grid.reset()
+    np.testing.assert_array_equal(grid.compose(image, []), empty)
+
+
+def test_captions_are_those_of_the_styles() -> None:
+    image, alignment = picture(200, 300, 1), Alignment(0, 150, 100, 0.6, 0.0)
+    bare, named = GridCompositor(3, 3, cell=64), GridCompositor(3, 3, cell=64, captions=["42", "7"])
+    faces = in_colours(8, alignment)
+    changed = (bare.compose(image, faces) != named.compose(image, faces)).any(-1)
+    cells = [changed[64 * r : 64 * r + 64, 64 * c : 64 * c + 64].any() for r in range(3) for c in range(3)]
+    assert cells == [True, True] + [False] * 7

@@ -14,7 +14,7 @@ import pytest
 
 from gnr_video.frame import Frame
 from gnr_video.live.recorder import TIME_BASE, Recorder, RecordSink
-from gnr_video.live.session import IN_FLIGHT, ThreadedSink, before_after, fitted, style_grid
+from gnr_video.live.session import IN_FLIGHT, ThreadedSink, before_after, fitted
 from tests.live_helpers import Kept, Still, live_session, until
 from tests.media_helpers import frame_times, picture, read_pictures
 
@@ -56,6 +56,21 @@ class TestPictures:
                 until(lambda seen=seen: sink.count > seen + 4)
                 assert sink.last is not None
                 assert sink.last.size == session.size == (320, 180)
+
+    def test_the_grid_is_that_of_files(self, tiny: Path, face_clip: Path, tmp_path: Path) -> None:
+        """Eight styles around the face, in the middle of a picture of another shape."""
+        with live_session(tiny, face_clip, folder=tmp_path) as session:
+            sink = Kept()
+            session.add_sink(sink)
+            session.controls.run("view", "grid")
+            until(lambda: sink.last is not None and "grid" in sink.last.props)
+            image = sink.last.image
+        assert image.shape == (180, 320, 3)
+        assert image[:, :70].max() == image[:, 250:].max() == 0
+        cells = [image[y : y + 60, x : x + 60].astype(int) for y in (0, 60, 120) for x in (70, 130, 190)]
+        own = cells.pop(4)
+        assert own.std() > 20, "the face itself"
+        assert all(np.abs(a[:40] - b[:40]).mean() > 1 for i, a in enumerate(cells) for b in [own, *cells[:i]])
 
     def test_mirror(self, tiny: Path, tmp_path: Path) -> None:
         still = picture(96, 64)
@@ -280,11 +295,3 @@ class TestDrawing:
         assert out.shape == before.shape
         assert out[:, : width // 2].max() == 0
         assert out[:, width // 2 :].min() == 9
-
-    @pytest.mark.parametrize("size", [(640, 480), (1280, 720), (300, 900)])
-    def test_grid(self, size: tuple[int, int]) -> None:
-        cells = [np.full((64, 64, 3), 30 * (i + 1), np.uint8) for i in range(8)]
-        out = style_grid(cells, map(str, range(8)), size)
-        assert out.shape == (size[1], size[0], 3)
-        for i in range(8):
-            assert (out == 30 * (i + 1)).all(-1).sum() > 0.05 * size[0] * size[1]

@@ -10,6 +10,7 @@ import pytest
 
 from gnr_video.demo import portrait
 from gnr_video.source import open_source
+from gnr_video.translator import Translator
 from tests.cli_helpers import call
 from tests.media_helpers import frame_times, read_packets, read_pictures
 
@@ -83,6 +84,23 @@ def test_grid_with_a_late_start(tiny: Path, face_clip: Path, tmp_path: Path) -> 
     picture = read_pictures(out)[3].astype(int)
     cells = [picture[r : r + 256, c : c + 256] for r in (0, 256) for c in (512, 768, 1024)]
     assert all(np.abs(a - b).mean() > 2 for i, a in enumerate(cells) for b in cells[:i])
+
+
+def test_grid_around_the_original(tiny: Path, face_clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    done = call(face_clip, "-o", out, "--grid", "3x3", "--weights", tiny, *ENGINE)
+    assert done.status == 0, done.stderr
+    with open_source(out) as source:
+        assert source.info.size == (3 * 256, 3 * 256)
+    assert frame_times(out) == frame_times(face_clip)
+    assert read_packets(out) == read_packets(face_clip), "the sound is kept"
+    picture = read_pictures(out)[3].astype(int)
+    cells = [picture[r : r + 200, c : c + 256] for r in (0, 256, 512) for c in (0, 256, 512)]  # without names
+    assert all(np.abs(a - b).mean() > 2 for i, a in enumerate(cells) for b in cells[:i])
+    with Translator(tiny, engine="torch", precision="fp32") as translator:
+        face = cv2.resize(translator.find_face(read_pictures(face_clip)[3]), (256, 256))[:200].astype(int)
+    far = [np.abs(face - cell).mean() for cell in cells]
+    assert far[4] < 12 < min(far[:4] + far[5:]), "the original is in the middle"
 
 
 @pytest.mark.parametrize(

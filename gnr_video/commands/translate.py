@@ -67,7 +67,11 @@ STILLS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 )
 @click.option("--bpm", type=float, help="A steady tempo instead of the sound track's beats.")
 @click.option("--amount", type=float, help="Greatest edit of mode sefa.  [default: half the styles' spread]")
-@click.option("--grid", metavar="RxC", help="So many styles of one face at once, beside the original: 3x3.")
+@click.option(
+    "--grid",
+    metavar="RxC",
+    help="Many styles of one face at once. 3x3: eight around the original; 2x3: six beside it.",
+)
 @click.option(
     "--faces",
     default="all",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 VIEWS = ("after", "both", "before", "grid")
 BLEND_SECONDS = 2.0
-GRID_STYLES = 8
+GRID = (3, 3)
+"""Rows and columns of the grid: the face in the middle, a style in each other cell."""
 MESSAGE_SECONDS = 4.0
 
 KEYS = {
@@ -161,6 +163,7 @@ class Controls:
         self.paste = paste
         self.mirror = mirror
         self.view = "after"
+        self._grid: list[Looks] = []
         self.help = False
         self.quitting = threading.Event()
         self.on_record: Callable[[], str] | None = None
@@ -226,7 +229,10 @@ class Controls:
     def grid_styles(self) -> list[Looks]:
         """The styles of the grid: the one on show and the seeds after it."""
         styles = self._check_styles()
-        return [styles.looks, *(styles.following(i) for i in range(1, GRID_STYLES))]
+        looks = styles.looks
+        if not self._grid or self._grid[0] is not looks:  # asked for with every picture
+            self._grid = [looks, *(styles.following(i) for i in range(1, math.prod(GRID) - 1))]
+        return self._grid
 
     def state(self) -> dict[str, Any]:
         """All of it, for the browser."""

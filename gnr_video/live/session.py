@@ -23,9 +23,10 @@ import numpy as np
 from engines.errors import GnrVideoError
 from gnr_video import pipeline
 from gnr_video.align import crop_face
+from gnr_video.compositor import GridCompositor
 from gnr_video.frame import Frame, Image
 from gnr_video.live.camera import Capture, Latest, Shot
-from gnr_video.live.controls import Controls
+from gnr_video.live.controls import GRID, Controls
 from gnr_video.pipeline import Counts, Threaded, Tracked, Translated
 from gnr_video.report import Report, StageTimes
 from gnr_video.translator import Translator
@@ -192,6 +193,9 @@ class LiveSession:
         self.capture = capture
         self.controls = controls
         self.size = size or capture.camera.size
+        rows, columns = GRID
+        side = min(self.size[0] // columns, self.size[1] // rows)
+        self._grid = GridCompositor(rows, columns, cell=max(16, side))
         self.times = LiveTimes()
         self.counts = Counts()
         self.failure: BaseException | None = None
@@ -410,7 +414,10 @@ class LiveSession:
         with self.times.stage("network"):
             codes = np.stack([style.w() for style in looks])
             pictures = engine.decode_styles(engine.encode(crop[None]), codes)
-        item.frame.props["grid"] = style_grid(pictures, [style.label for style in looks], self.size)
+        with self.times.stage("compose"):
+            self._grid.captions = [style.label for style in looks]
+            faces = [(item.alignments[0], picture) for picture in pictures]
+            item.frame.props["grid"] = fitted(self._grid.compose(item.frame.image, faces), self.size)
 
     def _present(self) -> None:
         """Compose, and hand the pictures to the sinks."""
@@ -489,22 +496,6 @@ def before_after(before: Image, after: Image) -> Image:
     out = np.empty_like(before)
     out[:, :half] = before[:, left : left + half]
     out[:, half:] = after[:, left : left + width - half]
-    return out
-
-
-def style_grid(pictures: Iterable[Image], labels: Iterable[str], size: tuple[int, int]) -> Image:
-    """Square pictures with their names, as large as they fit into (width, height) `size`."""
-    cells, names = list(pictures), list(labels)
-    width, height = size
-    columns = max(range(1, len(cells) + 1), key=lambda n: min(width // n, height // -(-len(cells) // n)))
-    side = min(width // columns, height // -(-len(cells) // columns))
-    rows = -(-len(cells) // columns)
-    out = np.zeros((height, width, 3), np.uint8)
-    x0, y0 = (width - columns * side) // 2, (height - rows * side) // 2
-    for i, (cell, name) in enumerate(zip(cells, names)):
-        x, y = x0 + i % columns * side, y0 + i // columns * side
-        out[y : y + side, x : x + side] = fitted(cell, (side, side))
-        write(out, name, (x + 6, y + side - 8))
     return out
 
 
