@@ -25,6 +25,7 @@ from typing import Any
 from benchmarks.memory import resident_mb
 from gnr_video.demo import make_demo_clip
 from gnr_video.live import Capture, Controls, LiveSession, open_camera
+from gnr_video.live.memory import share_heaps
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.virtual_camera import VirtualCameraSink
 from gnr_video.report import Report, hardware, stage_table
@@ -88,6 +89,7 @@ def measure(options: argparse.Namespace, clip: Path, folder: Path) -> tuple[Repo
     import pyvirtualcam
 
     pyvirtualcam.register_backend("memory", MemoryBackend)
+    share_heaps()  # as the command does
     soak = Soak(options.soak or 0.0)
     camera = open_camera(str(clip))
     capture = Capture(camera, lambda: open_camera(str(clip)))

@@ -15,7 +15,6 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -444,7 +443,7 @@ class Looks:
         self._engine = engine
         self.looks = [Look(style, engine, face_model=face_model) for style in parsed]
         self.codes = [look.code() for look in self.looks]
-        self._w = lru_cache(maxsize=4 * ROLES)(self._row)
+        self._rows: dict[tuple[int, int], NDArray[np.float32]] = {}
 
     @property
     def label(self) -> str:
@@ -466,7 +465,14 @@ class Looks:
 
     def w(self, track_id: int = 0, step: int = 0) -> NDArray[np.float32]:
         """float32 (style_dim,), read-only: the code of a person, `step` looks into a walk."""
-        return self._w(track_id, step)
+        key = (track_id, step)
+        row = self._rows.get(key)
+        if row is None:
+            row = self._row(*key)
+            if len(self._rows) >= 4 * ROLES:
+                self._rows.clear()
+            self._rows[key] = row
+        return row
 
     def _row(self, track_id: int, step: int) -> NDArray[np.float32]:
         turn, index = divmod(track_id, len(self.looks))

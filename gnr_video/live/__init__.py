@@ -7,6 +7,7 @@ virtual_camera.py  sink: a camera for video calls
 preview.py         sink: a window
 web.py, page/      sink and camera: the browser
 recorder.py        sink: a file
+memory.py          freed memory is given back, so that a session can run for hours
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from engines.errors import InputError
 from gnr_video.faces import FaceChoice
 from gnr_video.live.camera import BROWSER, Camera, Capture, PushCamera, open_camera
 from gnr_video.live.controls import HELP, Controls, TerminalKeys
+from gnr_video.live.memory import share_heaps
 from gnr_video.live.recorder import Recorder, check_recording
 from gnr_video.live.session import LiveSession
 from gnr_video.report import Report
@@ -77,6 +78,7 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
     """
     from gnr_video.live import web as web_module
 
+    share_heaps()  # before there are threads
     preview, web = options.preview, options.web
     if not preview and web is None and options.virtual_camera is None and options.record is None:
         from gnr_video.live.preview import why_no_window

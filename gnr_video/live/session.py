@@ -27,6 +27,7 @@ from gnr_video.compositor import GridCompositor
 from gnr_video.frame import Frame, Image
 from gnr_video.live.camera import Capture, Latest, Shot
 from gnr_video.live.controls import GRID, Controls
+from gnr_video.live.memory import give_back, share_heaps
 from gnr_video.pipeline import Counts, Threaded, Tracked, Translated
 from gnr_video.report import Report, StageTimes
 from gnr_video.translator import Translator
@@ -39,6 +40,8 @@ IN_FLIGHT = 2
 TIME_BASE = Fraction(1, 1_000_000)
 STILL_SECONDS = 0.2
 """How often the last picture is shown again while the camera is gone."""
+TIDY_SECONDS = 20.0
+"""How often freed memory is given back."""
 WINDOW = 240
 """Pictures that the current rate and latency are taken over."""
 STAGES = ("track", "network", "compose")
@@ -211,6 +214,7 @@ class LiveSession:
         self._stages: list[Threaded[Any]] = []
         self._thread = threading.Thread(target=self._present, name="gnr-video present", daemon=True)
         self._started = 0.0
+        self._tidied = 0.0
         self._seconds = 0.0
 
     # -- sinks
@@ -246,6 +250,7 @@ class LiveSession:
         from gnr_video.smooth import Aligner
         from gnr_video.tracker import FaceTracker
 
+        share_heaps()
         faces = self.translator.faces
         self._tracker = FaceTracker(self.translator.face_model, max_faces=faces.max_faces)
         size = self.translator.engine.size
@@ -257,7 +262,7 @@ class LiveSession:
         )
         self._stages = [Threaded(tracked, "track")]
         self._stages.append(Threaded(self._translate(self._stages[0]), "translate"))
-        self._started = time.perf_counter()
+        self._started = self._tidied = time.perf_counter()
         self.capture.start()
         self._thread.start()
 
@@ -280,6 +285,9 @@ class LiveSession:
             else:
                 self.controls.quitting.wait(0.05)
             self._watch_sinks()
+            if time.perf_counter() - self._tidied > TIDY_SECONDS:
+                give_back()
+                self._tidied = time.perf_counter()
         failure = self.failure or self.capture.failure
         if failure is not None:
             raise failure
