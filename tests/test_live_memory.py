@@ -63,7 +63,8 @@ from gnr_video.live.memory import share_heaps
 
 def heaps():
     "Heaps of threads are mappings of their own, aligned at 64 MiB."
-    starts = [int(line.split("-")[0], 16) for line in Path("/proc/self/maps").read_text().splitlines() if "rw-p" in line]
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    starts = [int(line.split("-")[0], 16) for line in lines if "rw-p" in line]
     return sum(start % 2**26 == 0 for start in starts)
 
 if sys.argv[1] == "share":
