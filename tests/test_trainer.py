@@ -15,7 +15,7 @@ from train.data import Domains
 from train.losses import OFFICIAL, PAPER
 from train.networks import Generator, Upsample
 from train.recipes import RECIPES, Stage, get_recipe
-from train.trainer import Trainer, TrainingDiverged
+from train.trainer import Trainer
 
 TINY = replace(get_recipe("tiny"), loss=replace(get_recipe("tiny").loss, cycle_lpips=0.0))
 

@@ -100,6 +100,12 @@ def apply_affine(images: torch.Tensor, theta: torch.Tensor, *, mode: str = "bili
     theta = theta.to(images.device, torch.float32, non_blocking=True)
     with torch.autocast(images.device.type, enabled=False):
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return resample(images, grid, mode=mode)
+
+
+def resample(images: torch.Tensor, grid: torch.Tensor, *, mode: str = "bilinear") -> torch.Tensor:
+    """Floating-point images (N, C, S, S) read at `grid` (N, S, S, 2); outside, continued by reflection."""
+    with torch.autocast(images.device.type, enabled=False):
         out = F.grid_sample(images.float(), grid, mode=mode, padding_mode="reflection", align_corners=False)
     return out.to(images.dtype)
 
@@ -139,6 +145,15 @@ def augment(
     return apply_affine(images, theta, mode=mode)
 
 
+def hue_and_saturation(angle: torch.Tensor, saturation: torch.Tensor) -> torch.Tensor:
+    """Colour matrices (N, 3, 3) that turn the hue by `angle` (N,) radians and scale the saturation (N,)."""
+    # Rotation about the grey axis (Rodrigues), scaled around it: grey stays grey.
+    grey = torch.full((3, 3), 1 / 3)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
+    return grey + saturation[:, None, None] * (cos * (torch.eye(3) - grey) + sin * cross)
+
+
 def recolour(images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """Random hue, saturation, contrast and brightness, one draw per image.
 
@@ -156,12 +171,7 @@ def recolour(images: torch.Tensor, generator: torch.Generator | None = None) -> 
     saturation = saturation * 1.4
     contrast = 0.6 + 0.8 * contrast
     brightness = (brightness - 0.5) * 0.6
-    # Rotation about the grey axis (Rodrigues), scaled around it: grey stays grey.
-    grey = torch.full((3, 3), 1 / 3)
-    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-    cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
-    turn = cos * (torch.eye(3) - grey) + sin * cross
-    matrix = contrast[:, None, None] * (grey + saturation[:, None, None] * turn)
+    matrix = contrast[:, None, None] * hue_and_saturation(angle, saturation)
     matrix, brightness = matrix.to(images.device), brightness.to(images.device)
     mixed = torch.einsum("nij,njhw->nihw", matrix, images) + brightness[:, None, None, None]
     return mixed.contiguous(memory_format=torch.channels_last)

@@ -5,6 +5,7 @@ Source: GANs N' Roses (Chong and Forsyth 2021), section 3, and the official code
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,8 +29,12 @@ class LossWeights:
         identity: an image decoded from its own content and style is itself; faded out by the trainer. Without
             it a short training settles on tone-inverted translations.
         content: domain-invariant perceptual distance between a face and its translation (one-way training).
+        cyclegan_identity: a picture that is of the target domain already passes through the translator
+            unchanged (Zhu et al. 2017, section 5.2), with its own style. Not in one-way training, whose
+            `identity` is just that.
         motion: a face that is moved or mirrored and then translated is the translation, moved or mirrored: the
-            temporal loss of vid2vid (Wang et al. 2018), with motion that is known because it is made (one-way).
+            temporal loss of vid2vid (Wang et al. 2018), with motion that is known because it is made (`train.flow`).
+        path_length: StyleGAN2's regulariser of the decoder; 2 there.
         r1: gradient penalty of the discriminators.
         r1_form: "sample" is the usual penalty (mean over the batch of the squared gradient of each picture's
             mean logit); "mean" is the official code's (gradient of the batch's mean logit), which is smaller
@@ -44,7 +49,9 @@ class LossWeights:
     latent: float = 2.0
     identity: float = 0.0
     content: float = 0.0
+    cyclegan_identity: float = 0.0
     motion: float = 0.0
+    path_length: float = 0.0
     r1: float = 10.0
     r1_form: str = "mean"
 
@@ -86,6 +93,27 @@ def r1_penalty(logits: Sequence[Tensor], images: Tensor, form: str = "sample") -
         (gradient,) = torch.autograd.grad(out, images, create_graph=True)
         total = total + gradient.float().square().flatten(1).sum(1).mean()
     return total
+
+
+def path_lengths(picture: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+    """How far each picture moves when its w does (StyleGAN2, section 3.2): the length of J^T y, y ~ N(0, I).
+
+    Args:
+        picture: (N, 3, S, S), computed from `w` with a graph.
+        w: (N, stages, style_dim); the squared length is the mean over the stages.
+        noise: y, like `picture`.
+
+    Returns:
+        (N,) float32, per pixel's deviation, which makes it comparable between sizes; with a graph.
+    """
+    along = (picture.float() * noise).sum() / math.sqrt(picture.shape[2] * picture.shape[3])
+    (gradient,) = torch.autograd.grad(along, w, create_graph=True)
+    return (gradient.float().square().sum(2).mean(1) + 1e-8).sqrt()
+
+
+def masked_mse(a: Tensor, b: Tensor, kept: Tensor) -> Tensor:
+    """Mean squared difference of rows (N, D); those with 0 in `kept` (N, 1) count as equal."""
+    return ((a - b) * kept).square().mean()
 
 
 def style_consistency(styles: Tensor, contents: int) -> Tensor:

@@ -360,15 +360,38 @@ class Generator(nn.Module):
 
     def decode(self, content: Tensor, style: Tensor) -> Tensor:
         """content (N, C, s, s), style (N, latent_dim) -> picture (N, 3, S, S), about [-1, 1], float32."""
-        w = self.mapping(style)
+        return self.synthesise(content, self.mapping(style))
+
+    @property
+    def stages(self) -> int:
+        """Parts of the decoder that can have a w of their own: residual blocks, convolution, each doubling."""
+        return len(self.adain_bottleneck) + 1 + len(self.to_rgbs)
+
+    def mixed(self, style: Tensor, other: Tensor, crossover: Tensor) -> Tensor:
+        """Style mixing (StyleGAN, section 3.1): w of `style`, but of `other` from a stage on.
+
+        Args:
+            style, other: (N, latent_dim).
+            crossover: (N,) integers; `stages` leaves a picture its own style.
+
+        Returns:
+            (N, stages, style_dim), for `synthesise`.
+        """
+        own = torch.arange(self.stages, device=style.device) < crossover[:, None]
+        return torch.where(own[:, :, None], self.mapping(style)[:, None], self.mapping(other)[:, None])
+
+    def synthesise(self, content: Tensor, w: Tensor) -> Tensor:
+        """As `decode`, from w (N, style_dim), or (N, stages, style_dim) for one of each stage."""
+        ws = list(w.unbind(1)) if w.ndim == 3 else [w] * self.stages
         h = content
-        for block in self.adain_bottleneck:
-            h = block(h, w)
-        h = self.conv1(h, w)
-        rgb = self.to_rgb1(h, w)
-        for up, conv, to_rgb in zip(self.convs[::2], self.convs[1::2], self.to_rgbs):
-            h = conv(up(h, w), w)
-            rgb = to_rgb(h, w, rgb)
+        for block, own in zip(self.adain_bottleneck, ws):
+            h = block(h, own)
+        first, *others = ws[len(self.adain_bottleneck) :]
+        h = self.conv1(h, first)
+        rgb = self.to_rgb1(h, first)
+        for up, conv, to_rgb, own in zip(self.convs[::2], self.convs[1::2], self.to_rgbs, others):
+            h = conv(up(h, own), own)
+            rgb = to_rgb(h, own, rgb)
         return rgb
 
     def forward(self, x: Tensor, style: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

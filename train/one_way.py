@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.errors import WeightsError
-from train.augment import apply_affine, random_affine, recolour
+from train.augment import recolour, resample
 from train.distributed import mine, world
+from train.flow import motion_difference
 from train.grow import set_fade
-from train.losses import style_consistency, style_moments
+from train.losses import masked_mse, style_consistency, style_moments
 from train.networks import FadeIn, Generator, GrownStem
 from train.projected import (
     ProjectedDiscriminator,
@@ -125,7 +126,7 @@ class OneWayTrainer(Trainer):
         The styles are half seeds, half those of the batch's anime pictures, each given to another's face.
         """
         assert self.lpips is not None
-        w, nets = self.recipe.loss, self.networks
+        r, nets = self.recipe, self.networks
         twice = max(batch // 4, 1)
         every = batch * world()
         a = mine(self._augment(self._pool(self.data.train_a).sample(every, self.generator)))
@@ -139,9 +140,7 @@ class OneWayTrainer(Trainer):
         some = slice(0, batch - batch // 2)
         # Contents are read off recoloured pictures, so that the palette has to come from the style.
         recoloured = torch.cat([recolour(a, self.generator), recolour(b[some], self.generator)])
-        move = random_affine(
-            batch - batch // 2, self.generator, degrees=8, scale=(0.92, 1.08), translate=0.04, jitter_crop=1
-        )
+        motion = self._motion(batch - batch // 2)
         terms: dict[str, Tensor] = {}
 
         nets.d_b.requires_grad_(False)
@@ -152,15 +151,17 @@ class OneWayTrainer(Trainer):
             content_a, content_b = content[:batch], content[batch:]
             _, style_b = nets.g_ab.encode(b)
             to_b = torch.where(use_seed, seeds, style_b[:batch].roll(1, 0))
-            fake = nets.g_ab.decode(content_a, to_b).contiguous(memory_format=self.memory_format)
+            w_b, kept = self._mapped(nets.g_ab, to_b)
+            fake = nets.g_ab.synthesise(content_a, w_b).contiguous(memory_format=self.memory_format)
             taps = self.lpips.features(fake)
-            terms["adversarial"] = generator_hinge(nets.d_b(taps))
+            shown = self.lpips.features(self._shown("d_b", fake)) if r.ada else taps
+            terms["adversarial"] = generator_hinge(nets.d_b(shown))
             terms["content"] = content_distance(taps[CONTENT_TAP], taps_a[CONTENT_TAP])
-            recoloured_moved = apply_affine(recoloured[some], move)
+            recoloured_moved = resample(recoloured[some], motion)
             content_moved, style_again = nets.g_ab.encode(torch.cat([recoloured_moved, fake]))
-            terms["style_reconstruction"] = F.mse_loss(style_again[len(move) :], to_b.detach())
-            moved = nets.g_ab.decode(content_moved[: len(move)], to_b[some])
-            terms["motion"] = F.l1_loss(moved, apply_affine(fake[some], move))
+            terms["style_reconstruction"] = masked_mse(style_again[len(motion) :], to_b.detach(), kept)
+            moved = nets.g_ab.synthesise(content_moved[: len(motion)], w_b[some])
+            terms["motion"] = motion_difference(moved, resample(fake[some], motion), motion)
             same = nets.g_ab.decode(content_b, style_b[some])
             same = same.contiguous(memory_format=self.memory_format)
             terms["identity"] = F.l1_loss(same, b[some])
@@ -168,14 +169,18 @@ class OneWayTrainer(Trainer):
             pairs = torch.stack([style_b[:twice], style_b[batch:]], 1).flatten(0, 1)
             terms["style_consistency"] = style_consistency(pairs, twice)
             terms["latent"] = style_moments(style_b[:batch])
-        total = torch.stack([value * getattr(w, name) for name, value in terms.items()]).sum()
+            self._add_path_length(terms, g_ab=(content_a, to_b))
+        total = torch.stack([value * self._weight(name) for name, value in terms.items()]).sum()
         self._update_generators(total)
 
         nets.d_b.requires_grad_(True)
         with self._autocast():
-            terms["discriminator"] = discriminator_hinge(
-                nets.d_b(taps_b), nets.d_b([tap.detach() for tap in taps])
-            )
+            if r.ada:
+                with torch.no_grad():
+                    taps_b = self.lpips.features(self._shown("d_b", b[:batch]))
+            real = nets.d_b(taps_b)
+            self._observe(terms, d_b=real)
+            terms["discriminator"] = discriminator_hinge(real, nets.d_b([tap.detach() for tap in shown]))
         self.d_optimiser.zero_grad(set_to_none=True)
         terms["discriminator"].backward()
         self._descend(self.d_optimiser)

@@ -60,6 +60,12 @@ class Recipe:
         degrees, scale, translate: of the augmentation.
         augment_reals: the discriminators' real images get the same augmentation (else crop and flip only).
         one_way: train faces to anime only, with a discriminator on pretrained features (`train.one_way`).
+        style_mixing: probability that a translation takes a second style from a random decoder stage on.
+        path_every: steps between path length penalties (`LossWeights.path_length`).
+        motion_flow: the motion loss's smooth flow, as a fraction of the side (0: affine motion only).
+        ada: target of adaptive discriminator augmentation (`train.ada`; 0.6 there); 0 switches it off.
+        ada_images: real images in which its probability can go from 0 to 1.
+        compile: run generators and discriminators through torch.compile (a GPU; a minute or more at the start).
     """
 
     name: str
@@ -86,6 +92,12 @@ class Recipe:
     translate: float = 0.1
     augment_reals: bool = False
     one_way: bool = False
+    style_mixing: float = 0.0
+    path_every: int = 4
+    motion_flow: float = 0.0
+    ada: float = 0.0
+    ada_images: int = 500_000
+    compile: bool = False
 
     def __post_init__(self) -> None:
         a, sizes = self.architecture, [stage.size for stage in self.stages]
@@ -118,6 +130,10 @@ class Recipe:
         for name, low, high in _RANGES:
             if not low <= getattr(self, name) <= high:
                 raise RecipeError(f"{name} is {getattr(self, name)}, outside {low:g} to {high:g}")
+        if self.one_way and self.loss.cyclegan_identity:
+            raise RecipeError(
+                "one-way training's identity is CycleGAN's already", "set loss.identity instead"
+            )
         if not 0 < self.scale[0] <= self.scale[1]:
             raise RecipeError(f"scale is {self.scale}; it is a range of enlargements, such as 0.8,1.2")
         if self.lpips_size is not None and self.lpips_size < 32:
@@ -174,6 +190,11 @@ _RANGES = (
     ("cycle_share", 0, 1),
     ("degrees", 0, 180),
     ("translate", 0, 0.5),
+    ("style_mixing", 0, 1),
+    ("path_every", 1, 1e6),
+    ("motion_flow", 0, 0.05),
+    ("ada", 0, 0.95),
+    ("ada_images", 1, 1e9),
 )
 
 

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +20,17 @@ from torch import Tensor, nn
 from engines import native_bf16
 from engines.errors import GnrVideoError, InputError, WeightsError
 from engines.weights import STYLE_ENCODER, save_weights
-from train.augment import augment, to_float
+from train.ada import AdaptiveAugment
+from train.augment import augment, resample, to_float
 from train.data import Domains, ImagePool
-from train.distributed import any_of, average_gradients, join, mean, mine, rank, world
+from train.distributed import any_of, average_gradients, gather, join, mean, mine, rank, world
+from train.flow import motion_difference, random_motion
 from train.grow import grow, set_fade
 from train.losses import (
     discriminator_adversarial,
     generator_adversarial,
+    masked_mse,
+    path_lengths,
     r1_penalty,
     shuffle_within,
     style_consistency,
@@ -138,6 +142,9 @@ class Trainer:
         InputError: a domain has a single image, or images smaller than the recipe's.
     """
 
+    compile_backend = "inductor"
+    """Of `torch.compile`, for recipes with `compile`."""
+
     def __init__(
         self,
         data: Domains,
@@ -162,8 +169,15 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         self.stage = 0
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # few shapes, each met thousands of times
         self.networks = self._build(recipe.stages[0].size)
+        self._compile()
         self._make_optimisers()
+        self.path_means = {name: torch.zeros((), device=self.device) for name in ("g_ab", "g_ba")}
+        self.ada = {
+            name: AdaptiveAugment(recipe.ada, recipe.ada_images) for name in ("d_a", "d_b") if recipe.ada
+        }
         self.lpips: Lpips | None = None
         if recipe.loss.cycle_lpips > 0:
             net: Literal["vgg", "alex"] = "alex" if recipe.lpips_net == "alex" else "vgg"
@@ -207,6 +221,20 @@ class Trainer:
         nets.ema_ba.requires_grad_(False)
         return nets
 
+    def _compile(self) -> None:
+        """Of the networks, what a step spends its time in. Names of parameters stay as they are."""
+        if not self.recipe.compile:
+            return
+        # Both directions and a step's few batch sizes, at each resolution, share the code.
+        torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)
+        for net in self.networks.generators():
+            assert isinstance(net, Generator)
+            net.encoder.compile(backend=self.compile_backend)
+            compiled = torch.compile(net.synthesise, backend=self.compile_backend)
+            net.synthesise = compiled  # type: ignore[method-assign]
+        for net in self.networks.discriminators():
+            net.compile(backend=self.compile_backend)
+
     def _make_optimisers(self) -> None:
 
         def adam(nets: Iterable[nn.Module], ratio: float = 1.0) -> torch.optim.Adam:
@@ -244,6 +272,7 @@ class Trainer:
             new.ema_ab.requires_grad_(False)
             new.ema_ba.requires_grad_(False)
             self.networks = new
+            self._compile()
             self._make_optimisers()
             for optimiser, state in zip((self.g_optimiser, self.d_optimiser), old_state):
                 for group in optimiser.param_groups:
@@ -334,6 +363,64 @@ class Trainer:
         out = augment(images, self.generator, degrees=0.0, scale=(1.0, 1.0), translate=0.0)
         return out.contiguous(memory_format=self.memory_format)
 
+    def _mapped(self, net: Generator, styles: Tensor) -> tuple[Tensor, Tensor]:
+        """w of style codes (N, latent_dim), some mixed with a second one; and (N, 1), 0 for those."""
+        if not self.recipe.style_mixing:
+            return net.mapping(styles), styles.new_ones(len(styles), 1)
+        every = len(styles) * world()
+        crossover = torch.randint(1, net.stages, (every,), generator=self.generator)
+        is_mixed = torch.rand(every, generator=self.generator) < self.recipe.style_mixing
+        crossover = mine(torch.where(is_mixed, crossover, net.stages)).to(self.device)
+        w = net.mixed(styles, mine(self._normal(every)), crossover)
+        return w, (crossover == net.stages).to(styles.dtype)[:, None]
+
+    def _motion(self, count: int) -> Tensor:
+        return random_motion(
+            count, self.size, self.generator, flow=self.recipe.motion_flow, device=self.device
+        )
+
+    def _shown(self, name: str, pictures: Tensor) -> Tensor:
+        """What that discriminator is shown of pictures."""
+        if name not in self.ada:
+            return pictures
+        shown = self.ada[name](pictures, self.generator)
+        return shown.contiguous(memory_format=self.memory_format)
+
+    def _observe(self, terms: dict[str, Tensor], **real_logits: Sequence[Tensor]) -> None:
+        """Tell the adaptive augmentations what their discriminators say of real pictures; log their p."""
+        for name, ada in self.ada.items():
+            if name in real_logits:
+                ada.observe(real_logits[name])
+                terms[f"augmentation_{name}"] = torch.tensor(ada.p, device=self.device)
+
+    def _add_path_length(self, terms: dict[str, Tensor], **decoded: tuple[Tensor, Tensor]) -> None:
+        """StyleGAN2's path length penalty, where it is due, of generators by their (content, style) codes.
+
+        Every second picture is enough (there, half the batch), and the content codes stay fixed: what is
+        evened out is how the picture answers to w.
+        """
+        r = self.recipe
+        if not r.loss.path_length or self.step % r.path_every:
+            return
+        total = torch.zeros((), device=self.device)
+        for name, (content, style) in decoded.items():
+            net: Generator = getattr(self.networks, name)
+            content, style = content[::2].detach(), style[::2].detach()
+            w = net.mapping(style)[:, None].repeat(1, net.stages, 1)
+            # The class's own method: what is compiled cannot be differentiated twice.
+            picture = Generator.synthesise(net, content, w)
+            every = (len(picture) * world(), *picture.shape[1:])
+            noise = mine(torch.randn(every, generator=self.generator)).to(self.device)
+            lengths = path_lengths(picture, w, noise)
+            self.path_means[name].lerp_(gather(lengths.detach()).mean(), 0.01)
+            total = total + (lengths - self.path_means[name]).square().mean()
+        terms["path_length"] = total
+
+    def _weight(self, name: str) -> float:
+        """What a term counts now; a lazy one stands for the steps without it."""
+        weight: float = getattr(self.recipe.loss, name)
+        return weight * self.recipe.path_every if name == "path_length" else weight
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
@@ -377,16 +464,20 @@ class Trainer:
             content_b, style_b = nets.g_ba.encode(b)
             to_b = torch.where(use_seed, seeds[0], style_b)
             to_a = torch.where(use_seed, seeds[1], style_a)
-            fake_b = nets.g_ab.decode(content_a, to_b).contiguous(memory_format=self.memory_format)
-            fake_a = nets.g_ba.decode(content_b, to_a).contiguous(memory_format=self.memory_format)
-            terms["adversarial"] = generator_adversarial(nets.d_b(fake_b)) + generator_adversarial(
-                nets.d_a(fake_a)
-            )
+            w_b, kept_b = self._mapped(nets.g_ab, to_b)
+            w_a, kept_a = self._mapped(nets.g_ba, to_a)
+            fake_b = nets.g_ab.synthesise(content_a, w_b).contiguous(memory_format=self.memory_format)
+            fake_a = nets.g_ba.synthesise(content_b, w_a).contiguous(memory_format=self.memory_format)
+            terms["adversarial"] = generator_adversarial(
+                nets.d_b(self._shown("d_b", fake_b))
+            ) + generator_adversarial(nets.d_a(self._shown("d_a", fake_a)))
+            self._add_path_length(terms, g_ab=(content_a, to_b), g_ba=(content_b, to_a))
             terms["style_consistency"] = style_consistency(style_a, n) + style_consistency(style_b, n)
             # From here on only some of each image's augmentations go on.
             some = torch.arange(batch, device=self.device).unflatten(0, (n, -1))
             some = some[:, : max(round(some.shape[1] * r.cycle_share), 1)].flatten()
             a, b, to_a, to_b = a[some], b[some], to_a[some], to_b[some]
+            kept_a, kept_b = kept_a[some], kept_b[some]
             content_ab, style_ab = nets.g_ba.encode(fake_b[some])
             content_ba, style_ba = nets.g_ab.encode(fake_a[some])
             again_a = nets.g_ba.decode(content_ab, shuffle_within(style_a, n, self.generator)[some])
@@ -396,7 +487,9 @@ class Trainer:
                 distance = self.lpips(torch.cat([again_a, again_b]), torch.cat([a, b]))
                 terms["cycle_lpips"] = 2 * distance.mean()
             if w.style_reconstruction:
-                terms["style_reconstruction"] = F.mse_loss(style_ab, to_b) + F.mse_loss(style_ba, to_a)
+                terms["style_reconstruction"] = masked_mse(style_ab, to_b, kept_b) + masked_mse(
+                    style_ba, to_a, kept_a
+                )
             if w.latent:
                 logits = [nets.d_latent(style_a), nets.d_latent(style_b)]
                 terms["latent"] = generator_adversarial(logits) / 2
@@ -405,19 +498,36 @@ class Trainer:
                 same_b = nets.g_ab.decode(content_b[some], style_b[some])
                 same_a = nets.g_ba.decode(content_a[some], style_a[some])
                 terms["identity"] = F.l1_loss(same_a, a) + F.l1_loss(same_b, b)
+            if w.cyclegan_identity:
+                same_b = nets.g_ab.decode(nets.g_ab.encode(b)[0], style_b[some])
+                same_a = nets.g_ba.decode(nets.g_ba.encode(a)[0], style_a[some])
+                terms["cyclegan_identity"] = F.l1_loss(same_a, a) + F.l1_loss(same_b, b)
+            if w.motion:
+                motion = self._motion(len(some))
+                moved_b = nets.g_ab.synthesise(nets.g_ab.encode(resample(a, motion))[0], w_b[some])
+                moved_a = nets.g_ba.synthesise(nets.g_ba.encode(resample(b, motion))[0], w_a[some])
+                terms["motion"] = motion_difference(
+                    moved_b, resample(fake_b[some], motion), motion
+                ) + motion_difference(moved_a, resample(fake_a[some], motion), motion)
         total = torch.stack(
-            [value * (identity if name == "identity" else getattr(w, name)) for name, value in terms.items()]
+            [
+                value * (identity if name == "identity" else self._weight(name))
+                for name, value in terms.items()
+            ]
         ).sum()
         self._update_generators(total)
 
         # Discriminators.
         for net in nets.discriminators():
             net.requires_grad_(True)
-        fake_a, fake_b = fake_a.detach(), fake_b.detach()
+        fake_a, fake_b = self._shown("d_a", fake_a.detach()), self._shown("d_b", fake_b.detach())
+        real_a, real_b = self._shown("d_a", real_a), self._shown("d_b", real_b)
         with self._autocast():
+            of_real_b, of_real_a = nets.d_b(real_b), nets.d_a(real_a)
             terms["discriminator"] = discriminator_adversarial(
-                nets.d_b(real_b), nets.d_b(fake_b)
-            ) + discriminator_adversarial(nets.d_a(real_a), nets.d_a(fake_a))
+                of_real_b, nets.d_b(fake_b)
+            ) + discriminator_adversarial(of_real_a, nets.d_a(fake_a))
+            self._observe(terms, d_a=of_real_a, d_b=of_real_b)
             d_total = terms["discriminator"]
             if w.latent:
                 prior = mine(self._normal(2 * every))
@@ -434,7 +544,7 @@ class Trainer:
             for net, real in ((nets.d_a, real_a), (nets.d_b, real_b)):
                 real = real.detach().requires_grad_(True)
                 with self._autocast():
-                    heads = net(real)
+                    heads = net.forward(real)  # not what is compiled: it is differentiated twice
                 penalty = penalty + r1_penalty(heads, real, w.r1_form)
             (penalty * (w.r1 / 2 * r.r1_every)).backward()
             terms["r1"] = penalty
@@ -624,6 +734,8 @@ class Trainer:
             "size": self.size,
             "recipe": self.recipe.name,
             "architecture": self.recipe.architecture.to_json(),
+            "path_means": self.path_means,
+            "ada": {name: ada.state_dict() for name, ada in self.ada.items()},
             "rng": self.generator.get_state(),
             "torch_rng": torch.get_rng_state(),
             "seed": self.seed,
@@ -686,6 +798,11 @@ class Trainer:
             raise WeightsError(
                 f"{path} was made with other settings of {made_with!r} ({str(error).splitlines()[0]})", mend
             ) from error
+        # Options may be switched on and off on the way.
+        for name, average in state.get("path_means", {}).items():
+            self.path_means[name].copy_(average)
+        for name in self.ada.keys() & state.get("ada", {}).keys():
+            self.ada[name].load_state_dict(state["ada"][name])
         self.step = state["step"]
         self.generator.set_state(state["rng"])
         torch.set_rng_state(state["torch_rng"])
