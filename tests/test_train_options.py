@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from engines.errors import WeightsError
 from tests.test_one_way import RECIPE as ONE_WAY
@@ -187,7 +188,8 @@ def test_a_checkpoint_from_before_an_option_goes_on_with_it(tmp_path, domains):
 
 def test_compiled_networks_take_the_same_steps(tmp_path, domains, monkeypatch):
     """The graphs are torch.compile's; they run without its code generator, which needs a C++ compiler."""
-    monkeypatch.setattr(Trainer, "compile_backend", "aot_eager")
+    graphs = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(Trainer, "compile_backend", graphs)
     recipe = with_settings(TINY, ["loss.path_length=0.1", "stages=32:9:4"])
     plain = Trainer(domains, recipe, tmp_path / "plain", bf16=False)
     compiled = Trainer(domains, replace(recipe, compile=True), tmp_path / "compiled", bf16=False)
@@ -196,3 +198,4 @@ def test_compiled_networks_take_the_same_steps(tmp_path, domains, monkeypatch):
         expected, got = plain.train_step(), compiled.train_step()
         for name, value in expected.items():
             assert float(got[name]) == pytest.approx(float(value), rel=1e-2, abs=1e-4), name
+    assert graphs.frame_count >= 5  # encoder, decoder and three discriminators, none passed over

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.train_step import plain_layers
+from benchmarks.train_step import plain_layers, verdicts
 from train.networks import Discriminator, Generator
 from train.recipes import get_recipe
 
@@ -28,3 +28,17 @@ def test_plain_layers_compute_the_same(monkeypatch):
         monkeypatch.setattr(owner, name, function)
     for one, two in zip(ours, run(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_the_bars_are_judged_from_the_figures():
+    def judged(**changes: object) -> list[str]:
+        report = {"device": "cuda", "size": 256, "batch": 4, "lpips": True, "speedup": 3.2}
+        return verdicts({**report, "peak_gb": {"plain": 17.0, "ours": 9.5}, **changes})
+
+    assert judged() == ["bar 3x on cuda: 3.20x, met", "bar 12 GB: 9.5 GB, met"]
+    assert judged(speedup=2.9)[0].endswith("missed")
+    assert judged(peak_gb={"ours": 12.5})[1].endswith("missed")
+    assert judged(device="cpu", speedup=1.6)[0] == "bar 1.5x on cpu: 1.60x, met"
+    assert "GPU's memory" in judged(device="cpu")[1]
+    assert "official size" in judged(batch=2)[1]
+    assert all("LPIPS was left out" in line for line in judged(lpips=False))

@@ -142,7 +142,7 @@ class Trainer:
         InputError: a domain has a single image, or images smaller than the recipe's.
     """
 
-    compile_backend = "inductor"
+    compile_backend: str | Callable[..., Any] = "inductor"
     """Of `torch.compile`, for recipes with `compile`."""
 
     def __init__(
@@ -227,6 +227,7 @@ class Trainer:
             return
         # Both directions and a step's few batch sizes, at each resolution, share the code.
         torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)
+        torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is, after a warning
         for net in self.networks.generators():
             assert isinstance(net, Generator)
             net.encoder.compile(backend=self.compile_backend)
