@@ -18,12 +18,9 @@ from train.trainer import Trainer
 STEPS = 4
 RECIPE = replace(
     get_recipe("tiny"),
-    loss=replace(get_recipe("tiny").loss, cycle_lpips=0.0, motion=2.0, path_length=0.1),
+    loss=replace(get_recipe("tiny").loss, cycle_lpips=0.0),
     stages=(Stage(16, 2, 4), Stage(32, 2, 4, fade_steps=1)),
     warmup_steps=1,
-    path_every=3,
-    style_mixing=0.5,
-    motion_flow=0.03,
 )
 
 
