@@ -1,7 +1,8 @@
 """VideoSink, the last stage: frames become a video, a GIF or image files, beside the input's own audio.
 
-Audio and subtitle packets are copied as they are. Everything is written under a temporary name and renamed at
-the end, so that a file under the final name is always whole.
+Audio and subtitle packets are copied as they are; what the container cannot hold is encoded anew where it can be
+(`gnr_video.transcode`). Everything is written under a temporary name and renamed at the end, so that a file
+under the final name is always whole.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from gnr_video.encoders import (
     pixel_format,
 )
 from gnr_video.frame import Frame, Image
+from gnr_video.transcode import AudioTranscoder, TextTranscoder, transcode
 
 if TYPE_CHECKING:
     from gnr_video.source import SourceInfo, VideoSource
@@ -213,10 +215,11 @@ def temporary_name(path: Path) -> Path:
 
 @dataclass
 class _Copied:
-    """An audio or subtitle stream on its way through: where it goes, and whether it still does."""
+    """An audio or subtitle stream on its way through: where it goes, and what encodes it anew if it must be."""
 
     stream: Any
     label: str
+    transcoder: AudioTranscoder | TextTranscoder | None = None
     last_dts: int | None = None
 
 
@@ -336,18 +339,23 @@ class ContainerSink(VideoSink):
         for template in source.streams_to_copy():
             name = template.codec_context.name if template.codec_context is not None else template.type
             label = f"{template.type} ({name})"
-            reason = why_not_copied(template, muxer)
-            if reason:
+            transcoder = None
+            if not why_not_copied(template, muxer):
+                stream = self._container.add_stream_from_template(template)
+            elif (transcoder := transcode(template, self._container, muxer)) is not None:
+                stream = transcoder.stream
+                made = stream.codec_context.codec.canonical_name
+                self._warn(f"{label} becomes {made}: {self.path.suffix} cannot hold it as it is")
+            else:
                 if template.type != "attachment":
                     self._warn(f"{label} is left out: {self.path.suffix} cannot hold it")
                 continue
-            stream = self._container.add_stream_from_template(template)
             for key, value in template.metadata.items():
                 if key not in _OWN_METADATA:
                     stream.metadata[key] = value
             with suppress(AttributeError, TypeError):
                 stream.disposition = template.disposition
-            copied[template.index] = _Copied(stream, label)
+            copied[template.index] = _Copied(stream, label, transcoder)
         return copied, source.attach(copied.keys())
 
     def _add_metadata(self, source: VideoSource) -> None:
@@ -414,8 +422,18 @@ class ContainerSink(VideoSink):
     def _copy_packets(self) -> None:
         for index, packet in self._queue.drain():
             copied = self._copied.get(index)
-            if copied is not None:
-                self._copy(index, copied, packet)
+            if copied is None:
+                continue
+            for one in [packet] if copied.transcoder is None else copied.transcoder.push(packet):
+                self._copy(index, copied, one)
+
+    def _flush_transcoders(self) -> None:
+        for index, copied in list(self._copied.items()):
+            if copied.transcoder is not None:
+                for packet in copied.transcoder.flush():
+                    self._copy(index, copied, packet)
+                if copied.transcoder.damaged:
+                    self._warn(f"{copied.label} is damaged: what cannot be decoded is missing")
 
     def _copy(self, index: int, copied: _Copied, packet: Any) -> None:
         import av
@@ -453,6 +471,7 @@ class ContainerSink(VideoSink):
                         self._encode(picture)
                 self._encode(None)
                 self._copy_packets()
+                self._flush_transcoders()
                 self._container.close()
                 os.replace(self._temporary, self.path)
         except BaseException:
@@ -670,6 +689,8 @@ def why_not_copied(template: Any, muxer: str) -> str:
         return "" if muxer == "matroska" else "no attachments"
     if muxer == "gif" or template.codec_context is None:
         return "no such stream"
+    if muxer == "mp4" and template.type == "audio" and template.codec_context.name.startswith("pcm_"):
+        return "few players take it"  # and for channels without a layout FFmpeg fails, at the very end
     try:
         container = av.open(io.BytesIO(), "w", format=muxer)
         container.add_stream_from_template(template)

@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 from collections import deque
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -302,6 +302,27 @@ class ContainerSource(VideoSource):
         self._warnings: list[str] = []
         self._reading = threading.Lock()
         self._closed = False
+        self._reformatter = VideoReformatter()
+        self._held: deque[StreamPacket] | None = deque()
+        self._queue: PacketQueue | None = None
+        self._last_pts: int | None = None
+        self._video_packets = 0
+        self._shift = Fraction(0)
+        self._errors = 0
+        if url.startswith("file:") and Path(url[5:]).is_file():
+            self._open(path, url, start, end, seekable=True)
+        else:
+            # It may say nothing for ever.
+            _interruptibly(lambda: self._open(path, url, start, end, seekable=False), self.close)
+        self._taken = False
+        if self.info.color.is_hdr:
+            self._warn(
+                "HDR video (PQ or HLG): the output keeps its colour tags but has 8 bits, and the anime face "
+                "may look flat; convert it to SDR first for good colours"
+            )
+
+    def _open(self, path: str, url: str, start: float | None, end: float | None, *, seekable: bool) -> None:
+        """Everything that reads before the first frame is asked for."""
         self._container = _open_container(path, url)
         try:
             self._stream = _video_stream(path, self._container)
@@ -310,14 +331,6 @@ class ContainerSource(VideoSource):
             self._copied = {
                 s.index: s for s in self._container.streams if s.type in ("audio", "subtitle", "attachment")
             }
-            self._reformatter = VideoReformatter()
-            self._held: deque[StreamPacket] | None = deque()
-            self._queue: PacketQueue | None = None
-            self._last_pts: int | None = None
-            self._video_packets = 0
-            self._shift = Fraction(0)
-            self._errors = 0
-            seekable = url.startswith("file:") and Path(url[5:]).is_file()
             self._set_range(start, end, seekable)
             self._decoded = self._decode()
             self._first = self._decode_first()
@@ -328,12 +341,6 @@ class ContainerSource(VideoSource):
         except BaseException:
             self._container.close()
             raise
-        self._taken = False
-        if self.info.color.is_hdr:
-            self._warn(
-                "HDR video (PQ or HLG): the output keeps its colour tags but has 8 bits, and the anime face "
-                "may look flat; convert it to SDR first for good colours"
-            )
 
     def streams_to_copy(self) -> list[Any]:
         return list(self._copied.values())
@@ -694,6 +701,40 @@ def _similar(file: Path) -> str:
     return (
         f"did you mean {file.parent / close[0]}?" if close else "check the name, and quote names with spaces"
     )
+
+
+def _interruptibly(work: Callable[[], None], undo: Callable[[], None]) -> None:
+    """`work()` on a thread of its own, because Ctrl-C is not heard inside FFmpeg.
+
+    Interrupted, it is left to itself; `undo()` is called if it ever succeeds.
+    """
+    ended, lock = threading.Event(), threading.Lock()
+    failed: list[BaseException] = []
+    abandoned = False
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failed.append(error)
+        with lock:
+            ended.set()
+            if abandoned and not failed:
+                undo()
+
+    threading.Thread(target=run, name="gnr-video open", daemon=True).start()
+    try:
+        # In turns: on some systems a wait without end cannot be interrupted.
+        while not ended.wait(0.2):
+            pass
+    except BaseException:
+        with lock:
+            abandoned = True
+            if ended.is_set() and not failed:
+                undo()
+        raise
+    if failed:
+        raise failed[0]
 
 
 def _open_container(path: str, url: str) -> InputContainer:

@@ -49,19 +49,14 @@ def test_opus(tmp_path: Path, source: str, target: str) -> None:
     assert sink.warnings == []
 
 
-@pytest.mark.parametrize(
-    ("audio", "target", "name"), [("libopus", "mov", "opus"), ("aac", "webm", "aac"), ("aac", "gif", "aac")]
-)
-def test_what_the_container_cannot_hold_is_left_out(
-    tmp_path: Path, audio: str, target: str, name: str
-) -> None:
-    clip = make_clip(tmp_path / "a.mkv", audio=audio)
-    _, sink = copy(clip, tmp_path / f"b.{target}")
-    assert read_packets(tmp_path / f"b.{target}") == []
-    assert len(frame_times(tmp_path / f"b.{target}")) == 12
+def test_a_gif_has_no_sound(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mkv", audio="aac")
+    _, sink = copy(clip, tmp_path / "b.gif")
+    assert read_packets(tmp_path / "b.gif") == []
+    assert len(frame_times(tmp_path / "b.gif")) == 12
     (warning,) = sink.warnings
-    assert name in warning
-    assert target in warning
+    assert "aac" in warning
+    assert "gif" in warning
 
 
 @pytest.mark.parametrize("seconds", [0.2, 3.0])
@@ -79,10 +74,6 @@ def test_subtitles(tmp_path: Path) -> None:
     _, sink = copy(clip, tmp_path / "b.mkv")
     assert read_packets(tmp_path / "b.mkv", "subtitle") == packets
     assert sink.warnings == []
-    _, sink = copy(clip, tmp_path / "b.mp4")
-    assert read_packets(tmp_path / "b.mp4", "subtitle") == []
-    assert read_packets(tmp_path / "b.mp4") != []
-    assert "subtitle (srt) is left out" in sink.warnings[0]
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.5, 1.2), (0.33, None), (None, 0.8)])

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from engines.weights import load_weights
-from gnr_video.commands.translate import _await_standard_input
 from gnr_video.demo import demo_frames, portrait
 from gnr_video.sink import temporary_name
 from tests.cli_helpers import TIMEOUT, Done, call, finish, run, start
@@ -376,21 +375,17 @@ class TestSignals:
         assert finish(process) == (130, "", "stopped; nothing unfinished was left behind\n")
         assert names(out.parent) == []
 
-    def test_before_a_pipe_has_said_anything(
-        self, stream: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_while_a_named_pipe_has_no_writer(
+        self, tmp_path: Path, options: list[object], number: int
     ) -> None:
-        def interrupt(*_: object) -> None:
-            raise KeyboardInterrupt
-
-        before = signal.signal(signal.SIGALRM, interrupt)
-        try:
-            with os.fdopen(stream[0]) as silent:
-                monkeypatch.setattr(sys, "stdin", silent)
-                signal.setitimer(signal.ITIMER_REAL, 0.2)
-                with pytest.raises(KeyboardInterrupt):
-                    _await_standard_input()
-                os.write(stream[1], b"something")
-                _await_standard_input()
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+        fifo = tmp_path / "fifo"
+        os.mkfifo(fifo)
+        told = "import gnr_video.source as s; f = s._open_container; " + (
+            "s._open_container = lambda *a: (print('opens', flush=True), f(*a))[1]"
+        )
+        process = start([fifo, "-q", "-o", tmp_path / "out.mp4", *options], before=told)
+        assert process.stdout.readline() == b"opens\n"
+        process.send_signal(number)
+        assert finish(process) == (128 + number, "", "stopped; nothing unfinished was left behind\n")
+        assert names(tmp_path) == ["fifo"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -196,3 +197,57 @@ def test_real_clips_give_what_the_decoder_gives(name: str) -> None:
     with open_source(CLIPS / name) as source:
         assert [f.pts * f.time_base for f in source] == frame_times(CLIPS / name)
         assert source.warnings == []
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from gnr_video.source import open_source
+
+def interrupt():
+    sent.append(time.monotonic())
+    os.kill(os.getpid(), signal.SIGINT)
+
+sent = []
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Timer(0.5, interrupt).start()
+try:
+    open_source(sys.argv[1])
+except KeyboardInterrupt:
+    print(time.monotonic() - sent[0])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and named pipes")
+@pytest.mark.parametrize("says", ["nothing", "half a header", "no writer"])
+def test_ctrl_c_while_an_input_stalls(tmp_path: Path, says: str) -> None:
+    """FFmpeg waits for a pipe that says no more, or to open one; the process hears Ctrl-C and can end."""
+    clip = make_clip(tmp_path / "a.mkv")
+    os.mkfifo(tmp_path / "fifo")
+    read, write = os.pipe()
+    if says == "half a header":
+        os.write(write, clip.read_bytes()[:200])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", INTERRUPTED, str(tmp_path / "fifo") if says == "no writer" else "-"],
+            cwd=REPOSITORY,
+            stdin=read,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(read)
+        os.close(write)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1.0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
+def test_a_named_pipe(tmp_path: Path) -> None:
+    clip, fifo = make_clip(tmp_path / "a.mkv"), tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=lambda: fifo.write_bytes(clip.read_bytes()), daemon=True)
+    writer.start()
+    with open_source(fifo) as source:
+        assert len(list(source)) == 12
+    writer.join(10)

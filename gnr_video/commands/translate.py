@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -161,9 +159,8 @@ def translate(
     )
     choice, cells = FaceChoice.parse(faces), _grid(grid)
 
-    if input in STANDARD_INPUT:
-        _await_standard_input()
-    elif "://" not in input:
+    # What comes through a pipe comes once.
+    if input not in STANDARD_INPUT and "://" not in input and not Path(input).is_fifo():
         with open_source(input, start=start, end=end) as source:  # before anything slow is loaded
             if not quiet:
                 click.echo(source.info.describe(), err=True)
@@ -210,15 +207,6 @@ def _grid(text: str | None) -> tuple[int, int] | None:
     if not (rows.isdecimal() and columns.isdecimal() and 1 <= int(rows) <= 16 and 1 <= int(columns) <= 16):
         raise InputError(f"{text!r} is no grid", "give rows and columns, 1 to 16 each: --grid 3x3")
     return int(rows), int(columns)
-
-
-def _await_standard_input() -> None:
-    """Wait until a pipe says something: here Ctrl-C ends the waiting, inside FFmpeg it does not."""
-    import select
-
-    with suppress(OSError, ValueError):  # not a file that can be waited for
-        if sys.stdin is not None and not sys.stdin.isatty() and sys.platform != "win32":
-            select.select([sys.stdin], [], [])
 
 
 def default_output(input: str) -> str:

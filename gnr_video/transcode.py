@@ -1,0 +1,165 @@
+"""Sound and text that the output's container cannot hold, decoded and encoded anew (part of the sink)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+SOUND: dict[str, tuple[str, ...]] = {
+    "webm": ("libopus", "libvorbis"),
+    "mp4": ("aac",),
+    "mov": ("aac",),
+    "matroska": ("libopus", "aac"),
+}
+TEXT: dict[str, tuple[str, ...]] = {
+    "webm": ("webvtt",),
+    "mp4": ("mov_text",),
+    "mov": ("mov_text",),
+    "matroska": ("ass",),
+}
+"""FFmpeg's muxer -> encoders to try, in this order."""
+
+_BITS_PER_CHANNEL = 80_000
+_LONGEST_GAP = 10.0
+"""Seconds: shorter gaps become silence; a longer one, or a clock that jumps back, starts the times anew."""
+_FORMATS = {"libopus": "flt"}
+
+
+def transcode(template: Any, container: Any, muxer: str) -> AudioTranscoder | TextTranscoder | None:
+    """What makes an input's stream fit for a container; None where nothing does.
+
+    Args:
+        template: the input's stream (PyAV's).
+        container: the output, before its header is written; gets the new stream.
+        muxer: FFmpeg's name of its format.
+    """
+    import av
+
+    if template.codec_context is None:
+        return None
+    names = SOUND if template.type == "audio" else TEXT if template.codec_context.codec.text_sub else {}
+    encoder = next((name for name in names.get(muxer, ()) if name in av.codecs_available), None)
+    if encoder is None:
+        return None
+    made = AudioTranscoder if template.type == "audio" else TextTranscoder
+    return made(template, container, encoder)
+
+
+class AudioTranscoder:
+    """Packets of one audio stream become packets of another, at 48 kHz, mono or stereo, in time with the first.
+
+    Samples are put where their times say: gaps of up to ten seconds become silence and overlaps are cut, so
+    that sound and picture stay together. Held are some tens of milliseconds.
+
+    Args:
+        template, container: see `transcode`.
+        encoder: of `SOUND`.
+
+    Attributes:
+        stream: the output's stream.
+        damaged: packets that could not be decoded so far; they become silence.
+    """
+
+    RATE = 48_000
+
+    def __init__(self, template: Any, container: Any, encoder: str) -> None:
+        self._decoder = template.codec_context
+        self._layout = "mono" if self._decoder.channels == 1 else "stereo"
+        self.stream = container.add_stream(encoder, rate=self.RATE, layout=self._layout)
+        self._format = _FORMATS.get(encoder, "fltp")
+        self.stream.codec_context.format = self._format
+        self.stream.bit_rate = _BITS_PER_CHANNEL * (1 if self._layout == "mono" else 2)
+        self._resampler: Any = None
+        self._end: float | None = None
+        self._kind: tuple[Any, ...] = ()
+        self.damaged = 0
+
+    def push(self, packet: Any) -> Iterator[Any]:
+        """Take a packet in; the encoded packets that are ready come out, in order."""
+        import av
+
+        try:
+            frames = self._decoder.decode(packet)
+        except (av.error.InvalidDataError, ValueError):
+            self.damaged += 1
+            return
+        for frame in frames:
+            yield from self._encode(frame)
+
+    def flush(self) -> Iterator[Any]:
+        """The packets that are still held; nothing may be pushed after it."""
+        import av
+
+        try:
+            frames = self._decoder.decode(None)
+        except (av.error.InvalidDataError, av.error.EOFError, ValueError):
+            frames = []
+        for frame in frames:
+            yield from self._encode(frame)
+        yield from self._drain()
+        if self._end is not None:
+            yield from self.stream.encode(None)
+
+    def _encode(self, frame: Any) -> Iterator[Any]:
+        import av
+
+        at = self._end if frame.pts is None else float(frame.pts * frame.time_base)
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if at is None:
+            return  # nothing says when it is heard
+        if kind != self._kind or self._end is None or not -1.0 < at - self._end < _LONGEST_GAP:
+            yield from self._drain()
+            self._kind = kind
+            self._resampler = av.AudioResampler(
+                self._format, self._layout, self.RATE, options={"async": "1", "min_hard_comp": "0.02"}
+            )
+        self._end = at + frame.samples / frame.sample_rate
+        for resampled in self._resampler.resample(frame):
+            yield from self.stream.encode(resampled)
+
+    def _drain(self) -> Iterator[Any]:
+        if self._resampler is not None:
+            for resampled in self._resampler.resample(None):
+                yield from self.stream.encode(resampled)
+            self._resampler = None
+
+
+class TextTranscoder:
+    """Packets of a subtitle stream become packets of another format, with the same times.
+
+    Args:
+        template, container: see `transcode`.
+        encoder: of `TEXT`.
+
+    Attributes:
+        stream, damaged: see `AudioTranscoder`.
+    """
+
+    def __init__(self, template: Any, container: Any, encoder: str) -> None:
+        self._decoder = template.codec_context
+        self._decoder.open(strict=False)
+        self.stream = container.add_stream(encoder)
+        self.stream.codec_context.subtitle_header = self._decoder.subtitle_header
+        self.stream.codec_context.time_base = Fraction(1, 1000)
+        self.damaged = 0
+
+    def push(self, packet: Any) -> Iterator[Any]:
+        """Take a packet in; the encoded packet comes out."""
+        import av
+
+        try:
+            text = self._decoder.decode2(packet)
+            if text is None:
+                return
+            made = self.stream.codec_context.encode_subtitle(text)
+        except (av.FFmpegError, ValueError):
+            self.damaged += 1
+            return
+        made.pts, made.dts = packet.pts, packet.dts
+        made.duration, made.time_base = packet.duration, packet.time_base
+        yield made
+
+    def flush(self) -> Iterator[Any]:
+        """Nothing: none is held."""
+        return iter(())

@@ -1,0 +1,205 @@
+"""Sound and subtitles that a container cannot hold are encoded anew, in time with the frames. Device: CPU."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gnr_video.sink import open_sink
+from gnr_video.source import open_source
+from tests.media_helpers import copy, frame_times, make_clip, read_packets
+
+RATE = 48_000
+SUBTITLES = "1\n00:00:00,100 --> 00:00:00,400\nHello\n\n2\n00:00:00,700 --> 00:00:00,900\n<i>World</i>, two\n"
+
+
+def chirp(seconds: float, rate: int, start: float = 0.0) -> NDArray[np.float32]:
+    """A tone that rises from 300 to 300 + 400 Hz a second, so that each moment is told from the others."""
+    t = start + np.arange(round(seconds * rate)) / rate
+    return (0.4 * np.sin(2 * np.pi * (300 * t + 200 * t * t))).astype(np.float32)
+
+
+def with_sound(
+    path: Path,
+    encoder: str,
+    sound: NDArray[np.float32],
+    *,
+    rate: int = RATE,
+    layout: str = "stereo",
+    gap: tuple[float, float] | None = None,
+) -> Path:
+    """Two seconds of picture with this sound; `gap`: from when on it comes later, and by how many seconds."""
+    silent = make_clip(path.with_name("silent.mp4"), pts=range(60))
+    channels = av.AudioLayout(layout).nb_channels
+    with av.open(str(silent)) as video, av.open(str(path), "w") as out:
+        pictures = out.add_stream_from_template(video.streams.video[0])
+        stream = out.add_stream(encoder, rate=rate, layout=layout)
+        packets = []
+        for packet in video.demux(video=0):
+            if packet.size:
+                packet.stream = pictures
+                packets.append(packet)
+        for at in range(0, len(sound) - 1024, 1024):
+            block = np.tile(sound[at : at + 1024], (channels, 1))
+            frame = av.AudioFrame.from_ndarray(block, "fltp", layout)
+            late = round(gap[1] * rate) if gap and at >= gap[0] * rate else 0
+            frame.sample_rate, frame.pts, frame.time_base = rate, at + late, Fraction(1, rate)
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        packets.sort(key=lambda p: float(p.dts * p.time_base))
+        for packet in packets:
+            out.mux(packet)
+    return path
+
+
+def hear(path: Path, seconds: float = 2.5) -> tuple[NDArray[np.float32], float]:
+    """The first channel at 48 kHz, each sample at its time from 0 on; and when the sound ends, seconds.
+
+    Times are rounded in some containers: only a step of more than 10 ms counts as one.
+    """
+    heard, end = np.zeros(round(seconds * RATE), np.float32), None
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("fltp", "stereo", RATE)
+        for frame in [*container.decode(audio=0), None]:
+            for made in resampler.resample(frame):
+                at = round(float(made.pts * made.time_base) * RATE)
+                if end is not None and abs(at - end) < 0.01 * RATE:
+                    at = end
+                end = at + made.samples
+                values = made.to_ndarray()[0][max(0, -at) :]
+                at = max(0, at)
+                heard[at : at + len(values)] = values[: max(0, len(heard) - at)]
+    return heard, (end or 0) / RATE
+
+
+def likeness(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, float]:
+    """Largest normalised correlation, and the delay at which it is reached, in seconds."""
+    n = 2 * len(a)
+    product = np.fft.irfft(np.fft.rfft(b, n) * np.conj(np.fft.rfft(a, n)), n)
+    at = int(np.argmax(product))
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(product[at]) / norm, (at if at < len(a) else at - n) / RATE
+
+
+@pytest.mark.parametrize(
+    ("encoder", "rate", "layout", "source", "target", "made"),
+    [
+        ("aac", 48_000, "stereo", "mp4", "webm", "opus"),
+        ("aac", 44_100, "mono", "mp4", "webm", "opus"),
+        ("aac", 22_050, "stereo", "mkv", "webm", "opus"),
+        ("ac3", 48_000, "5.1", "mkv", "webm", "opus"),
+        ("libopus", 48_000, "stereo", "mkv", "mov", "aac"),
+        ("pcm_s16le", 44_100, "stereo", "mkv", "m4v", "aac"),
+    ],
+)
+def test_sound_stays_in_time(
+    tmp_path: Path, encoder: str, rate: int, layout: str, source: str, target: str, made: str
+) -> None:
+    clip = with_sound(tmp_path / f"a.{source}", encoder, chirp(2.0, rate), rate=rate, layout=layout)
+    _, sink = copy(clip, tmp_path / f"b.{target}")
+    with av.open(str(tmp_path / f"b.{target}")) as container:
+        context = container.streams.audio[0].codec_context
+        assert context.name == made
+        assert context.sample_rate == RATE
+        assert context.layout.name == ("mono" if layout == "mono" else "stereo")
+    before, end_before = hear(clip)
+    after, end_after = hear(tmp_path / f"b.{target}")
+    assert abs(end_after - end_before) < 0.05
+    assert after.std() == pytest.approx(before.std(), rel=0.1)
+    similar, delay = likeness(before, after)
+    assert similar > 0.95
+    assert abs(delay) < 0.005
+    (warning,) = sink.warnings
+    assert warning.startswith("audio (") and f"becomes {made}: .{target} cannot hold it" in warning
+    assert len(frame_times(tmp_path / f"b.{target}")) == 60
+
+
+def test_a_gap_stays_a_gap(tmp_path: Path) -> None:
+    clip = with_sound(tmp_path / "a.mkv", "aac", chirp(1.6, RATE), gap=(0.8, 0.3))
+    copy(clip, tmp_path / "b.webm")
+    before, _ = hear(clip)
+    after, end = hear(tmp_path / "b.webm")
+    assert end == pytest.approx(1.9, abs=0.05)
+    for part in (slice(0, round(0.75 * RATE)), slice(round(1.15 * RATE), round(1.8 * RATE))):
+        similar, delay = likeness(before[part], after[part])
+        assert similar > 0.95
+        assert abs(delay) < 0.01
+    assert np.abs(after[round(0.86 * RATE) : round(1.05 * RATE)]).max() < 0.05
+
+
+def test_a_clock_that_jumps_makes_no_hours_of_silence(tmp_path: Path) -> None:
+    clip = with_sound(tmp_path / "a.mkv", "aac", chirp(1.6, RATE), gap=(0.8, 30_000.0))
+    copy(clip, tmp_path / "b.webm")
+    assert len(read_packets(tmp_path / "b.webm")) < 120
+
+
+def test_a_part_takes_its_sound_along(tmp_path: Path) -> None:
+    clip = with_sound(tmp_path / "a.mp4", "aac", chirp(2.0, RATE))
+    copy(clip, tmp_path / "b.webm", start=0.5, end=1.5)
+    before, _ = hear(clip)
+    after, end = hear(tmp_path / "b.webm")
+    assert end == pytest.approx(1.0, abs=0.05)
+    similar, delay = likeness(before[RATE // 2 : RATE], after[: RATE // 2])
+    assert similar > 0.9
+    assert abs(delay) < 0.025  # a packet of AAC is the finest cut
+
+
+def test_damaged_sound_is_missing_only_where_it_is(tmp_path: Path) -> None:
+    clip = with_sound(tmp_path / "a.mkv", "ac3", chirp(2.0, RATE))
+    data = bytearray(clip.read_bytes())
+    bodies = [body for _, body in read_packets(clip)]
+    for body in bodies[len(bodies) // 2 : len(bodies) // 2 + 3]:
+        at = data.index(body)
+        data[at : at + len(body)] = bytes(len(body))
+    clip.write_bytes(data)
+    _, sink = copy(clip, tmp_path / "b.webm")
+    after, end = hear(tmp_path / "b.webm")
+    assert end == pytest.approx(2.0, abs=0.06)
+    similar, _ = likeness(chirp(2.5, RATE)[: RATE * 3 // 4], after[: RATE * 3 // 4])
+    assert similar > 0.95
+    assert any("is damaged" in warning for warning in sink.warnings)
+
+
+def test_what_is_held_is_bounded(tmp_path: Path) -> None:
+    """What comes out of it lags behind what goes in by less than a fifth of a second."""
+    clip = with_sound(tmp_path / "a.mp4", "aac", chirp(2.0, RATE))
+    with open_source(clip) as source, open_sink(tmp_path / "b.webm", source) as sink:
+        (copied,) = sink._copied.values()  # type: ignore[attr-defined]
+        given: list[float] = []
+        came: list[float] = []
+        push = copied.transcoder.push
+
+        def watched(packet):
+            given.append(float(packet.pts * packet.time_base))
+            for made in push(packet):
+                came.append(float(made.pts * made.time_base))
+                yield made
+            if len(given) > 10:
+                assert given[-1] - came[-1] < 0.2
+
+        copied.transcoder.push = watched
+        for frame in source:
+            sink.write(frame)
+    assert len(came) > 80
+
+
+@pytest.mark.parametrize(
+    ("target", "texts"),
+    [
+        ("mp4", [b"\x00\x05Hello", b"\x00\x0aWorld, two"]),
+        ("webm", [b"Hello", b"<i>World</i>, two"]),
+    ],
+)
+def test_subtitles_become_what_the_container_holds(tmp_path: Path, target: str, texts: list[bytes]) -> None:
+    (tmp_path / "a.srt").write_text(SUBTITLES)
+    clip = make_clip(tmp_path / "a.mkv", pts=range(30), subtitles=tmp_path / "a.srt")
+    _, sink = copy(clip, tmp_path / f"b.{target}")
+    found = [(at, text) for at, text in read_packets(tmp_path / f"b.{target}", "subtitle") if len(text) > 2]
+    assert [text[: len(wanted)] for (_, text), wanted in zip(found, texts, strict=True)] == texts
+    assert [float(at) for at, _ in found] == pytest.approx([0.1, 0.7], abs=0.01)
+    assert "subtitle (srt) becomes" in sink.warnings[0]
