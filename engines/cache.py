@@ -75,8 +75,8 @@ class CacheEntry:
     Attributes:
         path: the file.
         size_bytes: of the file.
-        about: its sidecar: the key's fields, "sha256", "built" (ISO 8601, UTC), "golden_psnr_db", ...; empty if
-            it has none.
+        about: its sidecar: the key's fields, "sha256", "built" (ISO 8601, UTC), "golden_psnr_db", for int8
+            "float_layers" (by graph: [in float, all]), ...; empty if it has none.
     """
 
     path: Path
@@ -98,6 +98,9 @@ def describe(entry: CacheEntry) -> str:
         parts.append(f"{about['golden_psnr_db']:.1f} dB")
     elif about.get("part") == "decoder":
         parts.append("not compared yet")
+    if isinstance(in_float := about.get("float_layers"), dict):
+        counts = ", ".join(f"{name} {kept} of {count}" for name, (kept, count) in in_float.items())
+        parts.append(f"layers in float: {counts}")
     return f"{entry.path.name}  {', '.join(filter(None, parts))}"
 
 

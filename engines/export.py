@@ -137,9 +137,13 @@ def _int8_graphs(weights: Weights, calibration: Calibration | None) -> dict[str,
     from engines.openvino_engine import OpenVinoEngine
 
     engine = OpenVinoEngine(weights, device="cpu", precision="int8", calibration=calibration)
-    assert engine._int8 is not None
-    graphs = {"encoder": engine._int8.encoder, "decoder": engine._int8.decoder}
-    engine.close()
+    with engine:
+        assert engine.int8_graphs is not None
+        # Clones: they get other shapes and names.
+        graphs = {
+            "encoder": engine.int8_graphs.encoder.clone(),
+            "decoder": engine.int8_graphs.decoder.clone(),
+        }
     for model in graphs.values():
         model.reshape({value: [-1, *value.partial_shape[1:]] for value in model.inputs})
     for model, names in ((graphs["encoder"], ["images"]), (graphs["decoder"], ["content", "style"])):

@@ -152,8 +152,20 @@ class OpenVinoEngine(Engine):
         cache = EngineCache()
         found = cache.get(key, build, lambda data: int8.unpack(data, core))
         if "golden_psnr_db" not in cache.about(key):
-            cache.note(key, golden_psnr_db=min(found.facts["psnr_db"].values()))
+            in_float = {
+                name: [len(found.facts["float_layers"][name]), found.facts["layers"][name]]
+                for name in int8.GRAPHS
+            }
+            cache.note(key, golden_psnr_db=min(found.facts["psnr_db"].values()), float_layers=in_float)
         return found
+
+    @property
+    def int8_graphs(self) -> int8.Int8Graphs | None:
+        """The quantised OpenVINO models that this engine runs; None in other precisions, and when it is closed.
+
+        They are the engine's own: clone a model before changing it.
+        """
+        return self._int8
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def test_facts_hold_what_was_checked(quantised):
 
 
 def test_weights_are_int8_with_a_scale_for_each_output_channel(quantised):
-    graphs = quantised._int8
+    graphs = quantised.int8_graphs
     for graph in (graphs.encoder, graphs.decoder, graphs.pattern):
         scales = [
             op.input_value(1).get_node().input_value(1).get_node().get_data()
@@ -118,7 +118,7 @@ def test_bake_takes_the_weights_of_the_style(quantised, exact, styles):
     """With the pattern's ranges taken out, what is left is the float decoder but for the weights' rounding."""
     vectors = quantised._to_vectors(styles[:1]).numpy()
     wanted = quantised._graphs.baked(vectors)
-    baked = int8.bake(quantised._int8.pattern, wanted)
+    baked = int8.bake(quantised.int8_graphs.pattern, wanted)
     originals = {op.get_friendly_name(): op for op in wanted.get_ops()}
     checked = 0
     for op in baked.get_ops():
@@ -154,7 +154,7 @@ def test_other_faces_or_weights_are_other_graphs(quantised, cache, monkeypatch):
 def test_damage_is_found(quantised, damage):
     import openvino as ov
 
-    data = bytearray(int8.pack(quantised._int8))
+    data = bytearray(int8.pack(quantised.int8_graphs))
     if damage == "cut off":
         del data[len(data) // 2 :]
     elif damage == "one bit":
@@ -176,7 +176,7 @@ def test_a_broken_file_is_set_aside_and_built_again(tmp_path, quantised, cache, 
     file = only_file(tmp_path)
     file.write_bytes(file.read_bytes()[:-100])
     built = []
-    monkeypatch.setattr(int8, "quantise", lambda *_, **__: built.append(1) or quantised._int8)
+    monkeypatch.setattr(int8, "quantise", lambda *_, **__: built.append(1) or quantised.int8_graphs)
     for _ in range(2):
         with make(tmp_path) as engine:
             assert engine.facts == quantised.facts
@@ -202,14 +202,14 @@ def decoder_and_measure(quantised, exact, faces, styles):
         run = runner(model)
         return [psnr(run(codes[i : i + 1], vectors[i : i + 1])[0], expected[i]) for i in range(min(count, 3))]
 
-    return quantised._int8.decoder, exact._graphs.decoder(), measure
+    return quantised.int8_graphs.decoder, exact._graphs.decoder(), measure
 
 
 def test_layers_that_cost_too_much_stay_in_float(quantised, exact, faces, styles):
     model, original, measure = decoder_and_measure(quantised, exact, faces, styles)
     every = int8._quantised_layers(model)
     before = np.mean(measure(model, 3, 1))
-    better, taken, reached = int8._keep_accuracy(model, original, before + 3, measure)
+    better, taken, reached = int8._keep_accuracy([model], original, before + 3, measure)
     assert 0 < len(taken) < len(every)
     assert reached >= before + 3
     assert reached == pytest.approx(np.mean(measure(better, 3, 1)))
@@ -219,7 +219,7 @@ def test_layers_that_cost_too_much_stay_in_float(quantised, exact, faces, styles
 
 def test_with_all_layers_in_float_the_float_model_is_left(quantised, exact, faces, styles):
     model, original, measure = decoder_and_measure(quantised, exact, faces, styles)
-    left, _, reached = int8._keep_accuracy(model, original, 98.9, measure)
+    left, _, reached = int8._keep_accuracy([model], original, 98.9, measure)
     assert reached > 60
     assert int8._quantised_layers(left) == []
     assert min(measure(original, 3, 1)) > 60
