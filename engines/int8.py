@@ -36,8 +36,8 @@ INSTALL = 'pip install "gnr-video[int8]"'
 VERSION = 2
 """Raised whenever the same inputs would give other graphs, so that those in caches are built again."""
 
-BAR = 33.0
-"""Mean PSNR in dB that the checked pictures must reach: one more than is promised for others."""
+BAR = 32.5
+"""Mean PSNR in dB that the checked pictures must reach: half a one more than is promised for others."""
 ENCODER_BAR = BAR + 3.0
 """The same for the encoder alone, followed by a float decoder: half of the error is the encoder's."""
 CALIBRATION_STYLES, CHECK_STYLES, CHECK_FACES = 4, 5, 10

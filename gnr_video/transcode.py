@@ -42,8 +42,9 @@ def transcode(template: Any, container: Any, muxer: str) -> AudioTranscoder | Te
     encoder = next((name for name in names.get(muxer, ()) if name in av.codecs_available), None)
     if encoder is None:
         return None
-    made = AudioTranscoder if template.type == "audio" else TextTranscoder
-    return made(template, container, encoder)
+    if template.type == "audio":
+        return AudioTranscoder(template, container, encoder)
+    return TextTranscoder(template, container, encoder)
 
 
 class AudioTranscoder:
