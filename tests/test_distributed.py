@@ -22,6 +22,16 @@ RECIPE = replace(
     stages=(Stage(16, 2, 4), Stage(32, 2, 4, fade_steps=1)),
     warmup_steps=1,
 )
+OPTIONS = replace(
+    RECIPE,
+    loss=replace(RECIPE.loss, motion=2.0, path_length=0.1),
+    warmup_steps=0,
+    path_every=1,
+    style_mixing=0.5,
+    motion_flow=0.03,
+    ada=0.6,
+)
+RECIPES = {"plain": RECIPE, "options": OPTIONS}
 
 
 def whole(recipe: Recipe) -> Recipe:
@@ -32,11 +42,13 @@ def whole(recipe: Recipe) -> Recipe:
 
 def train(recipe: Recipe, out: Path) -> Trainer:
     trainer = Trainer(toy_domains(), recipe, out, bf16=False)
+    for ada in trainer.ada.values():
+        ada.p = 0.5  # as after a while
     trainer.run(steps=STEPS, log_every=1, progress=lambda _: None)
     return trainer
 
 
-def worker(number: int, out: Path, port: int) -> None:
+def worker(number: int, out: Path, port: int, name: str) -> None:
     import os
 
     torch.set_num_threads(1)
@@ -47,7 +59,7 @@ def worker(number: int, out: Path, port: int) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    trainer = train(RECIPE, out)
+    trainer = train(RECIPES[name], out)
     torch.save(
         {name: net.state_dict() for name, net in trainer.networks.all().items()}, out / f"rank{number}.pt"
     )
@@ -59,25 +71,28 @@ def worker(number: int, out: Path, port: int) -> None:
     distributed.leave()
 
 
-@pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("together")
+@pytest.fixture(scope="module", params=RECIPES)
+def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("together") / request.param
+    out.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(worker, (out, port), nprocs=2)
+    mp.spawn(worker, (out, port, request.param), nprocs=2)
     return out
 
 
 def test_two_processes_train_as_one_with_the_whole_batch(together, tmp_path):
-    alone = train(whole(RECIPE), tmp_path)
+    alone = train(whole(RECIPES[together.name]), tmp_path)
+    bound = 1e-4 if together.name == "plain" else 2e-2
     ranks = [torch.load(together / f"rank{number}.pt", weights_only=True) for number in (0, 1)]
     for name, net in alone.networks.all().items():
         for key, expected in net.state_dict().items():
             assert torch.equal(ranks[0][name][key], ranks[1][name][key]), (name, key)
-            # Adam divides by the gradient's size: where that is rounding noise, so is the step: hence the median.
+            # Adam divides by the gradient's size: where that is rounding noise, so is the step: hence the median,
+            # and a wider bound for the options, whose discriminators meet more of it.
             error = (ranks[0][name][key] - expected).abs()
-            assert error.median() < 1e-4 * expected.abs().mean() + 1e-6, (name, key)
+            assert error.median() < bound * expected.abs().mean() + 1e-6, (name, key)
 
 
 def test_losses_are_the_global_batchs(together, tmp_path):
@@ -86,7 +101,7 @@ def test_losses_are_the_global_batchs(together, tmp_path):
     def losses(folder: Path) -> list[dict[str, float]]:
         return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
-    train(whole(RECIPE), tmp_path)
+    train(whole(RECIPES[together.name]), tmp_path)
     expected, got = losses(tmp_path), losses(together)
     assert len(got) == len(expected) == STEPS  # one process writes
     for one, two in zip(expected, got, strict=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from engines.errors import WeightsError
 from tests.test_one_way import RECIPE as ONE_WAY
@@ -183,3 +184,31 @@ def test_a_checkpoint_from_before_an_option_goes_on_with_it(tmp_path, domains):
     assert trainer.ada["d_a"].p == 0
     with pytest.raises(WeightsError):
         Trainer(domains, replace(everything(TINY), shared_branch=False), tmp_path, bf16=False).resume()
+
+
+def test_what_is_compiled_computes_the_same(tmp_path, domains, monkeypatch):
+    """Without torch.compile's code generator, which needs a C++ compiler: its graphs, run as they are."""
+    graphs = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(Trainer, "compile_backend", graphs)
+    plain = Trainer(domains, TINY, tmp_path, bf16=False).networks
+    trainer = Trainer(domains, replace(TINY, compile=True), tmp_path, bf16=False)
+    trainer._grow_to(32)
+    nets = trainer.networks
+    assert trainer.size == 32
+    for net in (nets.g_ab.encoder, nets.g_ba.encoder, *nets.discriminators()):
+        assert net._compiled_call_impl is not None
+    assert not any("orig_mod" in name for name in nets.g_ab.state_dict())
+    assert plain.d_latent.state_dict().keys() == nets.d_latent.state_dict().keys()
+    content, w, codes = torch.randn(2, 32, 8, 8), torch.randn(2, 32), torch.randn(2, 8)
+    weight = nets.g_ab.conv1.conv.weight
+    expected = Generator.synthesise(nets.g_ab, content, w)
+    got = nets.g_ab.synthesise(content, w)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        torch.autograd.grad(got.square().sum(), weight),
+        torch.autograd.grad(expected.square().sum(), weight),
+        rtol=1e-3,
+        atol=1e-4,
+    )
+    torch.testing.assert_close(nets.d_latent(codes), nets.d_latent.forward(codes))
+    assert graphs.frame_count == 2  # neither was passed over
