@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import engines
 from engines import int8
-from engines.cache import EngineCache
+from engines.cache import EngineCache, describe
 from engines.errors import EngineError, InputError
 from engines.golden import psnr
 from engines.int8 import Calibration
@@ -188,6 +189,13 @@ def test_the_cache_lists_it(quantised, cache):
     (entry,) = EngineCache(cache / "engines").entries()
     assert entry.about["golden_psnr_db"] == min(quantised.facts["psnr_db"].values())
     assert entry.about["precision"] == "int8"
+    facts = quantised.facts
+    assert entry.about["float_layers"] == {
+        name: [len(facts["float_layers"][name]), facts["layers"][name]] for name in int8.GRAPHS
+    }
+    kept, count = entry.about["float_layers"]["encoder"]
+    assert 0 <= kept < count
+    assert f"layers in float: encoder {kept} of {count}, decoder " in describe(entry)
 
 
 def decoder_and_measure(quantised, exact, faces, styles):
@@ -280,3 +288,64 @@ def test_command_line(tiny, face_clip, face_model, tmp_path, monkeypatch):
     done = call(face_clip, "-o", tmp_path / "no.mp4", *options[:-4], "--calibrate", tmp_path / "none.mp4")
     assert done.status == InputError.exit_code
     assert "cannot read the clip to calibrate with" in done.stderr
+
+
+class Chain(torch.nn.Module):
+    """Four convolutions; between two of them one channel is `outlier` times larger, which the next takes back."""
+
+    def __init__(self, after: int, outlier: float) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.layers = torch.nn.ModuleList(torch.nn.Conv2d(16, 16, 3, padding=1) for _ in range(4))
+        self.requires_grad_(False)
+        bent, back = self.layers[after], self.layers[after + 1]
+        bent.weight[5] *= outlier
+        bent.bias[5] *= outlier
+        back.weight[:, 5] /= outlier
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = torch.nn.functional.leaky_relu(layer(x), 0.2)
+        return x
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_exactly_the_layer_that_is_hard_to_quantise_stays_in_float(after):
+    """A channel with huge values makes the steps too coarse for the others, in the layer that reads it."""
+    import openvino as ov
+
+    random = np.random.default_rng(0)
+    samples = [random.standard_normal((1, 16, 24, 24)).astype(np.float32) for _ in range(6)]
+    model = ov.convert_model(
+        torch.jit.trace(Chain(after, 2000.0), torch.from_numpy(samples[0])), example_input=samples[0]
+    )
+    model.reshape([1, 16, 24, 24])
+    runner = int8._Runner(ov.Core(), {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"})
+    expected = [runner(model)(sample) for sample in samples]
+    peak = max(float(np.abs(value).max()) for value in expected)
+
+    def measure(candidate, faces, _):
+        run = runner(candidate)
+        errors = [np.mean((run(s) - e) ** 2) for s, e in zip(samples[:faces], expected)]
+        return [float(10 * np.log10(peak**2 / max(error, 1e-12))) for error in errors]
+
+    made = int8._nncf(model, [(sample,) for sample in samples], [])
+    clipped = int8._clip(made, model, [(sample,) for sample in samples], runner)
+    before = np.mean(measure(made, 6, 1))
+    kept, taken, reached = int8._keep_accuracy([clipped, made], model, 30.0, measure)
+    assert before < 20
+    assert reached >= 30
+    assert len(taken) == 1
+    assert f".layers.{after + 1}/" in taken[0]
+    assert len(int8._quantised_layers(kept)) == len(int8._quantised_layers(made)) - 1
+
+
+def test_ranges_are_clipped_where_that_costs_least(quantised):
+    """One value in a million far out: what is left of the range serves the others."""
+    quantizer = int8._fake_quantizes(quantised.int8_graphs.decoder)[0]
+    high = float(int8._range(quantizer)[1].max())
+    values = np.random.default_rng(0).standard_normal((1, 4, 64, 64)).astype(np.float32)
+    small = int8._clip_errors(values * high / 16, quantizer)
+    assert int8._CLIPS[np.argmin(small)] == pytest.approx(0.25)
+    flat = np.random.default_rng(0).uniform(-high, high, (1, 4, 64, 64)).astype(np.float32)
+    assert np.argmin(int8._clip_errors(flat, quantizer)) == 0
