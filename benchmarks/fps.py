@@ -106,7 +106,7 @@ def regressions(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
                 if was is None:
                     continue
                 # What this machine would do now if nothing but its speed had changed; live, the camera leads.
-                speed = 1.0 if part == "live" else _official_ms(old) / _official_ms(new)
+                speed = 1.0 if part == "live" else _slower(old, new)
                 ratio = row[key] / (was[key] * speed) if key == "fps" else was[key] / speed / row[key]
                 if ratio < WORSE:
                     unit = "fps" if key == "fps" else "s to the first frame"
@@ -114,11 +114,25 @@ def regressions(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return found
 
 
-def _official_ms(result: dict[str, Any]) -> float:
-    """The official path's milliseconds for the first network measured; 1 where it was not measured."""
-    for one in result.get("network", {}).values():
-        return float(one["executions"][network.BASELINE]["p50_ms"])
+def _slower(old: dict[str, Any], new: dict[str, Any]) -> float:
+    """How many times longer the official path took before, for a network that both runs measured; else 1."""
+    before = old.get("network", {})
+    for name, result in new.get("network", {}).items():
+        if name in before:
+            was, now = (one["executions"][network.BASELINE]["p50_ms"] for one in (before[name], result))
+            return float(was) / float(now)
     return 1.0
+
+
+def _earlier_run(text: str) -> dict[str, Any]:
+    """What `--json` wrote, read before anything is measured."""
+    try:
+        found = json.loads(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text}: {error}") from None
+    if not isinstance(found, dict) or "hardware" not in found:
+        raise argparse.ArgumentTypeError(f"{text} is not what --json of an earlier run wrote")
+    return found
 
 
 def chart(result: dict[str, Any], path: Path) -> None:
@@ -203,13 +217,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--compared", type=int, nargs=2, default=(10, 5), metavar=("FACES", "STYLES"))
     parser.add_argument("--json", type=Path, help="write everything there")
     parser.add_argument("--chart", type=Path, help="draw it, as PNG")
-    parser.add_argument("--compare", type=Path, metavar="OLD.json", help="say what has become worse since")
+    parser.add_argument(
+        "--compare", type=_earlier_run, metavar="OLD.json", help="say what has become worse since"
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
-    old = json.loads(options.compare.read_text(encoding="utf-8")) if options.compare else None
+    old = options.compare
     result: dict[str, Any] = {"hardware": hardware(), "versions": versions()}
     clip_parts = [part for part in options.parts if part != "network"]
     with tempfile.TemporaryDirectory() as folder:
@@ -247,6 +263,8 @@ def main(arguments: list[str] | None = None) -> int:
     worse = regressions(old, result) if old else []
     for text in worse:
         print(f"WORSE  {text}")
+    if old and not worse:
+        print("ok     nothing that both runs measured is worse")
     if options.json:
         write_atomically(options.json, (json.dumps(result, indent=2) + "\n").encode())
     if options.chart:

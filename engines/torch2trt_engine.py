@@ -80,7 +80,11 @@ def read_module(path: str | Path) -> TrtModule:
     try:
         with torch.serialization.safe_globals([bytearray]):
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except pickle.UnpicklingError as error:  # torch gives a page on what it would take to run it
+        raise EngineError(
+            f"{path} is not a torch2trt file: it holds other things than tensors", hint
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         said = str(error).strip().partition("\n")[0][:160] or type(error).__name__
         raise EngineError(f"{path} is not a torch2trt file: {said}", hint) from error
     try:

@@ -125,6 +125,11 @@ def load_weights(path: str | Path) -> Weights:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"no weights file at {path}", "`gnr-video weights --help` lists how to get some")
+    if path.suffix.lower() == ".onnx":
+        raise WeightsError(
+            f"{path} is an ONNX file: it can translate, but has no styles, and is no generator to take apart",
+            f"gnr-video clip.mp4 --weights {path.name}",
+        )
     data_hash = hashlib.sha256(path.read_bytes()).hexdigest()
     try:
         with safe_open(str(path), framework="pt") as handle:

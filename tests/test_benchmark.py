@@ -168,3 +168,25 @@ def test_chart(tmp_path):
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
     with pytest.raises(GnrVideoError, match="nothing to draw"):
         fps.chart({"hardware": {}}, tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("content", [None, "no json", "[]", "{}"])
+def test_compare_with_what_is_no_earlier_run(tmp_path, capsys, content):
+    """It is said before anything is measured."""
+    old = tmp_path / "old.json"
+    if content is not None:
+        old.write_text(content)
+    with pytest.raises(SystemExit) as ended:
+        fps.main(["--compare", str(old)])
+    assert ended.value.code == 2
+    assert "old.json" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_only_what_both_runs_measured_tells_how_fast_the_machine_is():
+    alone = {part: rows for part, rows in example().items() if part != "network"}
+    assert fps.regressions(example(), alone) == []
+    other = example()
+    for row in other["network"].values():
+        row["executions"][fps.network.BASELINE]["p50_ms"] *= 100
+    other["network"] = {f"another {name}": row for name, row in other["network"].items()}
+    assert fps.regressions(example(), other) == []

@@ -233,3 +233,13 @@ def test_command(tmp_path, face_clip, face_model):
     done = call(face_clip, "-o", tmp_path / "bad.mp4", "--weights", path, "--onnx-range", "0..1")
     assert done.status == 6
     assert not (tmp_path / "bad.mp4").exists()
+
+
+@pytest.mark.parametrize("command", [("export",), ("weights", "info")])
+def test_where_a_generator_is_wanted_the_onnx_file_is_named(tmp_path, command):
+    file = tmp_path / "mine.onnx"
+    file.write_bytes(b"\x08\x08")
+    done = call(*command, file)
+    assert done.status == WeightsError.exit_code
+    assert "mine.onnx is an ONNX file" in done.stderr
+    assert "--weights mine.onnx" in done.stderr
