@@ -37,7 +37,7 @@ VERSION = 2
 """Raised whenever the same inputs would give other graphs, so that those in caches are built again."""
 
 BAR = 32.5
-"""Mean PSNR in dB that the checked pictures must reach: half a one more than is promised for others."""
+"""Mean PSNR in dB that the checked pictures must reach: half a decibel more than is promised for others."""
 ENCODER_BAR = BAR + 3.0
 """The same for the encoder alone, followed by a float decoder: half of the error is the encoder's."""
 CALIBRATION_STYLES, CHECK_STYLES, CHECK_FACES = 4, 5, 10
@@ -247,7 +247,8 @@ def _nncf(model: Any, samples: Sequence[tuple[NDArray[Any], ...]], ignored: Sequ
             import nncf
             from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-            nncf.set_log_level(logging.ERROR)
+            # Not nncf.set_log_level, which changes handlers too: those of others may be among them.
+            logging.getLogger("nncf").setLevel(logging.ERROR)
             return nncf.quantize(
                 model.clone(),
                 nncf.Dataset([list(sample) for sample in samples]),
