@@ -23,6 +23,13 @@ _EVERY_SECONDS = 0.2
 _AT_MOST_SECONDS = 60.0
 
 
+def calibration_faces(
+    clip: str | os.PathLike[str] | None = None, face_model: Path | None = None
+) -> Calibration:
+    """Those of the clip, see `clip_faces`; without one, `sample_faces`."""
+    return clip_faces(clip, face_model) if clip else sample_faces()
+
+
 def sample_faces() -> Calibration:
     """The demo's portrait along its camera path, under changes of framing, roll, exposure and white balance."""
     return Calibration(SAMPLE_KEY, lambda size: np.stack(list(sample_crops(size, COUNT))))

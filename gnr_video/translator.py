@@ -109,9 +109,9 @@ class Translator:
             loaded = load_weights(path)
             calibration = None
             if precision == "int8":
-                from gnr_video.calibration import clip_faces, sample_faces
+                from gnr_video.calibration import calibration_faces
 
-                calibration = clip_faces(calibrate, self.face_model) if calibrate else sample_faces()
+                calibration = calibration_faces(calibrate, self.face_model)
             self.engine = engines.create(
                 loaded,
                 engine=engine,

@@ -3,7 +3,6 @@ tiny weights, a short clip with a face and sound, and the face model."""
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -12,20 +11,6 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-@pytest.fixture(autouse=True)
-def _loggers_as_at_the_start() -> None:
-    """Libraries change the root logger and disable others while tests run; no test is to hear of an earlier one."""
-    root = logging.getLogger()
-    root.setLevel(logging.WARNING)
-    root.filters.clear()
-    logging.disable(logging.NOTSET)
-    for name, logger in root.manager.loggerDict.items():
-        if name.split(".")[0] in ("gnr_video", "engines", "train") and isinstance(logger, logging.Logger):
-            logger.setLevel(logging.NOTSET)
-            logger.filters.clear()
-            logger.disabled, logger.propagate = False, True
 
 
 @pytest.fixture(scope="session")

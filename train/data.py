@@ -15,6 +15,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -429,6 +430,18 @@ def _decode_cv2(path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image[:, :, ::-1])
 
 
+@lru_cache(maxsize=2)  # one data set's side; the maps of large pictures are large
+def _sources(framing: Framing, side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where each pixel of a reframed image of that side is read: x and y, each side x side."""
+    unit = side / 256
+    rows = framing.stretched_from((np.arange(side, dtype=np.float64) + 0.5) / unit) * unit - 0.5
+    matrix = framing.matrix(side)
+    x = (np.arange(side) - matrix[0, 2]) / framing.scale
+    y = (rows - matrix[1, 2]) / framing.scale
+    map_x, map_y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
+    return map_x, map_y
+
+
 def fit(image: NDArray[np.uint8], size: int, framing: Framing = Framing()) -> NDArray[np.uint8]:
     """Central square of a uint8 HxWx3 image, reframed, resized to size x size (area filter when reducing)."""
     import cv2
@@ -439,16 +452,9 @@ def fit(image: NDArray[np.uint8], size: int, framing: Framing = Framing()) -> ND
     square: NDArray[Any] = image[top : top + side, left : left + side]
     if framing != Framing():
         # At the original's resolution, so that the reduction after it sees every pixel.
-        unit = side / 256
-        rows = framing.stretched_from((np.arange(side) + 0.5) / unit) * unit - 0.5
-        matrix = framing.matrix(side)
-        x = (np.arange(side) - matrix[0, 2]) / framing.scale
-        y = (rows - matrix[1, 2]) / framing.scale
-        map_x, map_y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
         square = cv2.remap(
             square,
-            map_x,
-            map_y,
+            *_sources(framing, side),
             cv2.INTER_CUBIC if framing.scale >= 1 else cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )

@@ -140,7 +140,7 @@ class OneWayTrainer(Trainer):
         some = slice(0, batch - batch // 2)
         # Contents are read off recoloured pictures, so that the palette has to come from the style.
         recoloured = torch.cat([recolour(a, self.generator), recolour(b[some], self.generator)])
-        motion = self._motion(batch - batch // 2)
+        motion = self._motion(some.stop)
         terms: dict[str, Tensor] = {}
 
         nets.d_b.requires_grad_(False)

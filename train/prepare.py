@@ -7,7 +7,7 @@ less the two domains differ in where eyes, mouth and chin lie, the less of the t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,10 +110,6 @@ def plan(data: Path, out: Path, faces: Sequence[Path] = ()) -> list[Job]:
     Raises:
         InputError: a folder is missing or empty, two have one name, or `out` is where they are.
     """
-    return list(_jobs(data, out, faces))
-
-
-def _jobs(data: Path, out: Path, faces: Sequence[Path]) -> Iterator[Job]:
     for name in ("trainA", "trainB"):
         if not (data / name).is_dir():
             raise InputError(f"{data} has no folder {name}", "it holds trainA, trainB, testA and testB")
@@ -122,6 +118,7 @@ def _jobs(data: Path, out: Path, faces: Sequence[Path]) -> Iterator[Job]:
     names = [folder.resolve().name for folder, _ in folders]
     if len(set(names)) < len(names):
         raise InputError(f"two folders have the same name: {', '.join(sorted(names))}", "rename one")
+    jobs: list[Job] = []
     for (folder, drawn), name in zip(folders, names, strict=True):
         if (out / name).resolve() == folder.resolve():
             raise InputError(f"{folder} would be written over", "choose another folder for the result")
@@ -131,7 +128,8 @@ def _jobs(data: Path, out: Path, faces: Sequence[Path]) -> Iterator[Job]:
             if stem in taken:  # girl.jpg beside girl.png
                 stem += f"_{source.suffix[1:]}"
             taken.add(stem)
-            yield Job(source, out / name / f"{stem}.png", drawn)
+            jobs.append(Job(source, out / name / f"{stem}.png", drawn))
+    return jobs
 
 
 class _Cutter:

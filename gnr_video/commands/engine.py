@@ -61,9 +61,9 @@ def export(
 
     calibration = None
     if precision == "int8":
-        from gnr_video.calibration import clip_faces, sample_faces
+        from gnr_video.calibration import calibration_faces
 
-        calibration = clip_faces(calibrate) if calibrate else sample_faces()
+        calibration = calibration_faces(calibrate)
     path = resolve_weights(file)
     with build_progress(quiet) as progress:
         written = export(
@@ -93,10 +93,11 @@ def engine_list(quiet: bool) -> None:
     from engines.cache import EngineCache, describe
 
     cache = EngineCache()
-    for entry in cache.entries():
+    entries = cache.entries()
+    for entry in entries:
         click.echo(describe(entry))
     if not quiet:
-        click.echo(f"{len(cache.entries())} engines in {cache.folder}", err=True)
+        click.echo(f"{len(entries)} engines in {cache.folder}", err=True)
 
 
 @engine.command("build")

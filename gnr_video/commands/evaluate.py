@@ -111,9 +111,9 @@ def evaluate(
     runs = [face_run(clip, frames=settings.clip_frames) for clip in clips if files]
     faces_for_int8 = None
     if precision == "int8":
-        from gnr_video.calibration import clip_faces, sample_faces
+        from gnr_video.calibration import calibration_faces
 
-        faces_for_int8 = clip_faces(calibrate) if calibrate else sample_faces()
+        faces_for_int8 = calibration_faces(calibrate)
     results = []
     evaluator = Evaluator(pictures, networks, settings)
     total = evaluator.units(len(tests or ()), map(len, finished), len(files), sum(map(len, runs)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gnr_video.commands.options import common_options
+from gnr_video.commands.options import common_options, face_model_option
 from gnr_video.commands.terminal import stages
 
 
@@ -21,8 +21,11 @@ from gnr_video.commands.terminal import stages
     help="Another folder of faces; its result is OUT/<its name>. May be repeated.",
 )
 @click.option("--size", type=click.IntRange(16, 1024), default=256, show_default=True, help="Side, pixels.")
+@face_model_option
 @common_options
-def prepare(data: Path, out: Path, faces: Sequence[Path], size: int, quiet: bool) -> None:
+def prepare(
+    data: Path, out: Path, faces: Sequence[Path], size: int, face_model: Path | None, quiet: bool
+) -> None:
     """Write an aligned copy of the data set DATA to OUT, for `gnr-video train OUT`.
 
     Faces (trainA, testA) are cut out as they will be in videos; anime heads (trainB, testB, framed as
@@ -40,7 +43,7 @@ def prepare(data: Path, out: Path, faces: Sequence[Path], size: int, quiet: bool
 
     jobs = plan(data, out, faces)
     with stages(quiet, len(jobs)) as advance:
-        done = run(jobs, size=size, advance=advance)
+        done = run(jobs, size=size, face_model=face_model, advance=advance)
     for reason in done.skipped[:5]:
         click.secho(f"left out: {reason}", fg="yellow", err=True)
     if len(done.skipped) > 5:
