@@ -58,13 +58,18 @@ def taps(count: int, seed: int, sides: tuple[int, ...] = (64, 32, 16, 8, 4)) -> 
     return [torch.randn(count, c, s, s, generator=generator).relu() for c, s in zip(VGG_CHANNELS, sides)]
 
 
-def test_every_level_is_judged_in_patches_and_the_batch_as_a_whole():
-    logits = ProjectedDiscriminator()(taps(3, 1))
+def picture(count: int, seed: int, side: int = 64) -> torch.Tensor:
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def test_every_level_is_judged_in_patches_the_palette_too_and_the_batch_as_a_whole():
+    logits = ProjectedDiscriminator()(taps(3, 1), picture(3, 1))
     assert [tuple(head.shape) for head in logits] == [
         (3, 1, 8, 8),
         (3, 1, 8, 8),
         (3, 1, 8, 8),
         (3, 1, 8, 8),
+        (3, 1, 4, 4),
         (3, 1, 4, 4),
         (3, 1),
     ]
@@ -87,20 +92,34 @@ def test_projections_keep_the_scale():
 
 def test_spread_head_sees_only_how_much_the_batch_differs():
     critic = ProjectedDiscriminator().eval()
-    batch = taps(4, 3)
+    batch, shown = taps(4, 3), picture(4, 3)
     order = [2, 0, 3, 1]
-    torch.testing.assert_close(critic(batch)[-1], critic([t[order] for t in batch])[-1])
+    torch.testing.assert_close(critic(batch, shown)[-1], critic([t[order] for t in batch], shown)[-1])
     alike = [t[:1].expand_as(t) for t in batch]
-    assert not torch.allclose(critic(batch)[-1], critic(alike)[-1])
+    assert not torch.allclose(critic(batch, shown)[-1], critic(alike, shown)[-1])
+
+
+def test_palette_head_sees_colours_and_where_they_are_but_no_lines():
+    critic, same = ProjectedDiscriminator().eval(), taps(2, 3)
+
+    def palette(shown: torch.Tensor) -> torch.Tensor:
+        return critic(same, shown)[-2]
+
+    blocks = picture(2, 4, 16).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    lines = torch.ones(64, 64)
+    lines[::2] = -1
+    torch.testing.assert_close(palette(blocks), palette(blocks + 0.3 * lines))
+    assert not torch.allclose(palette(blocks), palette(blocks.flip(1)))
+    assert not torch.allclose(palette(blocks), palette(blocks.flip(2)))
 
 
 def test_it_learns_to_tell_two_kinds_apart():
     critic = ProjectedDiscriminator(width=16)
     optimiser = torch.optim.Adam(critic.parameters(), 2e-3)
-    first = 0.0
+    first, shown = 0.0, picture(4, 0)
     for step in range(60):
         real, fake = taps(4, 2 * step), [2 * tap.flip(-1) for tap in taps(4, 2 * step + 1)]
-        loss = discriminator_hinge(critic(real), critic(fake))
+        loss = discriminator_hinge(critic(real, shown), critic(fake, shown))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -154,8 +154,9 @@ class OneWayTrainer(Trainer):
             w_b, kept = self._mapped(nets.g_ab, to_b)
             fake = nets.g_ab.synthesise(content_a, w_b).contiguous(memory_format=self.memory_format)
             taps = self.lpips.features(fake)
-            shown = self.lpips.features(self._shown("d_b", fake)) if r.ada else taps
-            terms["adversarial"] = generator_hinge(nets.d_b(shown))
+            shown = self._shown("d_b", fake)
+            shown_taps = self.lpips.features(shown) if r.ada else taps
+            terms["adversarial"] = generator_hinge(nets.d_b(shown_taps, shown))
             terms["content"] = content_distance(taps[CONTENT_TAP], taps_a[CONTENT_TAP])
             recoloured_moved = resample(recoloured[some], motion)
             content_moved, style_again = nets.g_ab.encode(torch.cat([recoloured_moved, fake]))
@@ -175,12 +176,14 @@ class OneWayTrainer(Trainer):
 
         nets.d_b.requires_grad_(True)
         with self._autocast():
+            real_b = self._shown("d_b", b[:batch])
             if r.ada:
                 with torch.no_grad():
-                    taps_b = self.lpips.features(self._shown("d_b", b[:batch]))
-            real = nets.d_b(taps_b)
+                    taps_b = self.lpips.features(real_b)
+            real = nets.d_b(taps_b, real_b)
             self._observe(terms, d_b=real)
-            terms["discriminator"] = discriminator_hinge(real, nets.d_b([tap.detach() for tap in shown]))
+            false = nets.d_b([tap.detach() for tap in shown_taps], shown.detach())
+            terms["discriminator"] = discriminator_hinge(real, false)
         self.d_optimiser.zero_grad(set_to_none=True)
         terms["discriminator"].backward()
         self._descend(self.d_optimiser)

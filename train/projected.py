@@ -3,7 +3,8 @@
 The picture is seen through VGG16, its taps mixed by fixed random convolutions across channels and scales
 (Projected GANs Converge Faster, Sauer et al. 2021, section 3), and small trainable heads judge each scale.
 What a face is has been learned already, so hundreds of steps do what thousands do from scratch, and no
-gradient penalty is needed. GNR's batch-standard-deviation head stands beside them.
+gradient penalty is needed. GNR's batch-standard-deviation head stands beside them, and one that sees the
+palette, which the features hardly know.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ VGG_CHANNELS = (64, 128, 256, 512, 512)
 TAP_RMS = (1.6, 3.0, 5.0, 3.0, 1.0)
 """Their usual size on face crops of 64 to 128 pixels; brings all levels to one scale."""
 
+PALETTE_SIZE = 16
+"""Side that pictures are shrunk to for the palette's head: where which colour is, and no lines."""
+PALETTE_RMS = 0.5
+
 PLACES = 4
 """Channels that `with_place` adds."""
 
 
 class ProjectedDiscriminator(nn.Module):
-    """Judges the taps of a frozen trunk.
+    """Judges a picture by its taps of a frozen trunk, and by its palette.
 
     Args:
         channels: of the taps, fine to coarse.
@@ -56,6 +61,7 @@ class ProjectedDiscriminator(nn.Module):
             self.register_buffer(f"across_scales{level}", fixed(width, width, 3))
         self.levels = len(channels)
         self.heads = nn.ModuleList(_head(width + PLACES, width, down) for down in downs)
+        self.palette = _head(3 + PLACES, width, 2)
         self.spread = spectral_norm(nn.Linear(width, 128))
         self.spread_logit = spectral_norm(nn.Linear(128, 1))
 
@@ -74,10 +80,17 @@ class ProjectedDiscriminator(nn.Module):
             below = x
         return mixed[::-1]
 
-    def forward(self, taps: Sequence[Tensor]) -> list[Tensor]:
-        """Taps fine to coarse -> logits of every level (N, 1, h, w), and of the batch's spread (N, 1); float32."""
+    def forward(self, taps: Sequence[Tensor], picture: Tensor) -> list[Tensor]:
+        """Logits of every level and of the palette (N, 1, h, w), and of the batch's spread (N, 1); float32.
+
+        Args:
+            taps: fine to coarse, each (N, C, H, W).
+            picture: what they were taken from, (N, 3, S, S) in [-1, 1].
+        """
         projected = self.project(taps)
         logits = [head(with_place(x)).float() for head, x in zip(self.heads, projected, strict=True)]
+        palette = F.adaptive_avg_pool2d(picture.float(), PALETTE_SIZE) / PALETTE_RMS
+        logits.append(self.palette(with_place(palette)).float())
         code = F.leaky_relu(self.spread(projected[-1].mean((2, 3))), SLOPE).float()
         spread = torch.sqrt(gather(code).var(0, keepdim=True, unbiased=False) + 1e-8)
         return [*logits, self.spread_logit(spread).float().expand(len(code), 1)]
