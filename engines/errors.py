@@ -50,10 +50,14 @@ class BuildCancelled(EngineError):
     """Somebody stopped the build of an engine."""
 
 
-class FaceModelError(GnrVideoError):
-    """The face landmark model or MediaPipe itself is missing or damaged."""
+class ModelFileError(GnrVideoError):
+    """A model file of MediaPipe's is missing or damaged."""
 
     exit_code = 7
+
+
+class FaceModelError(ModelFileError):
+    """The face landmark model or MediaPipe itself is missing or damaged."""
 
 
 class StyleError(GnrVideoError):

@@ -12,13 +12,16 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from engines.errors import GnrVideoError
 from gnr_video.report import cpu_model, distribution_version
+
+if TYPE_CHECKING:
+    from gnr_video.model_files import ModelFile
 
 Status = Literal["ok", "off", "warn", "fail"]
 
@@ -267,33 +270,42 @@ def system_package_line(os_release: str) -> str:
 
 def check_face_model() -> Iterator[Check]:
     """The face landmark model; only looked for, never fetched here."""
-    from gnr_video import face_model
-    from gnr_video.paths import cache_dir
+    from gnr_video import model_files
+
+    yield _model_check("face model", model_files.FACE_MODEL, "FACE_MODEL")
+
+
+def check_person_model() -> Iterator[Check]:
+    """The person segmentation model, likewise. Videos are translated without it, so nothing here fails."""
+    from gnr_video import model_files
+
+    check = _model_check("person model", model_files.PERSON_MODEL, "PERSON_MODEL")
+    if check.status != "ok":
+        check = replace(check, status="warn", detail=f"{check.detail}; hair stays human without it")
+    yield check
+
+
+def _model_check(name: str, model: ModelFile, constant: str) -> Check:
+    """Where `model_files.<constant>` is, or how it gets there."""
+    from gnr_video.model_files import file_sha256
 
     fetch = (
-        f'{_python()} -c "from gnr_video.face_model import resolve_face_model as f; print(f())"'
-        f" (or set {face_model.VARIABLE} to a copy of {face_model.URL})"
+        f'{_python()} -c "from gnr_video.model_files import {constant} as m; print(m.resolve())"'
+        f" (or set {model.variable} to a copy of {model.url})"
     )
-    chosen = os.environ.get(face_model.VARIABLE)
-    path = Path(chosen).expanduser() if chosen else cache_dir() / face_model.FILE_NAME
+    chosen = os.environ.get(model.variable)
+    path = Path(chosen).expanduser() if chosen else model.cached
     if not path.is_file():
         if chosen:
-            yield Check(
-                "face model",
-                "fail",
-                f"${face_model.VARIABLE} names no file: {path}",
-                f"unset {face_model.VARIABLE}",
-            )
-        else:
-            yield Check("face model", "warn", "not here yet; the first run fetches it (3.8 MB)", fetch)
-    elif face_model.file_sha256(path) != face_model.SHA256:
+            return Check(name, "fail", f"${model.variable} names no file: {path}", f"unset {model.variable}")
+        size = f"{model.size / 1e6:.1f} MB"
+        return Check(name, "warn", f"not here yet; the first run fetches it ({size})", fetch)
+    if file_sha256(path) != model.sha256:
         if chosen:
-            fix = f"unset {face_model.VARIABLE}, or point it to a copy of {face_model.URL}"
-            yield Check("face model", "fail", f"{path} is another file than the expected one", fix)
-        else:
-            yield Check("face model", "warn", f"{path} is damaged; the next run fetches it again", fetch)
-    else:
-        yield Check("face model", "ok", str(path))
+            fix = f"unset {model.variable}, or point it to a copy of {model.url}"
+            return Check(name, "fail", f"{path} is another file than the expected one", fix)
+        return Check(name, "warn", f"{path} is damaged; the next run fetches it again", fetch)
+    return Check(name, "ok", str(path))
 
 
 def check_processor() -> Iterator[Check]:
@@ -494,6 +506,7 @@ CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     check_mediapipe,
     check_graphics_libraries,
     check_face_model,
+    check_person_model,
     check_processor,
     check_gpu,
     check_engines,

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import FaceModelError
-from gnr_video.face_model import resolve_face_model
 from gnr_video.frame import Face, Image, Points
+from gnr_video.model_files import FACE_MODEL
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class FaceTracker:
     its graph, which follows small faces well once it has them.
 
     Args:
-        model: the model file; None lets `resolve_face_model` find or fetch it.
+        model: the model file; None has `FACE_MODEL` found or fetched.
         max_faces: how many faces to follow at most.
 
     Raises:
@@ -92,7 +92,7 @@ class FaceTracker:
         if max_faces < 1:
             raise ValueError(f"max_faces must be at least 1, got {max_faces}")
         self.max_faces = max_faces
-        self._model = resolve_face_model(model)
+        self._model = FACE_MODEL.resolve(model)
         self._prober: _Landmarker | None = None
         self._closed = False
         self._identities = Identities()

@@ -1,5 +1,5 @@
 """What all tests share: one thread for small networks, which is quicker there and does not fight for cores;
-tiny weights, a short clip with a face and sound, and the face model."""
+tiny weights, a short clip with a face and sound, and MediaPipe's models."""
 
 from __future__ import annotations
 
@@ -34,12 +34,24 @@ def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def face_model() -> Path:
     """MediaPipe's model; a test that asks for it skips where it is neither cached nor to be fetched."""
     from engines.errors import FaceModelError
-    from gnr_video.face_model import resolve_face_model
+    from gnr_video.model_files import FACE_MODEL
 
     try:
-        return resolve_face_model()
+        return FACE_MODEL.resolve()
     except FaceModelError as error:
         pytest.skip(f"needs MediaPipe's face model: {error.message}")
+
+
+@pytest.fixture(scope="session")
+def person_model() -> Path:
+    """MediaPipe's selfie segmentation; a test that asks for it skips as with `face_model`."""
+    from engines.errors import ModelFileError
+    from gnr_video.model_files import PERSON_MODEL
+
+    try:
+        return PERSON_MODEL.resolve()
+    except ModelFileError as error:
+        pytest.skip(f"needs MediaPipe's person model: {error.message}")
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gnr_video import doctor, face_model
+from gnr_video import doctor, model_files
 from gnr_video.doctor import Check
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -30,7 +31,16 @@ def test_every_part_is_examined_and_every_failure_has_a_fix(checks):
     found, seconds = checks
     names = [check.name for check in found]
     assert len(names) == len(set(names))
-    for part in ("Python", "torch", "mediapipe", "face model", "CPU", "engine torch", "engine openvino"):
+    for part in (
+        "Python",
+        "torch",
+        "mediapipe",
+        "face model",
+        "person model",
+        "CPU",
+        "engine torch",
+        "engine openvino",
+    ):
         assert part in names
     for part in ("default weights", "FFmpeg in av", "video encoders", "cache", "OpenCV packages"):
         assert part in names
@@ -57,7 +67,8 @@ def test_what_the_tests_themselves_need_is_found(checks):
 
 def test_nothing_is_fetched_and_the_cache_is_not_made(tmp_path):
     environment = {**os.environ, "GNR_VIDEO_CACHE": str(tmp_path / "cache")}
-    environment.pop(face_model.VARIABLE, None)
+    for model in (model_files.FACE_MODEL, model_files.PERSON_MODEL):
+        environment.pop(model.variable, None)
     code = (
         "from gnr_video.doctor import run_doctor\nfor c in run_doctor(): print(c.status, c.name, '|', c.fix)"
     )
@@ -66,9 +77,10 @@ def test_nothing_is_fetched_and_the_cache_is_not_made(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "cache").exists()
-    line = next(line for line in done.stdout.splitlines() if "face model" in line)
-    assert line.startswith("warn")
-    assert "resolve_face_model" in line
+    for name, constant in (("face model", "FACE_MODEL"), ("person model", "PERSON_MODEL")):
+        line = next(line for line in done.stdout.splitlines() if name in line)
+        assert line.startswith("warn")
+        assert f"import {constant} " in line
 
 
 def test_importing_the_doctor_loads_nothing_heavy():
@@ -232,24 +244,36 @@ def test_missing_system_libraries(monkeypatch):
     assert re.search("apt-get|dnf|pacman|zypper", check.fix)
 
 
-def test_face_model_in_every_state(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "constant", "worst"),
+    [("face model", "FACE_MODEL", "fail"), ("person model", "PERSON_MODEL", "warn")],
+)
+def test_model_files_in_every_state(monkeypatch, tmp_path, name, constant, worst):
+    model = getattr(model_files, constant)
+    examine = {"FACE_MODEL": doctor.check_face_model, "PERSON_MODEL": doctor.check_person_model}[constant]
     monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path))
-    monkeypatch.delenv(face_model.VARIABLE, raising=False)
-    assert next(doctor.check_face_model()).status == "warn"
-    file = tmp_path / face_model.FILE_NAME
+    monkeypatch.delenv(model.variable, raising=False)
+    (check,) = examine()
+    assert check.status == "warn"
+    assert f"import {constant} " in check.fix
+    file = tmp_path / model.file_name
     file.write_bytes(b"half a model")
-    check = next(doctor.check_face_model())
+    (check,) = examine()
     assert (check.status, "damaged" in check.detail) == ("warn", True)
-    monkeypatch.setattr(face_model, "SHA256", hashlib.sha256(b"half a model").hexdigest())
-    assert next(doctor.check_face_model()) == Check("face model", "ok", str(file))
-    monkeypatch.setenv(face_model.VARIABLE, str(tmp_path / "absent.task"))
-    check = next(doctor.check_face_model())
-    assert check.status == "fail"
-    assert face_model.VARIABLE in check.fix
+    monkeypatch.setattr(
+        model_files, constant, replace(model, sha256=hashlib.sha256(b"half a model").hexdigest())
+    )
+    assert list(examine()) == [Check(name, "ok", str(file))]
+    monkeypatch.setenv(model.variable, str(tmp_path / "absent.task"))
+    (check,) = examine()
+    assert check.status == worst
+    assert model.variable in check.fix
     other = tmp_path / "other.task"
     other.write_bytes(b"something else")
-    monkeypatch.setenv(face_model.VARIABLE, str(other))
-    assert next(doctor.check_face_model()).status == "fail"
+    monkeypatch.setenv(model.variable, str(other))
+    (check,) = examine()
+    assert check.status == worst
+    assert ("hair stays human" in check.detail) == (constant == "PERSON_MODEL")
 
 
 def test_engines():

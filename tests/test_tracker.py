@@ -24,7 +24,7 @@ from benchmarks import tracking
 from gnr_video import tracker as tracker_module
 from gnr_video.align import fit_alignment
 from gnr_video.errors import FaceModelError
-from gnr_video.face_model import resolve_face_model
+from gnr_video.model_files import FACE_MODEL
 from gnr_video.tracker import (
     FaceTracker,
     Identities,
@@ -42,7 +42,7 @@ CLIPS = Path(__file__).parents[2] / "shared" / "data" / "video"
 @pytest.fixture(scope="module")
 def model() -> Path:
     try:
-        return resolve_face_model()
+        return FACE_MODEL.resolve()
     except FaceModelError as error:
         pytest.skip(f"no face model: {error.message}")
 

@@ -57,7 +57,7 @@ def prepare(
     Args:
         jobs: from `plan`.
         size: side of the results, pixels.
-        face_model: MediaPipe's face model, see `gnr_video.face_model`.
+        face_model: MediaPipe's face model, see `gnr_video.model_files`.
         advance: called after every picture, with the name of its folder.
 
     Raises:

@@ -10,7 +10,7 @@ from gnr_video.commands.options import common_options
 @click.command()
 @common_options
 def doctor(quiet: bool) -> None:
-    """Check versions, devices, engines, encoders and the face model; say how to mend what is missing."""
+    """Check versions, devices, engines, encoders and MediaPipe's models; say how to mend what is missing."""
     from gnr_video.doctor import format_checks, healthy, run_doctor
 
     checks = run_doctor()
