@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from engines.weights import Weights
 
 Crops = NDArray[np.uint8]
-"""uint8 (N, S, S, 3) RGB."""
+"""uint8 (N, S, S, 3) RGB; S is the engine's `size`, or any other side that it takes (`Engine.fits`)."""
 
 Styles = NDArray[np.float32]
 """float32 (N, latent_dim) style codes z, or (N, style_dim) codes w; a single row may come without N."""
@@ -55,14 +55,16 @@ class Engine(ABC):
         precision: of the convolutions: "fp32", "bf16" or "fp16".
         device: "cpu", "cuda", "cuda:1", ...
         architecture: of the weights it runs.
-        size: S, side of the crops in pixels.
+        size: side of the crops that the weights were trained on, pixels.
         weights_hash: of the weights it runs, hexadecimal; "" if they are in no file.
         fallback: why faster engines were passed over.
         takes_styles: False for a foreign model of one look (`engines.image_model`): it only translates.
+        any_side: whether it takes crops of other sides too, see `fits`.
     """
 
     name: str = ""
     takes_styles: bool = True
+    any_side: bool = False
 
     def __init__(self, weights: Weights, *, device: str, precision: str) -> None:
         from engines.graph import MappingNetwork, StyleVectors
@@ -166,7 +168,7 @@ class Engine(ABC):
 
         from engines.graph import StyleEncoder
 
-        picture = self._check_crops(image[None] if image.ndim == 3 else image)
+        picture = self._check_crops(image[None] if image.ndim == 3 else image, own_size=True)
         with self._lock, torch.inference_mode():
             weights = self._check_open()
             if self._style_encoder is None:
@@ -174,6 +176,16 @@ class Engine(ABC):
             return self._style_encoder(torch.from_numpy(picture))[0].numpy()
 
     # Pictures
+
+    def fits(self, side: int) -> bool:
+        """Whether crops of that side can be translated.
+
+        The network is convolutional: a larger crop at the same scale shows it more around the face. Its side must
+        be whole cells of the content code.
+        """
+        if side == self.size:
+            return True
+        return self.any_side and side > 0 and side % (self.size // self.architecture.content_size) == 0
 
     def encode(self, crops: Crops) -> Any:
         """Content codes of crops, uint8 (N, S, S, 3); only good for `decode` of the same engine.
@@ -239,9 +251,13 @@ class Engine(ABC):
             rows = self._rows(styles, len(crops))
             return self._translate(crops, rows)
 
-    def warm_up(self) -> None:
-        """Run once, so that the first real frame is as fast as the others; the style stays as it is."""
-        crops = np.full((1, self.size, self.size, 3), 127, np.uint8)
+    def warm_up(self, side: int | None = None) -> None:
+        """Run once, so that the first real frame is as fast as the others; the style stays as it is.
+
+        Args:
+            side: of the crops that will come; None: `size`.
+        """
+        crops = np.full((1, side or self.size, side or self.size, 3), 127, np.uint8)
         styles = (
             None if self._vectors is not None else np.zeros((1, self.architecture.latent_dim), np.float32)
         )
@@ -300,9 +316,13 @@ class Engine(ABC):
             raise EngineError("the engine is closed")
         return self._weights
 
-    def _check_crops(self, crops: Crops) -> Crops:
+    def _check_crops(self, crops: Crops, *, own_size: bool = False) -> Crops:
         s = self.size
-        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (s, s, 3) or not len(crops):
+        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (crops.shape[1],) * 2 + (3,):
+            fits = False
+        else:
+            fits = crops.shape[1] == s if own_size else self.fits(crops.shape[1])
+        if not fits or not len(crops):
             raise EngineError(f"crops must be uint8 Nx{s}x{s}x3 with N >= 1, got {crops.dtype} {crops.shape}")
         return np.require(crops, np.uint8, ["C_CONTIGUOUS", "WRITEABLE"])
 

@@ -458,8 +458,8 @@ class TensorRtEngine(Engine):
     def _jit(self, path: Path) -> Path | None:
         return path.with_suffix(".jit") if self.name == "tensorrt-rtx" else None
 
-    def warm_up(self) -> None:
-        super().warm_up()
+    def warm_up(self, side: int | None = None) -> None:
+        super().warm_up(side)
         for plan in self._plans:
             plan.keep_kernels()
 

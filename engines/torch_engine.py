@@ -32,6 +32,7 @@ class TorchEngine(Engine):
     """
 
     name = "torch"
+    any_side = True
 
     def __init__(self, weights: Weights, *, device: str, precision: str, threads: int | None = None) -> None:
         super().__init__(weights, device=device, precision=precision)
@@ -51,7 +52,7 @@ class TorchEngine(Engine):
         self._encoder: Any = self._place(ContentEncoder(weights))
         self._dynamic: Any = None
         self._baked: Any = None
-        self._graphs: dict[int, _CudaGraph] = {}
+        self._graphs: dict[tuple[int, ...], _CudaGraph] = {}
 
     def _place(self, module: torch.nn.Module) -> torch.nn.Module:
         try:
@@ -100,12 +101,12 @@ class TorchEngine(Engine):
         if vectors is None:
             assert self._vectors is not None
             vectors = self._vectors.expand(len(crops), -1)
-        graph = self._graphs.get(len(crops))
+        graph = self._graphs.get(crops.shape)
         if graph is None:
             if len(self._graphs) >= MAX_CUDA_GRAPHS:
                 return super()._translate(crops, vectors)
             graph = _CudaGraph(self._encoder, self._decoder(), crops.shape, vectors.shape[1], self.device)
-            self._graphs[len(crops)] = graph
+            self._graphs[crops.shape] = graph
         return graph.run(crops, vectors)
 
     def _batch(self, content: Any) -> int:

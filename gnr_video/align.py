@@ -7,6 +7,7 @@ apart, upright.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -15,6 +16,10 @@ from gnr_video.frame import Alignment, Face, Image, Points
 
 CROP = 256
 """Side of the crop that alignments speak of, pixels."""
+
+HEAD_EXTENT = 5 / 4
+HEAD_RISE = 16.0
+"""The crop around a whole head: so much larger than a face's, and its middle so many pixels of that one higher."""
 
 # Landmarks of the nose, the eyes' surroundings, forehead and cheekbones: none of lips, jaw, eyelids or brows.
 # Positions: means over 1,001 generated frontal faces, made symmetric, in crop pixels. Weights: fitted by
@@ -117,6 +122,39 @@ def with_landmarks(alignment: Alignment, landmarks: Points) -> Alignment:
         alignment.opacity,
         mapped.astype(np.float32, copy=False),
     )
+
+
+def widened(alignment: Alignment) -> Alignment:
+    """The alignment of the crop around the whole head: `HEAD_EXTENT` larger, `HEAD_RISE` higher."""
+    c, s = math.cos(alignment.angle) * alignment.scale, math.sin(alignment.angle) * alignment.scale
+    landmarks = alignment.landmarks
+    if landmarks is not None:
+        middle = np.float32(CROP / 2)
+        landmarks = (landmarks - middle + np.array([0, HEAD_RISE], np.float32)) / np.float32(
+            HEAD_EXTENT
+        ) + middle
+    return replace(
+        alignment,
+        center_x=alignment.center_x + HEAD_RISE * s,
+        center_y=alignment.center_y - HEAD_RISE * c,
+        scale=alignment.scale * HEAD_EXTENT,
+        landmarks=landmarks,
+    )
+
+
+def face_part(crop: Image, size: int) -> Image:
+    """The size x size face crop within the crop of its whole head; any other crop as it is."""
+    side = crop.shape[0]
+    if side != head_side(size):
+        return crop
+    left = (side - size) // 2
+    top = left + round(HEAD_RISE * size / CROP)
+    return crop[top : top + size, left : left + size]
+
+
+def head_side(size: int) -> int:
+    """Side of the crop around the whole head where that of the face is `size`, both in pixels."""
+    return round(size * HEAD_EXTENT)
 
 
 def crop_face(image: Image, alignment: Alignment, size: int = CROP) -> Image:

@@ -14,13 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.align import crop_face
+from gnr_video.align import HEAD_EXTENT, HEAD_RISE, crop_face
 from gnr_video.frame import Alignment, Image, Points
 
 Mask = NDArray[np.uint8]
 """uint8 SxS, 0 = frame, 255 = translated crop."""
 
 MODES = ("head", "face", "square", "crop", "side-by-side")
+HEAD_MODES = ("head", "side-by-side")
+"""Those that paste whole heads, where there are mattes."""
 
 # MediaPipe's face oval, in order around the face.
 # fmt: off
@@ -61,6 +63,30 @@ def head_mask(landmarks: Points | None = None, size: int = 256) -> Mask:
         cv2.convexHull(np.vstack([wide, wide - (0.0, 90.0)]).astype(np.float32))[:, 0], np.float64
     )
     return np.asarray(cv2.multiply(_filled(outline, size, 9.0), _superellipse(size), scale=1 / 255), np.uint8)
+
+
+def whole_head_mask(matte: Mask) -> Mask:
+    """What a crop around the whole head (`align.widened`) shows of its person: the head, not the shoulders.
+
+    Args:
+        matte: uint8 SxS, 255 = person.
+
+    Returns:
+        uint8 SxS, zero on the border.
+    """
+    return np.asarray(cv2.multiply(matte, _head_region(matte.shape[0]), scale=1 / 255), np.uint8)
+
+
+@lru_cache(maxsize=16)
+def _head_region(size: int) -> Mask:
+    """Nearly all of the crop above the chin; below it a neck's width."""
+    x, y = _grid(size)
+    # Pixels of the face's crop, from its middle.
+    u, v = (x - 127.5) * HEAD_EXTENT, (y - 127.5) * HEAD_EXTENT - HEAD_RISE
+    half_height = np.where(v < 0, 172.0, 126.0)
+    half_width = 156.0 - 74.0 * _smoothstep((v + 10.0) / 110.0)
+    radius = (np.abs(u / half_width) ** 2.5 + np.abs(v / half_height) ** 2.5) ** (1 / 2.5)
+    return _to_mask(_smoothstep((1.0 - radius) / 0.18))
 
 
 HEAD_MARGIN = 1.16
@@ -123,7 +149,8 @@ class Compositor:
     """Pastes translated crops into frames.
 
     Modes:
-        head: soft shape that takes in the anime hair and chin, and keeps to the head (default).
+        head: soft shape that keeps to the head (default). With mattes it takes in all the hair; else as much of
+            it as is in the face's crop.
         face: landmark oval, feathered; hair stays human.
         square: the crop with a feathered edge.
         crop: the translated crop alone, size x size. A fading face dissolves to its source crop where that is
@@ -164,6 +191,7 @@ class Compositor:
         image: Image,
         faces: Sequence[tuple[Alignment, Image]],
         crops: Sequence[Image] | None = None,
+        mattes: Sequence[Mask] = (),
     ) -> Image:
         """Paste the faces into one frame.
 
@@ -172,6 +200,7 @@ class Compositor:
             faces: an alignment and its translated crop (uint8 SxSx3 RGB, any S) for each face. Larger faces
                 cover smaller ones where they overlap; mode `crop` shows the lowest track id.
             crops: the source crops in the same order, any side; only mode `crop` uses them.
+            mattes: uint8 SxS in the same order, 255 = person, where the crops are of whole heads; else none.
 
         Returns:
             uint8 RGB of `output_size`; a new array. Pixels outside the masks equal the input's.
@@ -194,11 +223,15 @@ class Compositor:
         else:
             target = out = image.copy()
         # Far faces first.
-        for alignment, crop in sorted(faces, key=lambda f: (f[0].scale, f[0].track_id)):
-            paste(target, alignment, crop, self._mask(alignment, crop.shape[0]))
+        for i in sorted(range(len(faces)), key=lambda i: (faces[i][0].scale, faces[i][0].track_id)):
+            alignment, crop = faces[i]
+            matte = mattes[i] if mattes else None
+            paste(target, alignment, crop, self._mask(alignment, crop.shape[0], matte))
         return out
 
-    def _mask(self, alignment: Alignment, size: int) -> Mask:
+    def _mask(self, alignment: Alignment, size: int, matte: Mask | None) -> Mask:
+        if matte is not None and self.mode in HEAD_MODES:
+            return whole_head_mask(matte)
         if self.mode == "face":
             return face_mask(alignment.landmarks, size)
         return square_mask(size) if self.mode == "square" else head_mask(alignment.landmarks, size)
@@ -257,6 +290,7 @@ class GridCompositor(Compositor):
         image: Image,
         faces: Sequence[tuple[Alignment, Image]],
         crops: Sequence[Image] | None = None,
+        mattes: Sequence[Mask] = (),
     ) -> Image:
         """The grid for one frame.
 

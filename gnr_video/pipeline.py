@@ -9,18 +9,20 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from gnr_video.align import crop_face
+from gnr_video.align import crop_face, head_side, widened
+from gnr_video.compositor import HEAD_MODES
 from gnr_video.faces import Cast
 from gnr_video.frame import Alignment, Frame, Image
 
 if TYPE_CHECKING:
     from engines.base import Crops, Engine, Styles
-    from gnr_video.compositor import Compositor
+    from gnr_video.compositor import Compositor, Mask
+    from gnr_video.matte import PersonMatte
     from gnr_video.report import StageTimes
     from gnr_video.scene import SceneCut
     from gnr_video.schedule import StyleSchedule
@@ -159,11 +161,27 @@ class Tracked:
 
 @dataclass(frozen=True)
 class Translated:
-    """A frame, its faces' source crops and translations (uint8 S x S x 3), in the order of `alignments`."""
+    """A frame, its faces' source crops and translations (uint8 S x S x 3), in the order of `alignments`.
+
+    Where there are mattes (uint8 S x S), crops and alignments are those of whole heads.
+    """
 
     tracked: Tracked
     crops: list[Image]
     pictures: list[Image]
+    mattes: list[Mask] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The matte of a run, and the compositor that decides from frame to frame whether it is of use."""
+
+    matte: PersonMatte
+    compositor: Compositor
+
+    @property
+    def wanted(self) -> bool:
+        return self.compositor.mode in HEAD_MODES
 
 
 @dataclass
@@ -225,6 +243,7 @@ def translate(
     *,
     start: float = 0.0,
     grid: int = 0,
+    heads: Heads | None = None,
 ) -> Generator[Translated, None, None]:
     """Cut the faces out and run the generator on them, all faces of a frame as one batch.
 
@@ -232,6 +251,7 @@ def translate(
         styles: says which style each face has; None: the engine's own for all.
         start: the time of the first frame on the clock of `styles`, seconds.
         grid: so many styles of the first face alone, encoded once; 0: one style for each face.
+        heads: takes in whole heads where they are pasted; None: faces only.
     """
     first: float | None = None
     for item in items:
@@ -240,10 +260,19 @@ def translate(
         seconds += start - first
         crops: list[Image] = []
         pictures: list[Image] = []
+        mattes: list[Mask] = []
         if item.alignments:
+            side = engine.size
+            if heads is not None and heads.wanted:
+                item = replace(item, alignments=[widened(a) for a in item.alignments])
+                side = head_side(side)
             with times.stage("crop"):
                 chosen = item.alignments[:1] if grid else item.alignments
-                crops = [crop_face(item.frame.image, a, engine.size) for a in chosen]
+                crops = [crop_face(item.frame.image, a, side) for a in chosen]
+            if side != engine.size:
+                assert heads is not None
+                with times.stage("matte"):
+                    mattes = heads.matte.mattes(crops, [a.track_id for a in chosen], item.frame.pts_seconds)
             with times.stage("network"):
                 if styles is None:
                     pictures = list(engine.translate(np.stack(crops)))
@@ -252,7 +281,7 @@ def translate(
                     pictures = list(engine.decode_styles(content, styles.codes_at(seconds, range(grid))))
                 else:
                     pictures = list(_in_style(engine, np.stack(crops), styles.codes_at(seconds, item.roles)))
-        yield Translated(item, crops, pictures)
+        yield Translated(item, crops, pictures, mattes)
 
 
 def _in_style(engine: Engine, crops: Crops, codes: Styles) -> Crops:
@@ -273,7 +302,7 @@ def compose(
             faces = (
                 alignments if len(item.crops) == len(item.pictures) else alignments[:1] * len(item.pictures)
             )
-            image = compositor.compose(frame.image, list(zip(faces, item.pictures)), item.crops)
+            image = compositor.compose(frame.image, list(zip(faces, item.pictures)), item.crops, item.mattes)
         counts.frames += 1
         counts.faces += len(item.crops)
         counts.frames_without_face += not alignments
@@ -294,6 +323,7 @@ def run(
     styles: StyleSchedule | None = None,
     start: float = 0.0,
     grid: int = 0,
+    matte: PersonMatte | None = None,
     on_frame: Callable[[Counts], None] | None = None,
 ) -> Counts:
     """Send every frame of `source` through all stages to `write`, which is called on this thread, in order.
@@ -303,6 +333,7 @@ def run(
         write: takes the finished frames.
         cast: which faces are translated; None: all that the tracker follows.
         styles, start, grid: see `translate`.
+        matte: for whole heads; None: faces only.
         on_frame: told after each frame what has come through.
 
     Returns:
@@ -314,7 +345,10 @@ def run(
     counts = Counts()
     decoded = Threaded(decode(source, times), "decode")
     tracked = Threaded(track(decoded, tracker, aligner, cuts, times, cast), "track")
-    translated = Threaded(translate(tracked, engine, times, styles, start=start, grid=grid), "translate")
+    heads = None if matte is None else Heads(matte, compositor)
+    translated = Threaded(
+        translate(tracked, engine, times, styles, start=start, grid=grid, heads=heads), "translate"
+    )
     try:
         for frame in compose(translated, compositor, times, counts):
             with times.stage("encode"):

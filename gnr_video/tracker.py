@@ -7,15 +7,8 @@ heading (Hungarian assignment).
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
-import os
-import re
-import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -24,11 +17,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import FaceModelError
 from gnr_video.frame import Face, Image, Points
+from gnr_video.mediapipe_tasks import explained, import_mediapipe, quiet_stderr
 from gnr_video.model_files import FACE_MODEL
-
-log = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]
 """(left, top, right, bottom), pixels."""
@@ -679,10 +670,10 @@ class _Landmarker:
     """One MediaPipe graph, arrays in and arrays out."""
 
     def __init__(self, model: Path, *, num_faces: int, video: bool) -> None:
-        vision, self._mediapipe = _import_mediapipe()
+        vision, self._mediapipe = import_mediapipe()
         mode = vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE
         try:
-            with _quiet_stderr():
+            with quiet_stderr():
                 options = vision.FaceLandmarkerOptions(
                     base_options=self._mediapipe.tasks.BaseOptions(model_asset_path=str(model)),
                     running_mode=mode,
@@ -690,7 +681,7 @@ class _Landmarker:
                 )
                 self._graph: Any = vision.FaceLandmarker.create_from_options(options)
         except (OSError, RuntimeError, ValueError) as error:
-            raise _explained(error) from error
+            raise explained(error) from error
 
     def video(self, image: Image, milliseconds: int, size: tuple[int, int] | None = None) -> list[Points]:
         """Landmarks in pixels of a picture of that size (width, height), of which `image` may be a copy."""
@@ -720,80 +711,3 @@ class _Landmarker:
         return [
             np.array([(p.x, p.y, p.z) for p in face], np.float32) * scale for face in result.face_landmarks
         ]
-
-
-_warned_of_metrics = False
-
-
-def _import_mediapipe() -> tuple[Any, Any]:
-    """(the vision tasks, mediapipe itself)."""
-    global _warned_of_metrics
-    try:
-        with _quiet_stderr():
-            import mediapipe
-            from mediapipe.tasks.python import vision
-    except (ImportError, OSError) as error:
-        raise _explained(error) from error
-    version = tuple(int(n) for n in re.findall(r"\d+", getattr(mediapipe, "__version__", "0"))[:3])
-    if version >= (0, 10, 35) and not _warned_of_metrics:
-        _warned_of_metrics = True
-        log.warning(
-            "mediapipe %s sends usage metrics to play.googleapis.com and has no switch for it; "
-            'pip install "mediapipe>=0.10.30,<0.10.32" gives one that does not',
-            mediapipe.__version__,
-        )
-    return vision, mediapipe
-
-
-def _explained(error: Exception) -> FaceModelError:
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if re.search(r"lib(EGL|GLES|GL)", text):
-        return FaceModelError(
-            f"MediaPipe needs a system library that is missing: {text}",
-            "sudo apt-get install libegl1 libgles2",
-        )
-    if isinstance(error, ImportError):
-        return FaceModelError(
-            f"MediaPipe cannot be imported: {text}", 'pip install "mediapipe>=0.10.30,<0.10.32"'
-        )
-    return FaceModelError(f"MediaPipe's face landmarker does not start: {text}", "gnr-video doctor says more")
-
-
-_CHATTER = re.compile(
-    rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d|INFO: Created TensorFlow Lite"
-)
-_stderr_lock = threading.Lock()
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Keep MediaPipe's native log lines off the terminal while a graph is built.
-
-    Its library obeys none of the logging variables (GLOG_minloglevel, TF_CPP_MIN_LOG_LEVEL), so the file
-    descriptor itself is turned aside; whatever is not such chatter is written on afterwards.
-    """
-    with _stderr_lock, contextlib.ExitStack() as stack:
-        try:
-            spare = os.dup(2)
-        except OSError:
-            spare = -1
-        if spare < 0:
-            yield
-            return
-        stack.callback(os.close, spare)
-        aside = stack.enter_context(tempfile.TemporaryFile())
-        if sys.stderr is not None:
-            sys.stderr.flush()
-        os.dup2(aside.fileno(), 2)
-        try:
-            yield
-        finally:
-            if sys.stderr is not None:
-                sys.stderr.flush()
-            os.dup2(spare, 2)
-            aside.seek(0)
-            for line in aside:
-                if _CHATTER.match(line):
-                    log.debug("mediapipe: %s", line.decode(errors="replace").rstrip())
-                else:
-                    os.write(2, line)

@@ -6,6 +6,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.errors import InputError, StyleError
+from gnr_video.align import head_side
 from gnr_video.faces import Cast, FaceChoice
 from gnr_video.frame import Frame, Image
 from gnr_video.report import Report, StageTimes
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from engines.base import Engine
     from engines.image_model import ImageModelOptions
     from engines.tensorrt_build import Progress
+    from gnr_video.matte import PersonMatte
     from gnr_video.pipeline import Counts
+    from gnr_video.tracker import FaceTracker
 
 DEFAULT_STYLE = 42
 LOOKAHEAD = 15
@@ -46,7 +50,8 @@ class Translator:
         engine: "auto", or a name of `engines.ENGINES`.
         device: "auto", "cpu", "cuda", "cuda:1".
         precision: "auto", "fp32", "bf16", "fp16", "int8".
-        paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositor.Compositor`.
+        paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositor.Compositor`. Heads are
+            whole, with their hair, where the engine takes crops of any side and `gnr_video.matte` finds its model.
         faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
         plan: how the style changes with time; None: not at all.
         grid: (rows, columns): show the first face under so many styles at once instead of the video, itself in
@@ -127,7 +132,24 @@ class Translator:
         self.looks: Looks | None = None
         if style is not None or grid or self.plan != StylePlan() or self.engine.takes_styles:
             self.set_style(DEFAULT_STYLE if style is None else style)
-        self.engine.warm_up()
+        self.engine.warm_up(self.crop_side)
+
+    @property
+    def crop_side(self) -> int:
+        """Side of the crops that the engine is given, pixels: of faces, or of whole heads."""
+        from gnr_video.compositor import HEAD_MODES
+
+        face, head = self.engine.size, head_side(self.engine.size)
+        return head if self.compositor.mode in HEAD_MODES and self.engine.fits(head) else face
+
+    def open_matte(self) -> PersonMatte | None:
+        """What whole heads are cut out with; None where the engine takes no such crops, or there is no model."""
+        from gnr_video.matte import try_matte
+
+        return try_matte() if self.engine.fits(head_side(self.engine.size)) else None
+
+    def _matte(self) -> PersonMatte | None:
+        return self.open_matte() if self.crop_side != self.engine.size else None
 
     def set_style(self, style: Style | Sequence[Style], plan: StylePlan | None = None) -> StyleCode:
         """Change the style from the next face on.
@@ -182,7 +204,7 @@ class Translator:
             self.compositor.captions = [made.looks.name(i) for i in range(self._grid_styles)]
         if self.grid or not made.constant:
             # The part of the engine that takes styles with the call is made on its first use: not in mid-video.
-            s = self.engine.size
+            s = self.crop_side
             self.engine.translate(np.zeros((1, s, s, 3), np.uint8), made.code_at(0.0))
         return made
 
@@ -256,7 +278,7 @@ class Translator:
         Returns:
             uint8 RGB, of the size that the paste mode makes of it; the source where no face is found.
         """
-        from gnr_video.pipeline import Counts, compose, track, translate
+        from gnr_video.pipeline import Counts, Heads, compose, track, translate
 
         if not isinstance(frame, Frame):
             self.reset()
@@ -265,7 +287,7 @@ class Translator:
         else:
             single = False
         if self._live is None:
-            self._live = _LiveState(self.face_model, self.faces)
+            self._live = _LiveState(self.face_model, self.faces, self._matte())
         if self._schedule is None:
             self._schedule = self.schedule()
         live, times = self._live, StageTimes()
@@ -279,6 +301,7 @@ class Translator:
             self._schedule,
             start=frame.pts_seconds - live.first,
             grid=self._grid_styles,
+            heads=None if live.matte is None else Heads(live.matte, self.compositor),
         )
         result = next(compose(translated, self.compositor, times, Counts()))
         if single:
@@ -336,6 +359,7 @@ class Translator:
         with (
             open_source(source, start=start, end=end) as video,
             FaceTracker(self.face_model, max_faces=self.faces.max_faces) as tracker,
+            self._matte() or nullcontext() as matte,
             open_sink(
                 target,
                 video,
@@ -359,6 +383,7 @@ class Translator:
                 styles=schedule,
                 start=start or 0.0,
                 grid=self._grid_styles,
+                matte=matte,
                 on_frame=(lambda done: progress(done, video.info.frame_count)) if progress else None,
             )
             sink.finish()
@@ -405,27 +430,36 @@ class Translator:
 
 
 class _LiveState:
-    """Tracker, aligner and cut detector of `translate_frame`."""
+    """Tracker, matte, aligner and cut detector of `translate_frame`."""
 
-    def __init__(self, face_model: Path | None, faces: FaceChoice) -> None:
+    def __init__(self, face_model: Path | None, faces: FaceChoice, matte: PersonMatte | None) -> None:
         from gnr_video.scene import SceneCut
         from gnr_video.smooth import Aligner
         from gnr_video.tracker import FaceTracker
 
         self.tracker = FaceTracker(face_model, max_faces=faces.max_faces)
+        self.matte = matte
         self.cast = Cast(faces)
         self.first: float | None = None
         self.aligner = Aligner(0)
         self.cuts = SceneCut()
-        # MediaPipe's graph must be closed before the interpreter ends, also by those who forget it.
-        self.close = weakref.finalize(self, self.tracker.close)
+        # MediaPipe's graphs must be closed before the interpreter ends, also by those who forget it.
+        self.close = weakref.finalize(self, _close_all, self.tracker, matte)
 
     def reset(self) -> None:
         self.tracker.reset()
+        if self.matte is not None:
+            self.matte.reset()
         self.cast.reset()
         self.first = None
         self.aligner.flush()
         self.cuts.reset()
+
+
+def _close_all(*parts: FaceTracker | PersonMatte | None) -> None:
+    for part in parts:
+        if part is not None:
+            part.close()
 
 
 def _resized(face: Image, side: int) -> Image:

@@ -10,7 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnr_video.align import RIGID, TEMPLATE, WEIGHTS, crop_face, fit_alignment, with_landmarks
+from gnr_video.align import (
+    CROP,
+    HEAD_EXTENT,
+    HEAD_RISE,
+    RIGID,
+    TEMPLATE,
+    WEIGHTS,
+    crop_face,
+    face_part,
+    fit_alignment,
+    head_side,
+    widened,
+    with_landmarks,
+)
 from gnr_video.frame import Alignment, Face
 
 ALIGNMENTS = st.builds(
@@ -165,3 +178,31 @@ def test_crop_leaves_the_frame_alone_and_takes_views() -> None:
     view = image[::2, ::2]
     assert crop_face(view, Alignment(0, 200, 100, 2.0, 0.0)).shape == (256, 256, 3)
     np.testing.assert_array_equal(image, before)
+
+
+@settings(deadline=None)
+@given(ALIGNMENTS)
+def test_the_crop_of_the_whole_head_is_the_same_place_seen_wider(alignment: Alignment) -> None:
+    landmarks = np.random.default_rng(0).uniform(0, 300, (9, 2)).astype(np.float32)
+    face = with_landmarks(alignment, landmarks)
+    head = widened(face)
+    assert head.scale == pytest.approx(face.scale * HEAD_EXTENT)
+    assert (head.angle, head.opacity, head.track_id) == (face.angle, face.opacity, face.track_id)
+    middle = np.array([CROP / 2, CROP / 2, 1])
+    higher = middle - [0, HEAD_RISE, 0]
+    np.testing.assert_allclose(head.crop_to_frame() @ middle, face.crop_to_frame() @ higher, atol=1e-6)
+    assert head.landmarks is not None
+    np.testing.assert_allclose(
+        head.landmarks, with_landmarks(head, landmarks).landmarks, atol=2e-3 * max(1, 1 / face.scale)
+    )
+
+
+@pytest.mark.parametrize("size", [32, 128, 256])
+def test_the_face_is_cut_from_the_crop_of_its_head(size: int) -> None:
+    rng = np.random.default_rng(1)
+    image = cv2.GaussianBlur(rng.integers(0, 255, (400, 400, 3), np.uint8), (0, 0), 6)
+    alignment = Alignment(0, 200, 220, 0.8 * size / CROP, 0.3)
+    face, head = crop_face(image, alignment, size), crop_face(image, widened(alignment), head_side(size))
+    assert head.shape == (head_side(size), head_side(size), 3)
+    assert np.abs(face_part(head, size).astype(int) - face).max() <= 2
+    assert face_part(face, size) is face

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import zip_longest
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from gnr_video import Translator
-from gnr_video.compositor import Compositor, Mask, head_mask, paste
+from gnr_video.compositor import Compositor, Mask, paste
 from gnr_video.frame import Alignment, Image
 from gnr_video.report import Report
 from gnr_video.source import open_source
@@ -44,16 +45,21 @@ class Recorder(Compositor):
 
     def __init__(self) -> None:
         super().__init__("head")
-        self.placed: list[list[Alignment]] = []
+        self.placed: list[list[tuple[Alignment, Mask]]] = []
 
     def compose(
         self,
         image: Image,
         faces: Sequence[tuple[Alignment, Image]],
         crops: Sequence[Image] | None = None,
+        mattes: Sequence[Mask] = (),
     ) -> Image:
-        self.placed.append([alignment for alignment, _ in faces])
-        return super().compose(image, faces, crops)
+        masks = [
+            self._mask(alignment, crop.shape[0], matte)
+            for (alignment, crop), matte in zip_longest(faces, mattes)
+        ]
+        self.placed.append([(alignment, mask) for (alignment, _), mask in zip(faces, masks)])
+        return super().compose(image, faces, crops, mattes)
 
 
 @dataclass
@@ -64,8 +70,8 @@ class Run:
     result: Path
     seconds: float | None
     report: Report
-    placed: list[list[Alignment]]
-    """The alignments of each frame."""
+    placed: list[list[tuple[Alignment, Mask]]]
+    """The faces of each frame."""
 
 
 @pytest.fixture(scope="module", params=sorted(SECONDS))
@@ -109,12 +115,11 @@ def test_a_face_is_found_nearly_always(run: Run) -> None:
     assert run.report.frames_without_face <= 0.1 * run.report.frames
 
 
-def mask_of(alignments: Sequence[Alignment], shape: tuple[int, ...]) -> Mask:
+def mask_of(placed: Sequence[tuple[Alignment, Mask]], shape: tuple[int, ...]) -> Mask:
     """Pixels of the frame that the pasted faces may change: 255, others 0."""
     canvas = np.zeros(shape, np.uint8)
-    white = np.full((64, 64, 3), 255, np.uint8)
-    for alignment in alignments:
-        paste(canvas, alignment, white, head_mask(size=64))
+    for alignment, mask in placed:
+        paste(canvas, alignment, np.full((*mask.shape, 3), 255, np.uint8), mask)
     return np.asarray((canvas[..., 0] > 0) * 255, np.uint8)
 
 
@@ -138,7 +143,7 @@ def test_the_face_changes_and_nothing_else(run: Run, tmp_path: Path) -> None:
             outside += 3 * cv2.countNonZero(far)
             for name, frame in (("translated", after), ("plain", again)):
                 squared[name] += cv2.norm(frame.image, before.image, cv2.NORM_L2SQR, far)
-            visible = [a for a in placed if a.opacity > 0.8]
+            visible = [a for a, _ in placed if a.opacity > 0.8]
             if not visible:
                 continue
             changed = np.max(cv2.absdiff(after.image, before.image), axis=2) > 30

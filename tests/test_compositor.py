@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnr_video.align import crop_face
+from gnr_video.align import HEAD_EXTENT, HEAD_RISE, crop_face
 from gnr_video.compositor import (
     FACE_OVAL,
     MODES,
@@ -20,6 +20,7 @@ from gnr_video.compositor import (
     face_mask,
     head_mask,
     square_mask,
+    whole_head_mask,
 )
 from gnr_video.frame import Alignment
 
@@ -91,6 +92,7 @@ alignments = st.builds(
         lambda size: head_mask(oval_landmarks(), size),
         square_mask,
         lambda size: face_mask(oval_landmarks(), size),
+        lambda size: whole_head_mask(np.full((size, size), 255, np.uint8)),
     ],
 )
 def test_masks_are_zero_on_the_border_and_whole_in_the_middle(make, size):
@@ -111,6 +113,36 @@ def test_head_mask_takes_in_hair_ears_and_chin_but_no_corner():
     assert min(mask[110, 32], mask[110, 223]) > 0.5 * 255, "ears"
     assert max(mask[10, 10], mask[10, 245], mask[240, 20], mask[240, 235]) == 0, "background and shoulders"
     np.testing.assert_array_equal(mask, mask[:, ::-1])
+
+
+def test_whole_head_mask_takes_in_all_hair_of_the_person_and_no_shoulders():
+    everything = np.full((256, 256), 255, np.uint8)
+
+    def at(mask, x, y):  # pixels of the face's crop, which may lie outside of it
+        x, y = ((c - 128 + rise) / HEAD_EXTENT + 128 for c, rise in ((x, 0.0), (y, HEAD_RISE)))
+        return mask[round(y), round(x)] / 255
+
+    mask = whole_head_mask(everything)
+    for x, y in ((128, 92), (60, 110), (128, 200), (128, 0), (20, 60), (236, 60)):
+        assert at(mask, x, y) == 1, "face and hair, also beyond the face's crop"
+    assert at(mask, 128, 228) > 0.8, "chin"
+    assert max(at(mask, 30, 225), at(mask, 226, 225)) == 0, "shoulders"
+    left = everything.copy()
+    left[:, 128:] = 0
+    assert not whole_head_mask(left)[:, 128:].any(), "background"
+    np.testing.assert_array_equal(whole_head_mask(left)[:, :128], mask[:, :128])
+
+
+@pytest.mark.parametrize("mode", ["head", "face"])
+def test_a_matte_counts_where_heads_are_pasted(mode):
+    image, white = picture(300, 300, 0), plain(160, (255, 255, 255))
+    alignment = Alignment(0, 150, 150, 1.0, 0.0)
+    nobody, someone = np.zeros((160, 160), np.uint8), np.full((160, 160), 255, np.uint8)
+    made = [
+        Compositor(mode).compose(image, [(alignment, white)], mattes=[matte]) for matte in (nobody, someone)
+    ]
+    assert np.array_equal(*made) == (mode == "face")
+    assert np.array_equal(made[0], image) == (mode == "head")
 
 
 @pytest.mark.parametrize("make", [superellipse, square_mask])

@@ -168,13 +168,36 @@ def test_encode_style(engine, weights, crops):
     [
         np.zeros((1, 64, 64, 3), np.float32),
         np.zeros((64, 64, 3), np.uint8),
-        np.zeros((1, 32, 32, 3), np.uint8),
+        np.zeros((1, 33, 33, 3), np.uint8),
+        np.zeros((1, 64, 80, 3), np.uint8),
         np.zeros((0, 64, 64, 3), np.uint8),
     ],
 )
 def test_wrong_crops(engine, bad):
     with pytest.raises(EngineError, match="uint8 Nx64x64x3"):
         engine.translate(bad)
+
+
+def test_crops_of_another_side(engine, weights, crops, styles):
+    """The network sees more around the face; a new style is used on the next such crop too."""
+    wide = np.stack([np.pad(crop, ((8, 8), (8, 8), (0, 0)), mode="reflect") for crop in crops[:2]])
+    assert engine.fits(80) == engine.any_side
+    assert not engine.fits(81)
+    if not engine.any_side:
+        with pytest.raises(EngineError, match="uint8 Nx64x64x3"):
+            engine.translate(wide, styles[:2])
+        return
+    official = OfficialGenerator(weights)
+    for style in styles[:2]:
+        engine.set_style(style)
+        with torch.inference_mode():
+            content = official.encode(normalise(torch.from_numpy(wide)))
+            w = official.mapping(torch.from_numpy(np.stack([style, style])))
+            wanted = quantise(official.decode(content, w)).numpy()
+        check(engine, engine.translate(wide), wanted)
+        check(engine, engine.translate(wide, style), wanted)
+    with pytest.raises(EngineError, match="uint8 Nx64x64x3"):
+        engine.encode_style(wide[0])
 
 
 def test_wrong_styles(engine, crops, styles, expected):

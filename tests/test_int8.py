@@ -92,6 +92,15 @@ def test_a_style_for_each_picture_is_accurate(quantised, exact, faces, styles):
     assert not np.array_equal(found, expected)
 
 
+def test_crops_of_whole_heads_are_accurate(quantised, exact, faces, styles):
+    heads = np.stack([np.pad(face, ((8, 8), (8, 8), (0, 0)), mode="reflect") for face in faces])
+    for engine in (quantised, exact):
+        engine.set_style(styles[0])
+    for rows in (None, styles):
+        found, expected = quantised.translate(heads, rows), exact.translate(heads, rows)
+        assert min(psnr(a, b) for a, b in zip(found, expected)) >= 30
+
+
 def test_facts_hold_what_was_checked(quantised):
     facts = quantised.facts
     assert min(facts["psnr_db"].values()) >= int8.BAR > 32

@@ -6,7 +6,6 @@ Device: CPU. The face model is fetched on first use; where that fails, the tests
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from hypothesis import strategies as st
 from skimage.data import astronaut
 
 from benchmarks import tracking
-from gnr_video import tracker as tracker_module
 from gnr_video.align import fit_alignment
 from gnr_video.errors import FaceModelError
 from gnr_video.model_files import FACE_MODEL
@@ -181,38 +179,10 @@ def test_nothing_is_printed(model: Path) -> None:
     assert done.stderr == "kept\n"
 
 
-def test_other_lines_on_stderr_are_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
-    with tracker_module._quiet_stderr():
-        subprocess.run(
-            ["sh", "-c", "echo 'W0000 00:00:1.2 3 a.cc:1] chatter' >&2; echo news >&2"], check=True
-        )
-    assert capfd.readouterr().err == "news\n"
-
-
-def test_missing_system_library_says_what_to_install() -> None:
-    error = tracker_module._explained(OSError("libEGL.so.1: cannot open shared object file"))
-    assert "libEGL.so.1" in error.message
-    assert "apt-get install libegl1 libgles2" in error.hint
-
-
 def test_broken_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "face.task").write_bytes(b"not a model")
     with pytest.raises(FaceModelError, match="sha256"):
         FaceTracker(tmp_path / "face.task")
-
-
-def test_a_mediapipe_with_metrics_is_warned_of_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    import mediapipe
-
-    monkeypatch.setattr(mediapipe, "__version__", "0.10.35")
-    monkeypatch.setattr(tracker_module, "_warned_of_metrics", False)
-    with caplog.at_level(logging.WARNING):
-        tracker_module._import_mediapipe()
-        tracker_module._import_mediapipe()
-    assert [r.message for r in caplog.records if "usage metrics" in r.message] != []
-    assert len(caplog.records) == 1
 
 
 def test_accuracy_under_known_motion(model: Path) -> None:

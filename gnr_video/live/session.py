@@ -22,12 +22,13 @@ import numpy as np
 
 from engines.errors import GnrVideoError
 from gnr_video import pipeline
-from gnr_video.align import crop_face
+from gnr_video.align import crop_face, face_part
 from gnr_video.compositor import GridCompositor
 from gnr_video.frame import Frame, Image
 from gnr_video.live.camera import Capture, Latest, Shot
 from gnr_video.live.controls import GRID, Controls
 from gnr_video.live.memory import give_back, share_heaps
+from gnr_video.matte import PersonMatte
 from gnr_video.pipeline import Counts, Threaded, Tracked, Translated
 from gnr_video.report import Report, StageTimes
 from gnr_video.translator import Translator
@@ -212,6 +213,7 @@ class LiveSession:
         self._shown: deque[float] = deque(maxlen=WINDOW)
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._stages: list[Threaded[Any]] = []
+        self._matte: PersonMatte | None = None
         self._thread = threading.Thread(target=self._present, name="gnr-video present", daemon=True)
         self._started = 0.0
         self._tidied = 0.0
@@ -253,7 +255,8 @@ class LiveSession:
         share_heaps()
         faces = self.translator.faces
         self._tracker = FaceTracker(self.translator.face_model, max_faces=faces.max_faces)
-        size = self.translator.engine.size
+        self._matte = self.translator.open_matte()
+        size = self.translator.crop_side
         styles = self.controls.styles
         codes = None if styles is None else styles.codes_at(0.0, [0])
         self.translator.engine.translate(np.full((1, size, size, 3), 127, np.uint8), codes)  # compiled now
@@ -314,9 +317,11 @@ class LiveSession:
             self._thread.join(0.5)
         for stage in reversed(self._stages):
             stage.close(0.5)
-        # A tracker that is still in use must not be closed under its user.
+        # What is still in use must not be closed under its user.
         if self._started and not any(stage.alive for stage in self._stages):
             self._tracker.close()
+            if self._matte is not None:
+                self._matte.close()
             self._started = 0.0
 
     def __enter__(self) -> LiveSession:
@@ -400,9 +405,9 @@ class LiveSession:
     def _translate(self, items: Iterable[Tracked]) -> Generator[Translated, None, None]:
         """`pipeline.translate` under the styles of the moment; for the grid, one face under several."""
         waiting: deque[Tracked] = deque(maxlen=1)
-        translated = pipeline.translate(
-            _each(waiting), self.translator.engine, self.times, self.controls.styles
-        )
+        engine, matte = self.translator.engine, self._matte
+        heads = None if matte is None else pipeline.Heads(matte, self.translator.compositor)
+        translated = pipeline.translate(_each(waiting), engine, self.times, self.controls.styles, heads=heads)
         for item in items:
             view = self.controls.view
             if view == "grid" and item.alignments:
@@ -411,7 +416,7 @@ class LiveSession:
             waiting.append(Tracked(item.frame) if view in ("before", "grid") else item)
             done = next(translated)
             if done.crops:
-                self.crop = done.crops[0]
+                self.crop = face_part(done.crops[0], engine.size)
             yield done
 
     def _add_grid(self, item: Tracked) -> None:

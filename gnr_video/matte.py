@@ -1,0 +1,114 @@
+"""Where the person is around a face: with it the whole head becomes anime, hair included.
+
+The generator is convolutional, so it may see more than the crop that it was trained on (`align.widened`); there the
+hair goes on. What of that is head and what background, MediaPipe's person segmentation says.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import ModelFileError
+from gnr_video.compositor import Mask
+from gnr_video.frame import Image
+from gnr_video.mediapipe_tasks import explained, import_mediapipe, quiet_stderr
+from gnr_video.model_files import PERSON_MODEL
+
+log = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 0.05
+"""Time constant of a matte: hair at the edge of what the network is sure of would flicker."""
+SURE = (0.15, 0.85)
+"""Confidences that count as background and as person; a straight line lies between them."""
+
+
+class PersonMatte:
+    """Soft outlines of the people in the crops of one video. A context manager; one thread at a time.
+
+    Args:
+        model: selfie_segmentation.tflite; None finds or fetches it.
+
+    Raises:
+        ModelFileError: no model, or MediaPipe does not start.
+    """
+
+    def __init__(self, model: str | Path | None = None) -> None:
+        path = PERSON_MODEL.resolve(model)
+        vision, mediapipe = import_mediapipe()
+        self._mediapipe = mediapipe
+        options = vision.ImageSegmenterOptions(
+            base_options=mediapipe.tasks.BaseOptions(model_asset_path=str(path)),
+            output_confidence_masks=True,
+            output_category_mask=False,
+        )
+        try:
+            with quiet_stderr():
+                self._segmenter: Any = vision.ImageSegmenter.create_from_options(options)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise explained(error, "'s image segmenter") from error
+        self._before: dict[int, tuple[float, NDArray[np.float32]]] = {}
+
+    def mattes(self, crops: Sequence[Image], ids: Sequence[int], seconds: float) -> list[Mask]:
+        """Mattes of the crops of one frame, each steadied by what it was before.
+
+        Args:
+            crops: uint8 SxSx3 RGB.
+            ids: whose they are; an id that a frame does not have begins anew in the next.
+            seconds: the frame's time.
+
+        Returns:
+            uint8 SxS each, 255 = person.
+        """
+        if self._segmenter is None:
+            raise RuntimeError("the matte is closed")
+        now: dict[int, tuple[float, NDArray[np.float32]]] = {}
+        for crop, one in zip(crops, ids, strict=True):
+            matte = self._segment(crop)
+            then, before = self._before.get(one, (seconds, matte))
+            if before.shape == matte.shape and seconds > then:
+                kept = math.exp(-(seconds - then) / SETTLE_SECONDS)
+                matte = np.asarray(cv2.addWeighted(before, kept, matte, 1.0 - kept, 0.0), np.float32)
+            now[one] = seconds, matte
+        self._before = now
+        return [np.asarray(cv2.convertScaleAbs(matte, alpha=255.0), np.uint8) for _, matte in now.values()]
+
+    def _segment(self, crop: Image) -> NDArray[np.float32]:
+        picture = self._mediapipe.Image(
+            image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(crop)
+        )
+        sure = self._segmenter.segment(picture).confidence_masks[0].numpy_view()
+        matte = np.clip((sure.reshape(crop.shape[:2]) - SURE[0]) / (SURE[1] - SURE[0]), 0.0, 1.0)
+        return np.asarray(cv2.GaussianBlur(matte, (0, 0), crop.shape[0] / 128), np.float32)
+
+    def reset(self) -> None:
+        """Forget the frames before."""
+        self._before = {}
+
+    def close(self) -> None:
+        """Free MediaPipe's graph. May be called twice."""
+        segmenter, self._segmenter = self._segmenter, None
+        if segmenter is not None:
+            segmenter.close()
+
+    def __enter__(self) -> PersonMatte:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def try_matte(model: str | Path | None = None) -> PersonMatte | None:
+    """A matte where it can be had; else None, and a warning."""
+    try:
+        return PersonMatte(model)
+    except ModelFileError as error:
+        log.warning("hair stays human: %s", error)
+        return None
