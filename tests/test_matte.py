@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from engines.errors import ModelFileError
 from engines.weights import save_weights
 from gnr_video import Translator, matte
 from gnr_video.frame import Frame
@@ -28,12 +28,8 @@ ROCKET = (slice(0, 180), slice(390, 500))
 
 
 @pytest.fixture(scope="module")
-def person() -> Iterator[PersonMatte]:
-    try:
-        made = PersonMatte()
-    except ModelFileError as error:
-        pytest.skip(f"no person segmentation model: {error.message}")
-    with made:
+def person(person_model: Path) -> Iterator[PersonMatte]:
+    with PersonMatte(person_model) as made:
         yield made
 
 
