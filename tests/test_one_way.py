@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from engines.errors import WeightsError
 from engines.weights import load_weights
+from gnr_video.align import face_part, head_side
 from tests.toy_domains import toy_domains
 from train.data import Domains
 from train.lpips import Lpips, _build_trunk
-from train.one_way import OneWayTrainer, trainer_class
+from train.one_way import OneWayTrainer, face_of, in_head, trainer_class
 from train.projected import (
     VGG_CHANNELS,
     ProjectedDiscriminator,
@@ -125,6 +127,16 @@ def test_it_learns_to_tell_two_kinds_apart():
         optimiser.step()
         first = loss.item() if step == 0 else first
     assert loss.item() < 0.6 * first
+
+
+@pytest.mark.parametrize("size", [16, 64, 256])
+def test_a_face_inside_of_a_head_lies_where_the_pipeline_cuts_it(size):
+    faces = picture(2, 5, size)
+    heads = in_head(faces)
+    assert heads.shape == (2, 3, head_side(size), head_side(size))
+    torch.testing.assert_close(face_of(heads), faces)
+    as_image = heads[0].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(face_part(as_image, size), faces[0].permute(1, 2, 0).numpy())
 
 
 def test_hinge_losses_at_known_values():

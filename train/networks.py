@@ -358,6 +358,11 @@ class Generator(nn.Module):
         """x (N, 3, S, S) in [-1, 1] -> content (N, C, s, s), style (N, latent_dim)."""
         return self.encoder(x)
 
+    def content(self, x: Tensor) -> Tensor:
+        """Content code of pictures, which may be of any side that is whole cells of it."""
+        code: Tensor = self.encoder.content(self.encoder.stem(x))
+        return code
+
     def decode(self, content: Tensor, style: Tensor) -> Tensor:
         """content (N, C, s, s), style (N, latent_dim) -> picture (N, 3, S, S), about [-1, 1], float32."""
         return self.synthesise(content, self.mapping(style))

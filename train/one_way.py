@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.errors import WeightsError
+from gnr_video.align import CROP, HEAD_EXTENT, HEAD_RISE, head_side
 from train.augment import recolour, resample
 from train.distributed import mine, world
 from train.flow import motion_difference
@@ -141,29 +142,32 @@ class OneWayTrainer(Trainer):
         # Contents are read off recoloured pictures, so that the palette has to come from the style.
         recoloured = torch.cat([recolour(a, self.generator), recolour(b[some], self.generator)])
         motion = self._motion(some.stop)
+        is_wide = bool(torch.rand((), generator=self.generator) < r.wide)
+        around, within = (in_head, face_of) if is_wide else (_as_it_is, _as_it_is)
         terms: dict[str, Tensor] = {}
 
         nets.d_b.requires_grad_(False)
         with torch.no_grad():
             taps_a, taps_b = self.lpips.features(a), self.lpips.features(b[:batch])
         with self._autocast():
-            content, _ = nets.g_ab.encode(recoloured)
+            content = nets.g_ab.content(around(recoloured))
             content_a, content_b = content[:batch], content[batch:]
             _, style_b = nets.g_ab.encode(b)
             to_b = torch.where(use_seed, seeds, style_b[:batch].roll(1, 0))
             w_b, kept = self._mapped(nets.g_ab, to_b)
-            fake = nets.g_ab.synthesise(content_a, w_b).contiguous(memory_format=self.memory_format)
+            fake = within(nets.g_ab.synthesise(content_a, w_b))
+            fake = fake.contiguous(memory_format=self.memory_format)
             taps = self.lpips.features(fake)
             shown = self._shown("d_b", fake)
             shown_taps = self.lpips.features(shown) if r.ada else taps
             terms["adversarial"] = generator_hinge(nets.d_b(shown_taps, shown))
             terms["content"] = content_distance(taps[CONTENT_TAP], taps_a[CONTENT_TAP])
             recoloured_moved = resample(recoloured[some], motion)
-            content_moved, style_again = nets.g_ab.encode(torch.cat([recoloured_moved, fake]))
-            terms["style_reconstruction"] = masked_mse(style_again[len(motion) :], to_b.detach(), kept)
-            moved = nets.g_ab.synthesise(content_moved[: len(motion)], w_b[some])
+            _, style_again = nets.g_ab.encode(fake)
+            terms["style_reconstruction"] = masked_mse(style_again, to_b.detach(), kept)
+            moved = within(nets.g_ab.synthesise(nets.g_ab.content(around(recoloured_moved)), w_b[some]))
             terms["motion"] = motion_difference(moved, resample(fake[some], motion), motion)
-            same = nets.g_ab.decode(content_b, style_b[some])
+            same = within(nets.g_ab.decode(content_b, style_b[some]))
             same = same.contiguous(memory_format=self.memory_format)
             terms["identity"] = F.l1_loss(same, b[some])
             terms["cycle_lpips"] = self.lpips(same, [tap[some] for tap in taps_b]).mean()
@@ -188,6 +192,26 @@ class OneWayTrainer(Trainer):
         terms["discriminator"].backward()
         self._descend(self.d_optimiser)
         return terms
+
+
+def in_head(x: Tensor) -> Tensor:
+    """Pictures (N, C, S, S) in the middle of larger ones, mirrored outwards, as a face's crop lies in its head's."""
+    return F.pad(x, _margins(x.shape[-1]), "reflect")
+
+
+def face_of(x: Tensor) -> Tensor:
+    """What `in_head` made larger, (N, C, S, S)."""
+    left, _, top, _ = _margins(size := round(x.shape[-1] / HEAD_EXTENT))
+    return x[..., top : top + size, left : left + size]
+
+
+def _margins(size: int) -> tuple[int, int, int, int]:
+    side, rise = head_side(size) - size, round(HEAD_RISE * size / CROP)
+    return side // 2, side // 2, side // 2 + rise, side // 2 - rise
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
 def trainer_class(recipe: Recipe) -> type[Trainer]:

@@ -60,6 +60,8 @@ class Recipe:
         degrees, scale, translate: of the augmentation.
         augment_reals: the discriminators' real images get the same augmentation (else crop and flip only).
         one_way: train faces to anime only, with a discriminator on pretrained features (`train.one_way`).
+        wide: share of one-way training's steps that show the generator its pictures inside of larger ones, as whole
+            heads are translated, so that it does not tell from the border where in the face it is.
         style_mixing: probability that a translation takes a second style from a random decoder stage on.
         path_every: steps between path length penalties (`LossWeights.path_length`).
         motion_flow: the motion loss's smooth flow, as a fraction of the side (0: affine motion only).
@@ -92,6 +94,7 @@ class Recipe:
     translate: float = 0.1
     augment_reals: bool = False
     one_way: bool = False
+    wide: float = 0.0
     style_mixing: float = 0.0
     path_every: int = 4
     motion_flow: float = 0.0
@@ -190,6 +193,7 @@ _RANGES = (
     ("cycle_share", 0, 1),
     ("degrees", 0, 180),
     ("translate", 0, 0.5),
+    ("wide", 0, 1),
     ("style_mixing", 0, 1),
     ("path_every", 1, 1e6),
     ("motion_flow", 0, 0.05),
@@ -248,6 +252,7 @@ RECIPES = {
             contents=2,
             warmup_steps=650,
             one_way=True,
+            wide=0.5,
             degrees=7.0,
             scale=(0.92, 1.08),
             translate=0.03,
