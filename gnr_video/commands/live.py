@@ -8,12 +8,12 @@ from typing import Literal
 import click
 
 from gnr_video.commands.options import (
-    PASTE_MODES,
     check_writable,
     common_options,
     face_model_option,
     generator_options,
     onnx_options,
+    paste_option,
     report_option,
 )
 
@@ -50,7 +50,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @click.option("--mirror", is_flag=True, help="Show yourself as in a mirror.")
 @generator_options
 @onnx_options
-@click.option("--paste", type=click.Choice(PASTE_MODES), default="head", show_default=True)
+@paste_option
 @click.option("--codec", metavar="NAME", help="Of --record: h264, vp9, or an FFmpeg encoder.")
 @click.option(
     "--capture",

@@ -73,6 +73,14 @@ def target_option(function: Callable[..., Any]) -> Callable[..., Any]:
 face_model_option = click.option(
     "--face-model", type=click.Path(path_type=Path), help="MediaPipe's face_landmarker.task."
 )
+paste_option = click.option(
+    "--paste",
+    type=click.Choice(PASTE_MODES),
+    default="head",
+    show_default=True,
+    help="head: with its hair. face: its oval only. square: the whole crop. crop: nothing but that. "
+    "side-by-side: before and after.",
+)
 report_option = click.option(
     "--report", type=click.Path(path_type=Path), metavar="FILE.json", help="Write times and settings."
 )

@@ -9,12 +9,12 @@ import click
 
 from engines.errors import InputError, OutputError
 from gnr_video.commands.options import (
-    PASTE_MODES,
     check_writable,
     common_options,
     face_model_option,
     generator_options,
     onnx_options,
+    paste_option,
     report_option,
 )
 from gnr_video.commands.terminal import build_progress, frame_progress, warn
@@ -79,9 +79,7 @@ STILLS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 )
 @generator_options
 @onnx_options
-@click.option(
-    "--paste", type=click.Choice(PASTE_MODES), default="head", show_default=True, help="What is shown."
-)
+@paste_option
 @click.option("--start", type=float, metavar="SECONDS", help="Leave out what is before.")
 @click.option("--end", type=float, metavar="SECONDS", help="Leave out what is after.")
 @click.option(

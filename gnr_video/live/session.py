@@ -45,7 +45,7 @@ TIDY_SECONDS = 20.0
 """How often freed memory is given back."""
 WINDOW = 240
 """Pictures that the current rate and latency are taken over."""
-STAGES = ("track", "network", "compose")
+STAGES = ("track", "matte", "network", "compose")
 
 
 class LiveTimes(StageTimes):
