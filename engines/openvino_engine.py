@@ -113,11 +113,10 @@ class OpenVinoEngine(Engine):
         else:
             self._encoder_model, self._decoder_model = self._graphs.encoder(), self._graphs.decoder()
         self._baked_model: Any = None
-        a = self.architecture
         # Of the last picture: a new style is made ready for the next one.
-        self._content_shape: tuple[int, ...] = (1, a.content_channels, a.content_size, a.content_size)
+        self._content_shape: tuple[int, ...] = ()
         # Compiled, by the side of pictures or content codes.
-        self._encoders = {a.size: self._compile(self._encoder_model)}
+        self._encoders = {self.size: self._compile(self._encoder_model)}
         self._dynamic: dict[int, Any] = {}
         self._baked: dict[int, Any] = {}
 
@@ -197,7 +196,8 @@ class OpenVinoEngine(Engine):
             parameter.output(0).replace(ops.constant(vectors.numpy()).output(0))
             model.remove_parameter(parameter)
         self._baked_model, self._baked = model, {}
-        self._compiled(self._baked, model, self._content_shape)
+        if self._content_shape:
+            self._compiled(self._baked, model, self._content_shape)
 
     def _compiled(self, made: dict[int, Any], model: Any, shape: tuple[int, ...]) -> Any:
         """The compiled form of a model for pictures or codes of that shape; made once for each side."""

@@ -19,6 +19,7 @@ from gnr_video.compositor import (
     GridCompositor,
     face_mask,
     head_mask,
+    nearest_part,
     square_mask,
     whole_head_mask,
 )
@@ -143,6 +144,25 @@ def test_a_matte_counts_where_heads_are_pasted(mode):
     ]
     assert np.array_equal(*made) == (mode == "face")
     assert np.array_equal(made[0], image) == (mode == "head")
+
+
+def test_two_heads_side_by_side_share_what_is_between_them():
+    matte = np.full((160, 160), 255, np.uint8)
+    whole = whole_head_mask(matte)
+    left, right = Alignment(0, 100, 150, 0.5, 0.0), Alignment(1, 200, 150, 0.5, 0.0)
+    assert nearest_part(whole, left, [replace(right, center_x=900)]) is whole
+    assert nearest_part(whole, left, []) is whole
+    mine, larger = (nearest_part(whole, replace(left, scale=scale), [right]) for scale in (0.5, 1.0))
+    assert (mine <= larger).all()
+    assert (mine < larger).any(), "a larger head reaches further"
+    red, blue = (plain(160, colour) for colour in ((255, 0, 0), (0, 0, 255)))
+    out = Compositor().compose(
+        np.zeros((300, 300, 3), np.uint8), [(left, red), (right, blue)], mattes=[matte, matte]
+    )
+    line = out[150, 60:241].astype(int)
+    assert (line.sum(axis=1) >= 253).all(), "no gap"
+    np.testing.assert_array_equal(line[80], [255, 0, 0])
+    np.testing.assert_array_equal(line[100], [0, 0, 255])
 
 
 @pytest.mark.parametrize("make", [superellipse, square_mask])

@@ -286,8 +286,8 @@ RECIPES = {
     )
 }
 """`official` and `paper` follow their sources; `default` is GNR with our schedule for a GPU; `cpu` is what two cores
-can do in two and a half hours on a prepared data set (`train.prepare`), and how the shipped weights were made; `tiny` is for
-trying the trainer itself."""
+can do in two and a half hours on a prepared data set (`train.prepare`), and in short how the shipped weights were made;
+`tiny` is for trying the trainer itself."""
 
 
 def get_recipe(name: str) -> Recipe:
