@@ -152,9 +152,9 @@ def test_two_heads_side_by_side_share_what_is_between_them():
     left, right = Alignment(0, 100, 150, 0.5, 0.0), Alignment(1, 200, 150, 0.5, 0.0)
     assert nearest_part(whole, left, [replace(right, center_x=900)]) is whole
     assert nearest_part(whole, left, []) is whole
-    mine, larger = (nearest_part(whole, replace(left, scale=scale), [right]) for scale in (0.5, 1.0))
-    assert (mine <= larger).all()
-    assert (mine < larger).any(), "a larger head reaches further"
+    mine, less = (nearest_part(whole, left, [replace(right, scale=scale)]) for scale in (0.5, 1.0))
+    assert (less <= mine).all()
+    assert (less < mine).any(), "a larger head reaches further"
     red, blue = (plain(160, colour) for colour in ((255, 0, 0), (0, 0, 255)))
     out = Compositor().compose(
         np.zeros((300, 300, 3), np.uint8), [(left, red), (right, blue)], mattes=[matte, matte]
