@@ -90,6 +90,7 @@ def create(
     threads: int | None = None,
     calibration: Calibration | None = None,
     progress: Progress | None = None,
+    any_side: bool = False,
 ) -> Engine:
     """Make an engine.
 
@@ -105,6 +106,7 @@ def create(
         threads: CPU threads; None: the runtime's own choice.
         calibration: the faces that int8 is calibrated with.
         progress: told of an engine that is being built, see `engines.tensorrt_build.Progress`.
+        any_side: with "auto", pass over TensorRT, which is compiled for crops of one side.
 
     Returns:
         The engine, with `fallback` saying which faster ones were passed over, and why.
@@ -132,7 +134,7 @@ def create(
     from engines.base import Fallback
 
     passed_over = []
-    names = candidates(device)
+    names = [name for name in candidates(device) if not (any_side and name in TENSORRT)]
     for name in names[:-1]:
         try:
             make = _make_behind if name in TENSORRT else _make

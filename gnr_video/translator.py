@@ -93,7 +93,7 @@ class Translator:
     ) -> None:
         import engines
         from engines.weights import load_weights
-        from gnr_video.compositor import Compositor, GridCompositor
+        from gnr_video.compositor import HEAD_MODES, Compositor, GridCompositor
 
         self.faces = faces if isinstance(faces, FaceChoice) else FaceChoice.parse(faces)
         self.plan = plan or StylePlan()
@@ -125,6 +125,7 @@ class Translator:
                 threads=threads,
                 calibration=calibration,
                 progress=build_progress,
+                any_side=self.compositor.mode in HEAD_MODES,
             )
             self.weights_name = loaded.metadata.get("name", "unnamed")
         self._live: _LiveState | None = None

@@ -258,6 +258,22 @@ def test_auto_when_openvino_is_broken(monkeypatch, weights):
     assert "openvino" in str(made.fallback)
 
 
+def test_auto_for_whole_heads_passes_over_engines_of_one_side(monkeypatch, weights):
+    asked = []
+
+    def make(name, *_, **__):
+        asked.append(name)
+        return real("torch", weights, "cpu", "fp32", 1)
+
+    real = engines._make
+    monkeypatch.setattr(engines, "candidates", lambda device: ["tensorrt", "tensorrt-rtx", "torch"])
+    monkeypatch.setattr(engines, "_make", make)
+    monkeypatch.setattr(engines, "_make_behind", make)
+    assert not engines.create(weights, device="cpu", any_side=True).fallback
+    assert not engines.create(weights, device="cpu").fallback
+    assert asked == ["torch", "tensorrt"]
+
+
 def test_openvino_by_name_fails_loudly(monkeypatch, weights):
     without_openvino(monkeypatch)
     with pytest.raises(EngineError, match=r'pip install "gnr-video\[cpu\]"'):
