@@ -142,6 +142,14 @@ def widened(alignment: Alignment) -> Alignment:
     )
 
 
+def mirrored(image: Image, alignment: Alignment) -> tuple[Image, Alignment]:
+    """A frame as in a mirror, and where the face lies there (without its landmarks)."""
+    x = image.shape[1] - 1 - alignment.center_x + alignment.scale * math.cos(alignment.angle)
+    y = alignment.center_y - alignment.scale * math.sin(alignment.angle)
+    flipped = np.ascontiguousarray(image[:, ::-1])
+    return flipped, replace(alignment, center_x=x, center_y=y, angle=-alignment.angle, landmarks=None)
+
+
 def face_part(crop: Image, size: int) -> Image:
     """The size x size face crop within the crop of its whole head; any other crop as it is."""
     side = crop.shape[0]

@@ -21,6 +21,7 @@ from gnr_video.align import (
     face_part,
     fit_alignment,
     head_side,
+    mirrored,
     widened,
     with_landmarks,
 )
@@ -206,3 +207,11 @@ def test_the_face_is_cut_from_the_crop_of_its_head(size: int) -> None:
     assert head.shape == (head_side(size), head_side(size), 3)
     assert np.abs(face_part(head, size).astype(int) - face).max() <= 2
     assert face_part(face, size) is face
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4, -1.2])
+def test_a_mirrored_frame_has_the_mirrored_crop(angle: float) -> None:
+    image = cv2.GaussianBlur(np.random.default_rng(2).integers(0, 255, (300, 500, 3), np.uint8), (0, 0), 4)
+    alignment = Alignment(0, 190.3, 140.8, 0.6, angle)
+    found = crop_face(*mirrored(image, alignment), 256)
+    assert np.abs(found.astype(int) - crop_face(image, alignment, 256)[:, ::-1]).max() <= 2

@@ -22,7 +22,7 @@ import numpy as np
 
 from engines.errors import GnrVideoError
 from gnr_video import pipeline
-from gnr_video.align import crop_face, face_part
+from gnr_video.align import crop_face, face_part, mirrored
 from gnr_video.compositor import GridCompositor
 from gnr_video.frame import Frame, Image
 from gnr_video.live.camera import Capture, Latest, Shot
@@ -422,15 +422,19 @@ class LiveSession:
     def _add_grid(self, item: Tracked) -> None:
         """Leave the picture of the grid with the frame."""
         engine, looks = self.translator.engine, self.controls.grid_styles()
+        image, alignment = item.frame.image, item.alignments[0]
+        if self.controls.mirror:
+            # Here and not as a whole: its captions are to be read.
+            image, alignment = mirrored(image, alignment)
         with self.times.stage("crop"):
-            crop = self.crop = crop_face(item.frame.image, item.alignments[0], engine.size)
+            crop = self.crop = crop_face(image, alignment, engine.size)
         with self.times.stage("network"):
             codes = np.stack([style.w() for style in looks])
             pictures = engine.decode_styles(engine.encode(crop[None]), codes)
         with self.times.stage("compose"):
             self._grid.captions = [style.label for style in looks]
-            faces = [(item.alignments[0], picture) for picture in pictures]
-            item.frame.props["grid"] = fitted(self._grid.compose(item.frame.image, faces), self.size)
+            faces = [(alignment, picture) for picture in pictures]
+            item.frame.props["grid"] = fitted(self._grid.compose(image, faces), self.size)
 
     def _present(self) -> None:
         """Compose, and hand the pictures to the sinks."""
