@@ -18,7 +18,7 @@ CROP = 256
 """Side of the crop that alignments speak of, pixels."""
 
 HEAD_EXTENT = 5 / 4
-HEAD_RISE = 16.0
+HEAD_RISE = 24.0
 """The crop around a whole head: so much larger than a face's, and its middle so many pixels of that one higher."""
 
 # Landmarks of the nose, the eyes' surroundings, forehead and cheekbones: none of lips, jaw, eyelids or brows.

@@ -83,7 +83,7 @@ def _head_region(size: int) -> Mask:
     x, y = _grid(size)
     # Pixels of the face's crop, from its middle.
     u, v = (x - 127.5) * HEAD_EXTENT, (y - 127.5) * HEAD_EXTENT - HEAD_RISE
-    half_height = np.where(v < 0, 172.0, 126.0)
+    half_height = np.where(v < 0, 182.0, 126.0)
     half_width = 156.0 - 74.0 * _smoothstep((v + 10.0) / 110.0)
     radius = (np.abs(u / half_width) ** 2.5 + np.abs(v / half_height) ** 2.5) ** (1 / 2.5)
     return _to_mask(_smoothstep((1.0 - radius) / 0.18))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import av
 
 SAMPLE_RATE = 48_000
-STYLE = "9"
+STYLE = "42"
 
 _MARGIN = 64  # pixels of the portrait by which it is continued on every side
 _ENLARGED = 3  # the camera looks at the portrait enlarged this much
