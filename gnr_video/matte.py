@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,10 +106,17 @@ class PersonMatte:
         self.close()
 
 
-def try_matte(model: str | Path | None = None) -> PersonMatte | None:
-    """A matte where it can be had; else None, and a warning."""
+_gave_up = False
+
+
+def try_matte() -> PersonMatte | None:
+    """A matte where it can be had; else None, and a warning. A download that failed is not tried again."""
+    global _gave_up
+    if _gave_up:
+        return None
     try:
-        return PersonMatte(model)
+        return PersonMatte()
     except ModelFileError as error:
+        _gave_up = PERSON_MODEL.variable not in os.environ
         log.warning("hair stays human: %s", error)
         return None

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
+from engines.errors import ModelFileError
 from engines.weights import save_weights
 from gnr_video import Translator, matte
 from gnr_video.frame import Frame
@@ -101,6 +102,23 @@ def test_without_its_model_hair_stays_human_and_that_is_said(
         result = translator.translate_frame(astronaut())
     assert (result[100:140, 200:250] != astronaut()[100:140, 200:250]).mean() > 0.9
     np.testing.assert_array_equal(result[:25], astronaut()[:25])
+
+
+def test_a_download_that_failed_is_not_tried_for_every_video(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = []
+
+    def resolve(self: object, path: object = None) -> Path:
+        tried.append(path)
+        raise ModelFileError("no network")
+
+    monkeypatch.delenv(PERSON_MODEL.variable, raising=False)
+    monkeypatch.setattr(type(PERSON_MODEL), "resolve", resolve)
+    monkeypatch.setattr(matte, "_gave_up", False)
+    with caplog.at_level(logging.WARNING):
+        assert [try_matte(), try_matte()] == [None, None]
+    assert len(tried) == caplog.text.count("hair stays human") == 1
 
 
 def test_all_the_hair_is_translated_and_nothing_beside_the_head(person: PersonMatte, weights: str) -> None:
