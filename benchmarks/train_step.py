@@ -4,8 +4,8 @@ Both run the official losses on the same batch with the same network. The plain 
 does: float32, NCHW, grouped modulated convolutions, blurs by padding and single-channel convolution, gains as
 passes of their own, LPIPS as separate operations. Each measurement is a process of its own, in turns.
 
-    python -m benchmarks.train_step                        the official size, batch 4 (on two cores: 10 minutes)
-    python -m benchmarks.train_step --size 128 --steps 3   a quicker look
+    python -m benchmarks.train_step                        the official size, batch 4 (on two cores: an hour)
+    python -m benchmarks.train_step --size 64 --steps 2    a quicker look
 
 The last lines judge the bars: speed-up of the whole step, LPIPS included, and on a GPU the memory.
 """
