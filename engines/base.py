@@ -318,11 +318,9 @@ class Engine(ABC):
 
     def _check_crops(self, crops: Crops, *, own_size: bool = False) -> Crops:
         s = self.size
-        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (crops.shape[1],) * 2 + (3,):
-            fits = False
-        else:
-            fits = crops.shape[1] == s if own_size else self.fits(crops.shape[1])
-        if not fits or not len(crops):
+        side = crops.shape[1] if crops.ndim == 4 else 0
+        fits = side == s if own_size else self.fits(side)
+        if crops.dtype != np.uint8 or crops.shape[1:] != (side, side, 3) or not fits or not len(crops):
             raise EngineError(f"crops must be uint8 Nx{s}x{s}x3 with N >= 1, got {crops.dtype} {crops.shape}")
         return np.require(crops, np.uint8, ["C_CONTIGUOUS", "WRITEABLE"])
 

@@ -152,17 +152,21 @@ def mirrored(image: Image, alignment: Alignment) -> tuple[Image, Alignment]:
 
 def face_part(crop: Image, size: int) -> Image:
     """The size x size face crop within the crop of its whole head; any other crop as it is."""
-    side = crop.shape[0]
-    if side != head_side(size):
+    if crop.shape[0] != head_side(size):
         return crop
-    left = (side - size) // 2
-    top = left + round(HEAD_RISE * size / CROP)
+    left, _, top, _ = head_margins(size)
     return crop[top : top + size, left : left + size]
 
 
 def head_side(size: int) -> int:
     """Side of the crop around the whole head where that of the face is `size`, both in pixels."""
     return round(size * HEAD_EXTENT)
+
+
+def head_margins(size: int) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom) of that crop around a face's crop of `size`, all in pixels."""
+    side, rise = (head_side(size) - size) // 2, round(HEAD_RISE * size / CROP)
+    return side, side, side + rise, side - rise
 
 
 def crop_face(image: Image, alignment: Alignment, size: int = CROP) -> Image:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import zip_longest
 
 import cv2
 import numpy as np
@@ -85,8 +86,7 @@ def _head_region(size: int) -> Mask:
     u, v = (x - 127.5) * HEAD_EXTENT, (y - 127.5) * HEAD_EXTENT - HEAD_RISE
     half_height = np.where(v < 0, 182.0, 126.0)
     half_width = 156.0 - 74.0 * _smoothstep((v + 10.0) / 110.0)
-    radius = (np.abs(u / half_width) ** 2.5 + np.abs(v / half_height) ** 2.5) ** (1 / 2.5)
-    return _to_mask(_smoothstep((1.0 - radius) / 0.18))
+    return _to_mask(_in_superellipse(u / half_width, v / half_height, 0.18))
 
 
 def nearest_part(mask: Mask, alignment: Alignment, others: Sequence[Alignment]) -> Mask:
@@ -139,8 +139,7 @@ def _superellipse(size: int) -> Mask:
     u, v = x - 127.5, y - 122.0
     half_height = np.where(v < 0, 119.0, 131.0)
     half_width = 114.0 - 22.0 * _smoothstep(v / 131.0)
-    radius = (np.abs(u / half_width) ** 2.5 + np.abs(v / half_height) ** 2.5) ** (1 / 2.5)
-    return _to_mask(_smoothstep((1.0 - radius) / 0.21))
+    return _to_mask(_in_superellipse(u / half_width, v / half_height, 0.21))
 
 
 @lru_cache(maxsize=16)
@@ -253,10 +252,10 @@ class Compositor:
             target = out = image.copy()
         pasted: list[Alignment] = []
         # Far faces first.
-        for i in sorted(range(len(faces)), key=lambda i: (faces[i][0].scale, faces[i][0].track_id)):
-            alignment, crop = faces[i]
-            mask = self._mask(alignment, crop.shape[0], mattes[i] if mattes else None)
-            if mattes:
+        layers = [(*face, matte) for face, matte in zip_longest(faces, mattes)]
+        for alignment, crop, matte in sorted(layers, key=lambda one: (one[0].scale, one[0].track_id)):
+            mask = self._mask(alignment, crop.shape[0], matte)
+            if matte is not None:
                 mask = nearest_part(mask, alignment, pasted)
             paste(target, alignment, crop, mask)
             pasted.append(alignment)
@@ -436,6 +435,12 @@ def _smoothstep(t: NDArray[np.float64]) -> NDArray[np.float64]:
     """0 below 0, 1 above 1, and a cubic without corners between them."""
     t = np.clip(t, 0.0, 1.0)
     return np.asarray(t * t * (3.0 - 2.0 * t))
+
+
+def _in_superellipse(u: NDArray[np.float64], v: NDArray[np.float64], feather: float) -> NDArray[np.float64]:
+    """0 outside of the superellipse of unit axes, 1 where it is deeper than `feather`."""
+    radius = (np.abs(u) ** 2.5 + np.abs(v) ** 2.5) ** (1 / 2.5)
+    return _smoothstep((1.0 - radius) / feather)
 
 
 def _to_mask(alpha: NDArray[np.float64]) -> Mask:

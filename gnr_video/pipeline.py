@@ -263,16 +263,16 @@ def translate(
         mattes: list[Mask] = []
         if item.alignments:
             side = engine.size
-            if heads is not None and heads.wanted:
+            matte = heads.matte if heads is not None and heads.wanted else None
+            if matte is not None:
                 item = replace(item, alignments=[widened(a) for a in item.alignments])
                 side = head_side(side)
             with times.stage("crop"):
                 chosen = item.alignments[:1] if grid else item.alignments
                 crops = [crop_face(item.frame.image, a, side) for a in chosen]
-            if side != engine.size:
-                assert heads is not None
+            if matte is not None:
                 with times.stage("matte"):
-                    mattes = heads.matte.mattes(crops, [a.track_id for a in chosen], item.frame.pts_seconds)
+                    mattes = matte.mattes(crops, [a.track_id for a in chosen], item.frame.pts_seconds)
             with times.stage("network"):
                 if styles is None:
                     pictures = list(engine.translate(np.stack(crops)))

@@ -7,8 +7,12 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from gnr_video.model_files import ModelFile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -33,25 +37,26 @@ def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def face_model() -> Path:
     """MediaPipe's model; a test that asks for it skips where it is neither cached nor to be fetched."""
-    from engines.errors import FaceModelError
     from gnr_video.model_files import FACE_MODEL
 
-    try:
-        return FACE_MODEL.resolve()
-    except FaceModelError as error:
-        pytest.skip(f"needs MediaPipe's face model: {error.message}")
+    return _resolved(FACE_MODEL)
 
 
 @pytest.fixture(scope="session")
 def person_model() -> Path:
     """MediaPipe's selfie segmentation; a test that asks for it skips as with `face_model`."""
-    from engines.errors import ModelFileError
     from gnr_video.model_files import PERSON_MODEL
 
+    return _resolved(PERSON_MODEL)
+
+
+def _resolved(model: ModelFile) -> Path:
+    from engines.errors import ModelFileError
+
     try:
-        return PERSON_MODEL.resolve()
+        return model.resolve()
     except ModelFileError as error:
-        pytest.skip(f"needs MediaPipe's person model: {error.message}")
+        pytest.skip(f"needs MediaPipe's {model.title.removeprefix('the ')}: {error.message}")
 
 
 @pytest.fixture

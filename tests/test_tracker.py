@@ -22,7 +22,6 @@ from skimage.data import astronaut
 from benchmarks import tracking
 from gnr_video.align import fit_alignment
 from gnr_video.errors import FaceModelError
-from gnr_video.model_files import FACE_MODEL
 from gnr_video.tracker import (
     FaceTracker,
     Identities,
@@ -38,17 +37,9 @@ CLIPS = Path(__file__).parents[2] / "shared" / "data" / "video"
 
 
 @pytest.fixture(scope="module")
-def model() -> Path:
-    try:
-        return FACE_MODEL.resolve()
-    except FaceModelError as error:
-        pytest.skip(f"no face model: {error.message}")
-
-
-@pytest.fixture(scope="module")
-def shared(model: Path) -> Iterator[FaceTracker]:
+def shared(face_model: Path) -> Iterator[FaceTracker]:
     """One tracker for the tests that begin with a reset."""
-    with FaceTracker(model) as tracker:
+    with FaceTracker(face_model) as tracker:
         yield tracker
 
 
@@ -86,12 +77,12 @@ def test_landmarks_are_in_frame_pixels(tracker: FaceTracker) -> None:
     )
 
 
-def test_reset_is_as_good_as_a_new_tracker(model: Path, tracker: FaceTracker) -> None:
+def test_reset_is_as_good_as_a_new_tracker(face_model: Path, tracker: FaceTracker) -> None:
     for i in range(5):
         old = tracker.track(portrait(10 * i, 0), i / 30)[0].track_id
     tracker.reset()
     again = tracker.track(portrait(90, 20), 6 / 30)[0]
-    with FaceTracker(model) as fresh:
+    with FaceTracker(face_model) as fresh:
         first = fresh.track(portrait(90, 20), 0.0)[0]
     np.testing.assert_array_equal(again.landmarks, first.landmarks)
     assert again.track_id != old
@@ -133,13 +124,13 @@ def test_small_faces_are_found_and_followed(tracker: FaceTracker) -> None:
     assert whole.landmarker.video(small(9), whole.clock.tick()) == []
 
 
-def test_two_faces(model: Path) -> None:
+def test_two_faces(face_model: Path) -> None:
     def pair(i: int, second: bool) -> np.ndarray:
         frame = portrait(-190 + i, 0, zoom=1.4, size=(640, 400))
         frame[:, 320:] = portrait(-150 - i, 10, zoom=1.4, size=(320, 400)) if second else 110
         return frame
 
-    with FaceTracker(model, max_faces=2) as tracker:
+    with FaceTracker(face_model, max_faces=2) as tracker:
         found = [tracker.track(pair(i, 8 <= i < 24), i / 10) for i in range(40)]
     assert [len(f) for f in found[:8]] == [1] * 8
     assert [len(f) for f in found[19:24]] == [2] * 5
@@ -148,12 +139,12 @@ def test_two_faces(model: Path) -> None:
     assert {f[1].track_id for f in found if len(f) > 1} == {1}
 
 
-def test_bad_arguments(model: Path, tracker: FaceTracker) -> None:
+def test_bad_arguments(face_model: Path, tracker: FaceTracker) -> None:
     with pytest.raises(ValueError, match="uint8"):
         tracker.track(np.zeros((10, 10, 3), np.float32), 0.0)
     with pytest.raises(ValueError, match="max_faces"):
-        FaceTracker(model, max_faces=0)
-    closed = FaceTracker(model)
+        FaceTracker(face_model, max_faces=0)
+    closed = FaceTracker(face_model)
     closed.close()
     closed.close()
     with pytest.raises(RuntimeError, match="closed"):
@@ -165,11 +156,11 @@ def test_tiny_frames(tracker: FaceTracker, shape: tuple[int, int]) -> None:
     assert tracker.track(np.zeros((*shape, 3), np.uint8), 0.0) == []
 
 
-def test_nothing_is_printed(model: Path) -> None:
+def test_nothing_is_printed(face_model: Path) -> None:
     code = (
         "import sys, numpy as np\n"
         "from gnr_video.tracker import FaceTracker\n"
-        f"with FaceTracker({str(model)!r}) as t:\n"
+        f"with FaceTracker({str(face_model)!r}) as t:\n"
         "    t.track(np.zeros((64, 64, 3), np.uint8), 0.0)\n"
         "print('kept', file=sys.stderr)\n"
     )
@@ -185,7 +176,7 @@ def test_broken_model_is_refused(tmp_path: Path) -> None:
         FaceTracker(tmp_path / "face.task")
 
 
-def test_accuracy_under_known_motion(model: Path) -> None:
+def test_accuracy_under_known_motion(face_model: Path) -> None:
     """The first 4 s of the benchmark: still, then slow motion."""
     result = tracking.measure(120)
     file_mode, live = result["modes"]["file, 15 frames ahead"], result["modes"]["live"]
@@ -221,12 +212,12 @@ def test_the_measure_itself_sees_a_known_lag_and_error() -> None:
     assert abs(measured.lag_ms) < 0.1
 
 
-def test_clip_with_a_small_face_behind_hands(model: Path) -> None:
+def test_clip_with_a_small_face_behind_hands(face_model: Path) -> None:
     av = pytest.importorskip("av")
     path = CLIPS / "hands_over_face.mkv"
     if not path.is_file():
         pytest.skip("needs the clip ../shared/data/video/hands_over_face.mkv")
-    with FaceTracker(model) as tracker, av.open(str(path)) as clip:
+    with FaceTracker(face_model) as tracker, av.open(str(path)) as clip:
         frames = itertools.islice(clip.decode(video=0), 60)
         found = [tracker.track(f.to_ndarray(format="rgb24"), f.time) for f in frames]
     assert sum(bool(f) for f in found) >= 57

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.errors import WeightsError
-from gnr_video.align import CROP, HEAD_EXTENT, HEAD_RISE, head_side
+from gnr_video.align import HEAD_EXTENT, head_margins
 from train.augment import recolour, resample
 from train.distributed import mine, world
 from train.flow import motion_difference
@@ -196,18 +196,13 @@ class OneWayTrainer(Trainer):
 
 def in_head(x: Tensor) -> Tensor:
     """Pictures (N, C, S, S) in the middle of larger ones, mirrored outwards, as a face's crop lies in its head's."""
-    return F.pad(x, _margins(x.shape[-1]), "reflect")
+    return F.pad(x, head_margins(x.shape[-1]), "reflect")
 
 
 def face_of(x: Tensor) -> Tensor:
     """What `in_head` made larger, (N, C, S, S)."""
-    left, _, top, _ = _margins(size := round(x.shape[-1] / HEAD_EXTENT))
+    left, _, top, _ = head_margins(size := round(x.shape[-1] / HEAD_EXTENT))
     return x[..., top : top + size, left : left + size]
-
-
-def _margins(size: int) -> tuple[int, int, int, int]:
-    side, rise = head_side(size) - size, round(HEAD_RISE * size / CROP)
-    return side // 2, side // 2, side // 2 + rise, side // 2 - rise
 
 
 def _as_it_is(x: Tensor) -> Tensor:
