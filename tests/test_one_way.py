@@ -25,6 +25,7 @@ from train.projected import (
     content_distance,
     discriminator_hinge,
     generator_hinge,
+    palette_spread,
 )
 from train.recipes import Stage, get_recipe
 from train.trainer import Trainer
@@ -154,6 +155,16 @@ def test_content_distance_does_not_see_the_look():
     assert content_distance(tap, torch.randn(2, 8, 6, 6)).item() == pytest.approx(2, abs=0.4)
 
 
+def test_the_spread_asks_for_other_colours_not_for_lines_and_only_so_far():
+    grey = torch.zeros(2, 3, 64, 64)
+    stripes = torch.ones(64, 64)
+    stripes[::2] = -1
+    assert palette_spread(grey, grey).item() == 1
+    assert palette_spread(grey, grey + stripes).item() == 1
+    assert 0.4 < palette_spread(grey, grey + 0.3).item() < 0.5
+    assert palette_spread(grey, grey - 0.6).item() == 0
+
+
 def test_trains_grows_and_writes_weights(tmp_path, domains, trunk):
     assert trainer_class(RECIPE) is OneWayTrainer
     assert trainer_class(get_recipe("tiny")) is Trainer
@@ -166,6 +177,7 @@ def test_trains_grows_and_writes_weights(tmp_path, domains, trunk):
     critic = [p.clone() for p in trainer.networks.d_b.parameters()]
     terms = trainer.train_step()
     assert {"adversarial", "content", "identity", "cycle_lpips", "discriminator"} <= terms.keys()
+    assert {"parts", "spread"} <= terms.keys()
     assert all(torch.isfinite(value) for value in terms.values())
     live = dict(trainer.networks.g_ab.named_parameters())
     unchanged = [n for n, p in before.items() if torch.equal(p, live[n])]

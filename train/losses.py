@@ -29,6 +29,9 @@ class LossWeights:
         identity: an image decoded from its own content and style is itself; faded out by the trainer. Without
             it a short training settles on tone-inverted translations.
         content: domain-invariant perceptual distance between a face and its translation (one-way training).
+        parts: a translation has its eyes, mouth, nose and chin where the face has them, and its lips as far apart
+            (one-way training, `train.parts`).
+        spread: one face in two styles differs in its colours (one-way training): mode seeking (Mao et al. 2019).
         cyclegan_identity: a picture that is of the target domain already passes through the translator
             unchanged (Zhu et al. 2017, section 5.2), with its own style. Not in one-way training, whose
             `identity` is just that.
@@ -49,6 +52,8 @@ class LossWeights:
     latent: float = 2.0
     identity: float = 0.0
     content: float = 0.0
+    parts: float = 0.0
+    spread: float = 0.0
     cyclegan_identity: float = 0.0
     motion: float = 0.0
     path_length: float = 0.0

@@ -25,11 +25,13 @@ from train.flow import motion_difference
 from train.grow import set_fade
 from train.losses import masked_mse, style_consistency, style_moments
 from train.networks import FadeIn, Generator, GrownStem
+from train.parts import PartsHead, part_distance
 from train.projected import (
     ProjectedDiscriminator,
     content_distance,
     discriminator_hinge,
     generator_hinge,
+    palette_spread,
 )
 from train.recipes import Recipe
 from train.trainer import Trainer
@@ -82,6 +84,7 @@ class OneWayTrainer(Trainer):
                 f"recipe {self.recipe.name!r} needs the VGG16 trunk of LPIPS",
                 "give --lpips-trunk FILE, or choose another --recipe",
             )
+        self.parts = PartsHead.load().to(self.device) if self.recipe.loss.parts else None
 
     def _build(self, size: int) -> OneWayNetworks:  # type: ignore[override]
         generator = Generator(self.recipe.architecture_at(size))
@@ -162,6 +165,11 @@ class OneWayTrainer(Trainer):
             shown_taps = self.lpips.features(shown) if r.ada else taps
             terms["adversarial"] = generator_hinge(nets.d_b(shown_taps, shown))
             terms["content"] = content_distance(taps[CONTENT_TAP], taps_a[CONTENT_TAP])
+            if self.parts is not None:
+                terms["parts"] = part_distance(self.parts(taps), self.parts(taps_a))
+            if r.loss.spread:
+                other = within(nets.g_ab.synthesise(content_a[some], w_b.roll(1, 0)[some]))
+                terms["spread"] = palette_spread(fake[some], other)
             recoloured_moved = resample(recoloured[some], motion)
             _, style_again = nets.g_ab.encode(fake)
             terms["style_reconstruction"] = masked_mse(style_again, to_b.detach(), kept)

@@ -29,6 +29,9 @@ PALETTE_SIZE = 16
 """Side that pictures are shrunk to for the palette's head: where which colour is, and no lines."""
 PALETTE_RMS = 0.5
 
+SPREAD = 0.55
+"""Mean difference of the colours of two styles that `palette_spread` asks for: that of two drawings is 0.47."""
+
 PLACES = 4
 """Channels that `with_place` adds."""
 
@@ -139,3 +142,11 @@ def content_distance(a: Tensor, b: Tensor) -> Tensor:
     """Domain-invariant perceptual distance (MUNIT, Huang et al. 2018, section 5.1): mean squared difference of
     two taps (N, C, H, W) whose channels were each brought to mean 0 and deviation 1, which takes the look out."""
     return F.mse_loss(F.instance_norm(a.float()), F.instance_norm(b.float()))
+
+
+def palette_spread(a: Tensor, b: Tensor) -> Tensor:
+    """How much less than `SPREAD` the colours of pictures (N, 3, S, S) of the same faces in two styles differ,
+    as a share of it; nothing is asked beyond."""
+    difference = a.float() - b.float()
+    apart = F.adaptive_avg_pool2d(difference, 2 * PALETTE_SIZE).abs().mean((1, 2, 3))
+    return F.relu(1 - apart / SPREAD).mean()
