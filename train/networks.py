@@ -363,6 +363,11 @@ class Generator(nn.Module):
         code: Tensor = self.encoder.content(self.encoder.stem(x))
         return code
 
+    def style(self, x: Tensor) -> Tensor:
+        """Style code (N, latent_dim) of pictures (N, 3, S, S), float32."""
+        code: Tensor = self.encoder.style(self.encoder.stem(x).contiguous())
+        return code.float()
+
     def decode(self, content: Tensor, style: Tensor) -> Tensor:
         """content (N, C, s, s), style (N, latent_dim) -> picture (N, 3, S, S), about [-1, 1], float32."""
         return self.synthesise(content, self.mapping(style))

@@ -155,7 +155,7 @@ class OneWayTrainer(Trainer):
         with self._autocast():
             content = nets.g_ab.content(around(recoloured))
             content_a, content_b = content[:batch], content[batch:]
-            _, style_b = nets.g_ab.encode(b)
+            style_b = nets.g_ab.style(b)
             to_b = torch.where(use_seed, seeds, style_b[:batch].roll(1, 0))
             w_b, kept = self._mapped(nets.g_ab, to_b)
             fake = within(nets.g_ab.synthesise(content_a, w_b))
@@ -171,7 +171,7 @@ class OneWayTrainer(Trainer):
                 other = within(nets.g_ab.synthesise(content_a[some], w_b.roll(1, 0)[some]))
                 terms["spread"] = palette_spread(fake[some], other)
             recoloured_moved = resample(recoloured[some], motion)
-            _, style_again = nets.g_ab.encode(fake)
+            style_again = nets.g_ab.style(fake)
             terms["style_reconstruction"] = masked_mse(style_again, to_b.detach(), kept)
             moved = within(nets.g_ab.synthesise(nets.g_ab.content(around(recoloured_moved)), w_b[some]))
             terms["motion"] = motion_difference(moved, resample(fake[some], motion), motion)

@@ -231,8 +231,8 @@ class Trainer:
         for net in self.networks.generators():
             assert isinstance(net, Generator)
             net.encoder.compile(backend=self.compile_backend)
-            compiled = torch.compile(net.synthesise, backend=self.compile_backend)
-            net.synthesise = compiled  # type: ignore[method-assign]
+            for method in ("content", "style", "synthesise"):
+                setattr(net, method, torch.compile(getattr(net, method), backend=self.compile_backend))
         for net in self.networks.discriminators():
             net.compile(backend=self.compile_backend)
 
@@ -500,13 +500,13 @@ class Trainer:
                 same_a = nets.g_ba.decode(content_a[some], style_a[some])
                 terms["identity"] = F.l1_loss(same_a, a) + F.l1_loss(same_b, b)
             if w.cyclegan_identity:
-                same_b = nets.g_ab.decode(nets.g_ab.encode(b)[0], style_b[some])
-                same_a = nets.g_ba.decode(nets.g_ba.encode(a)[0], style_a[some])
+                same_b = nets.g_ab.decode(nets.g_ab.content(b), style_b[some])
+                same_a = nets.g_ba.decode(nets.g_ba.content(a), style_a[some])
                 terms["cyclegan_identity"] = F.l1_loss(same_a, a) + F.l1_loss(same_b, b)
             if w.motion:
                 motion = self._motion(len(some))
-                moved_b = nets.g_ab.synthesise(nets.g_ab.encode(resample(a, motion))[0], w_b[some])
-                moved_a = nets.g_ba.synthesise(nets.g_ba.encode(resample(b, motion))[0], w_a[some])
+                moved_b = nets.g_ab.synthesise(nets.g_ab.content(resample(a, motion)), w_b[some])
+                moved_a = nets.g_ba.synthesise(nets.g_ba.content(resample(b, motion)), w_a[some])
                 terms["motion"] = motion_difference(
                     moved_b, resample(fake_b[some], motion), motion
                 ) + motion_difference(moved_a, resample(fake_a[some], motion), motion)
@@ -704,7 +704,7 @@ class Trainer:
         rows = []
         with self._autocast():
             for face in to_float(faces).to(self.device):
-                content, _ = self.networks.ema_ab.encode(face[None])
+                content = self.networks.ema_ab.content(face[None])
                 out = self.networks.ema_ab.decode(
                     content.expand(SHEET_STYLES, -1, -1, -1).contiguous(memory_format=self.memory_format),
                     seeds.to(self.device),
