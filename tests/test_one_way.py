@@ -10,19 +10,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from engines.errors import WeightsError
+from engines.errors import InputError, WeightsError
 from engines.weights import load_weights
 from gnr_video.align import face_part, head_side
 from tests.toy_domains import toy_domains
-from train.data import Domains
+from train.data import Domains, ImagePool
 from train.lpips import Lpips, _build_trunk
 from train.one_way import OneWayTrainer, face_of, in_head, trainer_class
 from train.projected import (
     VGG_CHANNELS,
     ProjectedDiscriminator,
     content_distance,
+    cut_out,
     discriminator_hinge,
     generator_hinge,
     palette_spread,
@@ -77,6 +80,30 @@ def test_every_level_is_judged_in_patches_the_palette_too_and_the_batch_as_a_who
         (3, 1),
     ]
     assert all(head.dtype == torch.float32 and torch.isfinite(head).all() for head in logits)
+
+
+def test_eyes_and_mouths_are_judged_where_they_are():
+    critic = ProjectedDiscriminator(components=True).eval()
+    batch, shown = taps(2, 3), picture(2, 3)
+    centres = torch.tensor([[-0.3, -0.3], [0.3, -0.3], [0.0, 0.3]]).expand(2, -1, -1)
+    logits = critic(batch, shown, centres)
+    assert [head.shape[0] for head in logits[6:12]] == [4, 2] * 3
+    assert len(critic(batch, shown)) == 7
+    elsewhere = [torch.where(torch.arange(t.shape[-1]) < t.shape[-1] * 0.9, t, 0) for t in batch]
+    for here, there in zip(logits[6:12], critic(elsewhere, shown, centres)[6:12]):
+        torch.testing.assert_close(here[1:2], there[1:2])
+    assert not torch.allclose(logits[6], critic(batch, shown, centres + 0.2)[6])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(-0.9, 0.9), st.floats(-0.9, 0.9))
+def test_what_is_cut_out_lies_around_the_centre(x: float, y: float):
+    ramp = torch.linspace(-1, 1, 65)[:64] + 1 / 64
+    plane = torch.stack(torch.meshgrid(ramp, ramp, indexing="xy"))[None]
+    cut = cut_out(plane, torch.tensor([[x, y]]))
+    assert cut.shape == (1, 2, 16, 16)
+    if max(abs(x), abs(y)) < 0.7:
+        torch.testing.assert_close(cut.mean((2, 3)), torch.tensor([[x, y]]), atol=1e-4, rtol=0)
 
 
 def test_projections_are_fixed_and_the_same_for_the_same_seed():
@@ -188,6 +215,22 @@ def test_trains_grows_and_writes_weights(tmp_path, domains, trunk):
     weights = load_weights(tmp_path / "weights.safetensors")
     assert weights.architecture == RECIPE.architecture
     assert weights.has_style_encoder
+
+
+def test_whole_heads_are_seen_with_what_is_around_them(tmp_path, domains, trunk, monkeypatch):
+    """Half of a wide step's faces come from the heads, their surroundings as they are."""
+    side = head_side(32)
+    heads = ImagePool(torch.full((4, 3, side, side), 200, dtype=torch.uint8))
+    recipe = replace(RECIPE, stages=(Stage(32, 3, 4),), warmup_steps=0, wide=1.0)
+    trainer = OneWayTrainer(replace(domains, heads=heads), recipe, tmp_path, lpips_trunk=trunk, bf16=False)
+    seen = []
+    monkeypatch.setattr("train.one_way.recolour", lambda x, _: seen.append(x) or x)
+    assert all(torch.isfinite(value) for value in trainer.train_step().values())
+    assert seen[0].shape == (4, 3, side, side)
+    is_head = (seen[0] - (200 / 127.5 - 1)).abs() < 1e-3
+    assert is_head[:2].all() and not is_head[2:].all((1, 2, 3)).any()
+    with pytest.raises(InputError, match="heads"):
+        OneWayTrainer(replace(domains, heads=domains.train_a), recipe, tmp_path, lpips_trunk=trunk)
 
 
 def test_resumes_to_the_bit(tmp_path, domains, trunk):

@@ -25,6 +25,7 @@ from train.parts import (
     find_parts,
     fit_head,
     moved_points,
+    part_centres,
     part_distance,
     part_errors,
     part_maps,
@@ -61,6 +62,14 @@ def test_the_opening_grows_with_the_gap_between_the_lips():
     points[:, 13, 1] = points[:, 12, 1] + torch.tensor([0.0, 2.0, 8.0, 30.0])
     heights = part_maps(points, 32)[:, PARTS.index("opening")].amax((1, 2))
     assert heights[0] == heights[1] == 0 and 0.3 < heights[2] < 0.6 and heights[3] > 0.75
+
+
+def test_eyes_and_mouth_are_found_in_the_maps():
+    points = face_points(4)
+    centres = part_centres(torch.logit(part_maps(points, 32), 1e-4))
+    eyes = points[:, :4].unflatten(1, (2, 2)).mean(2)
+    wanted = torch.cat([eyes, points[:, 4:12].mean(1, keepdim=True)], 1) / 128 - 1
+    assert (centres - wanted).abs().max() < 0.05
 
 
 @settings(max_examples=20, deadline=None)

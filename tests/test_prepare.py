@@ -89,6 +89,23 @@ def test_a_second_run_keeps_what_is_there_and_does_the_rest(data: Path, tmp_path
     assert done.written == {"trainA": 2, "trainB": 1, "testA": 1, "more": 1}
 
 
+def test_whole_heads_are_cut_out_where_the_picture_holds_them(data: Path, tmp_path: Path) -> None:
+    from gnr_video.align import crop_face, face_part, fit_alignment
+    from gnr_video.tracker import FaceTracker
+
+    write(tmp_path / "more" / "a.png", astronaut())
+    write(tmp_path / "more" / "close.png", astronaut()[40:200, 150:300])
+    done = prepare(plan(data, tmp_path / "out", [tmp_path / "more"], heads=True), size=64)
+    assert done.written == {"trainA": 2, "trainB": 1, "testA": 1, "more": 2, "more-heads": 1}
+    assert any(reason.endswith("close.png: the head is not all in the picture") for reason in done.skipped)
+    with FaceTracker() as tracker:
+        face = tracker.track(astronaut(), 0.0)[0]
+    head = decode(tmp_path / "out" / "more-heads" / "a.png")
+    assert head.shape == (80, 80, 3)
+    expected = crop_face(astronaut(), fit_alignment(face), 64)
+    assert np.abs(face_part(head, 64).astype(int) - expected).mean() < 1
+
+
 def test_bad_folders(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder trainA"):
         plan(tmp_path / "absent", tmp_path / "out")

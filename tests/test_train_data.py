@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines.errors import InputError
+from gnr_video.align import head_side
 from train.data import FFHQ_FRAMING, Framing, ImagePool, decode, fit, load_dataset, load_images
 
 PIL = pytest.importorskip("PIL.Image", reason="reading a data set needs Pillow")
@@ -293,6 +294,17 @@ def test_dataset_layout_with_an_extra_folder(tmp_path: Path) -> None:
     # "extras" has 6 letters as "trainA": the values tell the folders and files apart.
     assert domains.train_a.images[:, 0, 0, 0].tolist() == [6, 16, 26, 36, 6, 16, 26]
     assert domains.test_extra.images[:, 0, 0, 0].tolist() == [36, 46]
+    assert domains.heads is None
+
+
+def test_heads_are_larger_and_leave_out_what_is_held_out(tmp_path: Path) -> None:
+    data = dataset(tmp_path / "data", trainA=4, trainB=3)
+    extra = dataset(tmp_path, extras=5, heads=5)
+    domains = load_dataset(
+        data, 16, extra_a=[(extra / "extras", Framing())], heads=[extra / "heads"], hold_out=2
+    )
+    assert domains.heads is not None
+    assert domains.heads.images.shape == (3, 3, head_side(16), head_side(16))
 
 
 def test_dataset_without_test_folders_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines.errors import GnrVideoError, InputError
+from gnr_video.align import head_side
 
 if TYPE_CHECKING:
     from PIL import Image as PilImage
@@ -158,6 +159,8 @@ class Domains:
         train_a, train_b: trained on.
         test_a, test_b: never trained on; metrics and sample sheets.
         test_extra: images held back from the extra A folders, already reframed; None without any.
+        heads: faces with what is around them, as the pipeline cuts out whole heads (`gnr_video.align.widened`), so
+            much larger than the others; None without any.
     """
 
     train_a: ImagePool
@@ -165,6 +168,7 @@ class Domains:
     test_a: ImagePool
     test_b: ImagePool
     test_extra: ImagePool | None = None
+    heads: ImagePool | None = None
 
 
 def load_dataset(
@@ -172,6 +176,7 @@ def load_dataset(
     size: int,
     *,
     extra_a: Sequence[tuple[Path, Framing]] = (),
+    heads: Sequence[Path] = (),
     hold_out: int = 0,
     cache: Path | None = None,
 ) -> Domains:
@@ -181,6 +186,7 @@ def load_dataset(
         data: the data set's folder.
         size: side of the images in pixels.
         extra_a: folders added to domain A, each with the framing that its faces need.
+        heads: folders of whole heads, see `Domains.heads`; without those whose name is that of an image held out.
         hold_out: this many images (the last by name) of every extra folder are kept from training and
             returned as `test_extra`.
         cache: folder for the decoded images, see `load_images`.
@@ -204,6 +210,8 @@ def load_dataset(
             )
         faces += found[: len(found) - hold_out]
         held += found[len(found) - hold_out :]
+    names = {path.name for path, _ in held}
+    whole = [(path, Framing()) for path in list_images(heads) if path.name not in names] if heads else []
     train_a = ImagePool(_load(faces, size, cache))
     train_b = ImagePool(load_images([data / "trainB"], size, cache=cache))
 
@@ -219,6 +227,7 @@ def load_dataset(
         test_a=test("testA", train_a),
         test_b=test("testB", train_b),
         test_extra=ImagePool(_load(held, size, cache)) if held else None,
+        heads=ImagePool(_load(whole, head_side(size), cache)) if whole else None,
     )
 
 

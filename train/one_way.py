@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.errors import WeightsError
-from gnr_video.align import HEAD_EXTENT, head_margins
+from gnr_video.align import HEAD_EXTENT, head_margins, head_side
 from train.augment import recolour, resample
 from train.distributed import mine, world
 from train.flow import motion_difference
 from train.grow import set_fade
 from train.losses import masked_mse, style_consistency, style_moments
 from train.networks import FadeIn, Generator, GrownStem
-from train.parts import PartsHead, part_distance
+from train.parts import PartsHead, part_centres, part_distance
 from train.projected import (
     ProjectedDiscriminator,
     content_distance,
@@ -88,7 +88,11 @@ class OneWayTrainer(Trainer):
 
     def _build(self, size: int) -> OneWayNetworks:  # type: ignore[override]
         generator = Generator(self.recipe.architecture_at(size))
-        nets = OneWayNetworks(generator, ProjectedDiscriminator(), copy.deepcopy(generator))
+        # Under adaptive augmentation the discriminator sees pictures whose parts lie elsewhere.
+        components = self.recipe.loss.parts > 0 and not self.recipe.ada
+        nets = OneWayNetworks(
+            generator, ProjectedDiscriminator(components=components), copy.deepcopy(generator)
+        )
         for net in nets.all().values():
             net.to(self.device)
         nets.ema_ab.requires_grad_(False)
@@ -142,18 +146,25 @@ class OneWayTrainer(Trainer):
         seeds = mine(self._normal(every))
         use_seed = (torch.arange(batch, device=self.device) % 2 == 0)[:, None]
         some = slice(0, batch - batch // 2)
-        # Contents are read off recoloured pictures, so that the palette has to come from the style.
-        recoloured = torch.cat([recolour(a, self.generator), recolour(b[some], self.generator)])
         motion = self._motion(some.stop)
         is_wide = bool(torch.rand((), generator=self.generator) < r.wide)
         around, within = (in_head, face_of) if is_wide else (_as_it_is, _as_it_is)
+        seen = around(a)
+        if is_wide and self.data.heads is not None:
+            heads = self._pool(self.data.heads, head_side(self.size)).sample(every, self.generator)
+            seen = torch.cat([mine(self._augment(heads))[some], seen[some.stop :]])
+            a = within(seen).contiguous(memory_format=self.memory_format)
+        # Contents are read off recoloured pictures, so that the palette has to come from the style.
+        seen = recolour(seen, self.generator)
+        moved_seen = around(resample(within(seen[some]), motion))
+        seen_b = around(recolour(b[some], self.generator))
         terms: dict[str, Tensor] = {}
 
         nets.d_b.requires_grad_(False)
         with torch.no_grad():
             taps_a, taps_b = self.lpips.features(a), self.lpips.features(b[:batch])
         with self._autocast():
-            content = nets.g_ab.content(around(recoloured))
+            content = nets.g_ab.content(torch.cat([seen, seen_b]))
             content_a, content_b = content[:batch], content[batch:]
             style_b = nets.g_ab.style(b)
             to_b = torch.where(use_seed, seeds, style_b[:batch].roll(1, 0))
@@ -163,17 +174,19 @@ class OneWayTrainer(Trainer):
             taps = self.lpips.features(fake)
             shown = self._shown("d_b", fake)
             shown_taps = self.lpips.features(shown) if r.ada else taps
-            terms["adversarial"] = generator_hinge(nets.d_b(shown_taps, shown))
-            terms["content"] = content_distance(taps[CONTENT_TAP], taps_a[CONTENT_TAP])
+            centres = None
             if self.parts is not None:
-                terms["parts"] = part_distance(self.parts(taps), self.parts(taps_a))
+                wanted = self.parts(taps_a)
+                centres = part_centres(wanted)
+                terms["parts"] = part_distance(self.parts(taps), wanted)
+            terms["adversarial"] = generator_hinge(nets.d_b(shown_taps, shown, centres))
+            terms["content"] = content_distance(taps[CONTENT_TAP], taps_a[CONTENT_TAP])
             if r.loss.spread:
                 other = within(nets.g_ab.synthesise(content_a[some], w_b.roll(1, 0)[some]))
                 terms["spread"] = palette_spread(fake[some], other)
-            recoloured_moved = resample(recoloured[some], motion)
             style_again = nets.g_ab.style(fake)
             terms["style_reconstruction"] = masked_mse(style_again, to_b.detach(), kept)
-            moved = within(nets.g_ab.synthesise(nets.g_ab.content(around(recoloured_moved)), w_b[some]))
+            moved = within(nets.g_ab.synthesise(nets.g_ab.content(moved_seen), w_b[some]))
             terms["motion"] = motion_difference(moved, resample(fake[some], motion), motion)
             same = within(nets.g_ab.decode(content_b, style_b[some]))
             same = same.contiguous(memory_format=self.memory_format)
@@ -192,9 +205,10 @@ class OneWayTrainer(Trainer):
             if r.ada:
                 with torch.no_grad():
                     taps_b = self.lpips.features(real_b)
-            real = nets.d_b(taps_b, real_b)
+            centres_b = None if self.parts is None else part_centres(self.parts(taps_b))
+            real = nets.d_b(taps_b, real_b, centres_b)
             self._observe(terms, d_b=real)
-            false = nets.d_b([tap.detach() for tap in shown_taps], shown.detach())
+            false = nets.d_b([tap.detach() for tap in shown_taps], shown.detach(), centres)
             terms["discriminator"] = discriminator_hinge(real, false)
         self.d_optimiser.zero_grad(set_to_none=True)
         terms["discriminator"].backward()

@@ -101,7 +101,7 @@ def part_maps(points: Tensor, side: int) -> Tensor:
     Returns:
         (N, 5, side, side) in [0, 1].
     """
-    centres = (torch.arange(side, dtype=points.dtype, device=points.device) + 0.5) * (256 / side)
+    centres = _cells(points.new_empty(side))
 
     def spots(at: Tensor, deviation: float) -> Tensor:
         """(N, P, 2) -> (N, side, side), the brightest of the points' spots."""
@@ -136,6 +136,19 @@ def part_distance(logits: Tensor, wanted: Tensor) -> Tensor:
         logits, target, reduction="none"
     ) - F.binary_cross_entropy_with_logits(wanted, target, reduction="none")
     return excess.mean()
+
+
+def part_centres(logits: Tensor) -> Tensor:
+    """Where the two eyes and the mouth are, from `PartsHead`'s logits (N, 5, H, W).
+
+    Returns:
+        (N, 3, 2), x and y in [-1, 1], the eye on the left of the picture first; without a gradient.
+    """
+    maps = torch.sigmoid(logits.detach())
+    eyes, mouth = maps[:, PARTS.index("eyes")], maps[:, PARTS.index("mouth")]
+    is_left = _cells(eyes) < centre_of_mass(eyes)[:, :1]
+    halves = [eyes * side[:, None] for side in (is_left, ~is_left)]
+    return torch.stack([centre_of_mass(spot) for spot in (*halves, mouth)], 1) / 128 - 1
 
 
 def find_parts(folders: Sequence[Path], face_model: str | Path | None = None) -> tuple[Tensor, Tensor]:
@@ -245,9 +258,15 @@ def part_errors(head: PartsHead, trunk: Lpips, images: Tensor, points: Tensor) -
 
 def centre_of_mass(spot: Tensor) -> Tensor:
     """(N, H, W) -> (N, 2), x and y in pixels of a picture 256 pixels wide."""
-    weight = spot / spot.sum((1, 2), keepdim=True)
-    axis = (torch.arange(spot.shape[-1], dtype=spot.dtype) + 0.5) * (256 / spot.shape[-1])
+    weight = spot / (spot.sum((1, 2), keepdim=True) + 1e-6)
+    axis = _cells(spot)
     return torch.stack([(weight.sum(1) * axis).sum(1), (weight.sum(2) * axis).sum(1)], 1)
+
+
+def _cells(like: Tensor) -> Tensor:
+    """Middles of the cells along the last axis of a map, in pixels of a picture 256 pixels wide."""
+    count = like.shape[-1]
+    return (torch.arange(count, dtype=like.dtype, device=like.device) + 0.5) * (256 / count)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

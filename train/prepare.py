@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,11 @@ from engines.errors import InputError, OutputError
 from engines.files import write_atomically
 from train.data import ANIME_FRAMING, decode, fit, list_images, require_pillow
 
+if TYPE_CHECKING:
+    from gnr_video.frame import Alignment
+
+WHOLE = 0.75
+"""Least share of a head's crop that has to lie in the picture."""
 FACES, DRAWINGS = ("trainA", "testA"), ("trainB", "testB")
 
 
@@ -38,11 +43,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture: where it is, where it goes, and whether it is drawn."""
+    """One picture: where it is, where it goes, whether it is drawn, and whether its whole head is wanted."""
 
     source: Path
     target: Path
-    drawn: bool
+    drawn: bool = False
+    head: bool = False
 
 
 def prepare(
@@ -79,7 +85,7 @@ def prepare(
             folder, reason = job.target.parent.name, None
             if not job.target.exists():
                 try:
-                    _write(job.target, cutter.cut(decode(job.source), drawn=job.drawn))
+                    _write(job.target, cutter.cut(decode(job.source), job))
                 except InputError as error:
                     reason = f"{job.source}: {error.message}"
             with lock:
@@ -99,13 +105,15 @@ def prepare(
     return done
 
 
-def plan(data: Path, out: Path, faces: Sequence[Path] = ()) -> list[Job]:
+def plan(data: Path, out: Path, faces: Sequence[Path] = (), *, heads: bool = False) -> list[Job]:
     """What there is to do.
 
     Args:
         data: folder with trainA and trainB, testA and testB if there are any.
         out: the same folders are made here, and one for each of `faces`, of the same name.
         faces: more folders of faces.
+        heads: cut out the whole heads of those faces as well, into NAME-heads; their pictures have to show more
+            than the face, which selfie2anime's do not.
 
     Raises:
         InputError: a folder is missing or empty, two have one name, or `out` is where they are.
@@ -113,13 +121,12 @@ def plan(data: Path, out: Path, faces: Sequence[Path] = ()) -> list[Job]:
     for name in ("trainA", "trainB"):
         if not (data / name).is_dir():
             raise InputError(f"{data} has no folder {name}", "it holds trainA, trainB, testA and testB")
-    folders = [(data / name, name in DRAWINGS) for name in (*FACES, *DRAWINGS) if (data / name).is_dir()]
-    folders += [(folder, False) for folder in faces]
-    names = [folder.resolve().name for folder, _ in folders]
+    folders = [data / name for name in (*FACES, *DRAWINGS) if (data / name).is_dir()] + list(faces)
+    names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         raise InputError(f"two folders have the same name: {', '.join(sorted(names))}", "rename one")
     jobs: list[Job] = []
-    for (folder, drawn), name in zip(folders, names, strict=True):
+    for folder, name in zip(folders, names, strict=True):
         if (out / name).resolve() == folder.resolve():
             raise InputError(f"{folder} would be written over", "choose another folder for the result")
         taken: set[str] = set()
@@ -128,7 +135,10 @@ def plan(data: Path, out: Path, faces: Sequence[Path] = ()) -> list[Job]:
             if stem in taken:  # girl.jpg beside girl.png
                 stem += f"_{source.suffix[1:]}"
             taken.add(stem)
-            jobs.append(Job(source, out / name / f"{stem}.png", drawn))
+            is_drawn = folder.parent == data and name in DRAWINGS
+            jobs.append(Job(source, out / name / f"{stem}.png", is_drawn))
+            if heads and folder in faces:
+                jobs.append(Job(source, out / f"{name}-heads" / f"{stem}.png", head=True))
     return jobs
 
 
@@ -147,16 +157,16 @@ class _Cutter:
         for tracker in self._trackers:
             tracker.close()
 
-    def cut(self, picture: NDArray[np.uint8], *, drawn: bool) -> NDArray[np.uint8]:
-        """uint8 HxWx3 -> SxSx3.
+    def cut(self, picture: NDArray[np.uint8], job: Job) -> NDArray[np.uint8]:
+        """uint8 HxWx3 -> SxSx3, S that of the head's crop where the job wants it.
 
         Raises:
-            InputError: there is no face in a photograph.
+            InputError: there is no face in a photograph, or the head is not all in it.
         """
-        from gnr_video.align import crop_face, fit_alignment
+        from gnr_video.align import crop_face, fit_alignment, head_side, widened
         from gnr_video.tracker import FaceTracker
 
-        if drawn:
+        if job.drawn:
             return fit(picture, self._size, ANIME_FRAMING)
         if not hasattr(self._local, "tracker"):
             self._local.tracker = FaceTracker(self._model)
@@ -166,7 +176,21 @@ class _Cutter:
         found = tracker.track(picture, 0.0)
         if not found:
             raise InputError("no face was found")
-        return crop_face(picture, fit_alignment(found[0]), self._size)
+        alignment = fit_alignment(found[0])
+        if not job.head:
+            return crop_face(picture, alignment, self._size)
+        alignment = widened(alignment)
+        if _share_inside(alignment, picture) < WHOLE:
+            raise InputError("the head is not all in the picture")
+        return crop_face(picture, alignment, head_side(self._size))
+
+
+def _share_inside(alignment: Alignment, picture: NDArray[np.uint8]) -> float:
+    """How much of the crop the picture holds; the rest would be mirrored."""
+    down, across = np.mgrid[:16, :16].reshape(2, -1)
+    x, y = alignment.crop_to_frame(16) @ np.stack([across, down, np.ones_like(down)])
+    height, width = picture.shape[:2]
+    return float(((x >= 0) & (x < width) & (y >= 0) & (y < height)).mean())
 
 
 def _write(target: Path, picture: NDArray[np.uint8]) -> None:

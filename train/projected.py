@@ -3,8 +3,9 @@
 The picture is seen through VGG16, its taps mixed by fixed random convolutions across channels and scales
 (Projected GANs Converge Faster, Sauer et al. 2021, section 3), and small trainable heads judge each scale.
 What a face is has been learned already, so hundreds of steps do what thousands do from scratch, and no
-gradient penalty is needed. GNR's batch-standard-deviation head stands beside them, and one that sees the
-palette, which the features hardly know.
+gradient penalty is needed. GNR's batch-standard-deviation head stands beside them, one that sees the palette,
+which the features hardly know, and heads for eyes and mouths alone, as GFPGAN has them (Wang et al. 2021, section
+3.3).
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ PALETTE_RMS = 0.5
 SPREAD = 0.55
 """Mean difference of the colours of two styles that `palette_spread` asks for: that of two drawings is 0.47."""
 
+COMPONENT_LEVELS = (0, 1, 2)
+COMPONENT = 0.25
+"""Taps that eyes and mouths are judged in, and the side of what is cut out around them, as a share of the picture's."""
+
 PLACES = 4
 """Channels that `with_place` adds."""
 
@@ -43,6 +48,7 @@ class ProjectedDiscriminator(nn.Module):
         channels: of the taps, fine to coarse.
         width: channels of the projections and of the heads.
         downs: halvings inside each head, so that the logits of fine taps are patches of a useful size.
+        components: judge eyes and mouths once more, each by heads of its own.
         seed: of the fixed projections.
     """
 
@@ -51,6 +57,7 @@ class ProjectedDiscriminator(nn.Module):
         channels: Sequence[int] = VGG_CHANNELS,
         width: int = 96,
         downs: Sequence[int] = (2, 2, 1, 0, 0),
+        components: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -67,6 +74,8 @@ class ProjectedDiscriminator(nn.Module):
         self.palette = _head(3 + PLACES, width, 2)
         self.spread = spectral_norm(nn.Linear(width, 128))
         self.spread_logit = spectral_norm(nn.Linear(128, 1))
+        kinds = 2 * len(COMPONENT_LEVELS) if components else 0
+        self.components = nn.ModuleList(_head(width, width, 1) for _ in range(kinds))
 
     def project(self, taps: Sequence[Tensor]) -> list[Tensor]:
         """Taps, each (N, C, H, W), as the heads see them: (N, width, H, W), fine to coarse."""
@@ -83,17 +92,24 @@ class ProjectedDiscriminator(nn.Module):
             below = x
         return mixed[::-1]
 
-    def forward(self, taps: Sequence[Tensor], picture: Tensor) -> list[Tensor]:
-        """Logits of every level and of the palette (N, 1, h, w), and of the batch's spread (N, 1); float32.
+    def forward(self, taps: Sequence[Tensor], picture: Tensor, centres: Tensor | None = None) -> list[Tensor]:
+        """Logits of every level, of the palette and of the components (N, 1, h, w), and of the batch's spread
+        (N, 1); float32.
 
         Args:
             taps: fine to coarse, each (N, C, H, W).
             picture: what they were taken from, (N, 3, S, S) in [-1, 1].
+            centres: where its eyes and mouth are or ought to be (`train.parts.part_centres`), for the components.
         """
         projected = self.project(taps)
         logits = [head(with_place(x)).float() for head, x in zip(self.heads, projected, strict=True)]
         palette = F.adaptive_avg_pool2d(picture.float(), PALETTE_SIZE) / PALETTE_RMS
         logits.append(self.palette(with_place(palette)).float())
+        if self.components and centres is not None:
+            eyes, mouths = centres[:, :2].flatten(0, 1), centres[:, 2]
+            for level, eye, mouth in zip(COMPONENT_LEVELS, self.components[::2], self.components[1::2]):
+                both = projected[level].repeat_interleave(2, 0)
+                logits += [eye(cut_out(both, eyes)).float(), mouth(cut_out(projected[level], mouths)).float()]
         code = F.leaky_relu(self.spread(projected[-1].mean((2, 3))), SLOPE).float()
         spread = torch.sqrt(gather(code).var(0, keepdim=True, unbiased=False) + 1e-8)
         return [*logits, self.spread_logit(spread).float().expand(len(code), 1)]
@@ -111,6 +127,17 @@ def with_place(x: Tensor) -> Tensor:
     down, across = torch.meshgrid(y_axis, x_axis, indexing="ij")
     place = torch.stack([across, down, across.square() - 1, down.square() - 1])
     return torch.cat([x, place.expand(count, -1, -1, -1)], 1)
+
+
+def cut_out(x: Tensor, centres: Tensor) -> Tensor:
+    """The squares of `COMPONENT` of the side of x (N, C, H, W) around centres (N, 2) in [-1, 1]."""
+    side = max(round(COMPONENT * x.shape[-1]), 4)
+    steps = (torch.arange(side, device=x.device, dtype=torch.float32) - (side - 1) / 2) * (2 / x.shape[-1])
+    down, across = torch.meshgrid(steps, steps, indexing="ij")
+    grid = centres[:, None, None].float() + torch.stack([across, down], -1)
+    with torch.autocast(x.device.type, enabled=False):
+        out = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return out.to(x.dtype)
 
 
 def _head(channels: int, width: int, downs: int) -> nn.Sequential:

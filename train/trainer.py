@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from engines import native_bf16
 from engines.errors import GnrVideoError, InputError, WeightsError
 from engines.weights import STYLE_ENCODER, save_weights
+from gnr_video.align import head_side
 from train.ada import AdaptiveAugment
 from train.augment import augment, resample, to_float
 from train.data import Domains, ImagePool
@@ -316,17 +317,16 @@ class Trainer:
 
     # -- one step
 
-    def _pool(self, pool: ImagePool) -> ImagePool:
-        """The pool at the current resolution, on the device."""
+    def _pool(self, pool: ImagePool, side: int | None = None) -> ImagePool:
+        """The pool at the current resolution, or with pictures of that side, on the device."""
+        side = self.size if side is None else side
         key = (id(pool), self.size)
         if key not in self._scaled:
             images = pool.images
-            if images.shape[-1] != self.size:
+            if images.shape[-1] != side:
                 images = torch.cat(
                     [
-                        F.interpolate(part.float(), size=(self.size, self.size), mode="area")
-                        .round_()
-                        .to(torch.uint8)
+                        F.interpolate(part.float(), size=(side, side), mode="area").round_().to(torch.uint8)
                         for part in images.split(64)
                     ]
                 )
@@ -812,13 +812,16 @@ class Trainer:
 
 def _check_data(data: Domains, recipe: Recipe) -> None:
     size = recipe.architecture.size
-    for name, pool in (("trainA", data.train_a), ("trainB", data.train_b)):
+    pools = [("trainA", data.train_a, size), ("trainB", data.train_b, size)]
+    if data.heads is not None:
+        pools.append(("the heads", data.heads, head_side(size)))
+    for name, pool, side in pools:
         if len(pool) < 2:
             raise InputError(f"{name} has a single image", "training needs two at least, and wants hundreds")
-        if pool.size < size:
+        if pool.size < side:
             raise InputError(
-                f"the images of {name} are {pool.size} pixels wide, recipe {recipe.name!r} trains at {size}",
-                f"load them at {size} pixels or more",
+                f"the images of {name} are {pool.size} pixels wide, recipe {recipe.name!r} trains at {side}",
+                f"load them at {side} pixels or more",
             )
 
 

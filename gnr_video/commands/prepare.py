@@ -20,11 +20,22 @@ from gnr_video.commands.terminal import stages
     multiple=True,
     help="Another folder of faces; its result is OUT/<its name>. May be repeated.",
 )
+@click.option(
+    "--heads",
+    is_flag=True,
+    help="Of those folders, the whole heads as well, into OUT/<its name>-heads: for `train --heads`.",
+)
 @click.option("--size", type=click.IntRange(16, 1024), default=256, show_default=True, help="Side, pixels.")
 @face_model_option
 @common_options
 def prepare(
-    data: Path, out: Path, faces: Sequence[Path], size: int, face_model: Path | None, quiet: bool
+    data: Path,
+    out: Path,
+    faces: Sequence[Path],
+    heads: bool,
+    size: int,
+    face_model: Path | None,
+    quiet: bool,
 ) -> None:
     """Write an aligned copy of the data set DATA to OUT, for `gnr-video train OUT`.
 
@@ -36,12 +47,13 @@ def prepare(
     Examples:
       gnr-video prepare selfie2anime prepared
       gnr-video prepare selfie2anime prepared --faces synthetic-faces --size 128
-      gnr-video train prepared --faces prepared/synthetic-faces --hold-out 100 --recipe cpu
+      gnr-video prepare selfie2anime prepared --faces synthetic-faces --heads
+      gnr-video train prepared --faces prepared/synthetic-faces --heads prepared/synthetic-faces-heads --recipe cpu
     """
     from train.prepare import plan
     from train.prepare import prepare as run
 
-    jobs = plan(data, out, faces)
+    jobs = plan(data, out, faces, heads=heads)
     with stages(quiet, len(jobs)) as advance:
         done = run(jobs, size=size, face_model=face_model, advance=advance)
     for reason in done.skipped[:5]:

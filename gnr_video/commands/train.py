@@ -41,6 +41,12 @@ from gnr_video.commands.options import common_options
     help="The same for faces framed as FFHQ's (StyleGAN pictures); they are brought to trainA's framing.",
 )
 @click.option(
+    "--heads",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Folder of whole heads (`prepare --heads`); one-way recipes see them beside the faces. May be repeated.",
+)
+@click.option(
     "--hold-out", type=int, default=0, show_default=True, help="Images of each such folder kept for samples."
 )
 @click.option(
@@ -67,6 +73,7 @@ def train(
     seed: int,
     faces: Sequence[Path],
     ffhq_faces: Sequence[Path],
+    heads: Sequence[Path],
     hold_out: int,
     cache: Path | None,
     lpips_trunk: Path | None,
@@ -104,7 +111,9 @@ def train(
         plan = replace(plan, stages=tuple(replace(stage, batch=batch) for stage in plan.stages))
     plan = with_settings(plan, settings)
     extra = [(folder, Framing()) for folder in faces] + [(folder, FFHQ_FRAMING) for folder in ffhq_faces]
-    images = load_dataset(data, plan.architecture.size, extra_a=extra, hold_out=hold_out, cache=cache)
+    images = load_dataset(
+        data, plan.architecture.size, extra_a=extra, heads=heads, hold_out=hold_out, cache=cache
+    )
     where = engines.best_device() if device == "auto" else device
     trainer = trainer_class(plan)(images, plan, out, device=where, seed=seed, lpips_trunk=lpips_trunk)
 
