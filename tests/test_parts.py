@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from skimage.data import astronaut
 from torch import Tensor
 
-from engines.errors import WeightsError
+from engines.errors import InputError, WeightsError
 from train.augment import apply_affine, random_affine
 from train.lpips import Lpips, _build_trunk
 from train.parts import (
@@ -122,6 +122,12 @@ def test_the_head_that_is_shipped_finds_the_parts_of_a_portrait(tmp_path: Path):
     assert pictures.shape == (1, 3, 256, 256) and points.shape == (1, len(LANDMARKS), 2)
     errors = part_errors(PartsHead.load(), trunk, pictures, points)
     assert errors["eyes"] < 15 and errors["mouth"] < 15 and errors["opening"] < 0.5, errors
+
+
+def test_a_folder_without_a_face_is_named(tmp_path: Path):
+    cv2.imwrite(str(tmp_path / "nobody.png"), np.full((64, 64, 3), 90, np.uint8))
+    with pytest.raises(InputError, match="no face is found"):
+        find_parts([tmp_path])
 
 
 def test_a_damaged_head_says_how_to_get_another(tmp_path: Path):

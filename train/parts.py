@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engines.errors import WeightsError
+from engines import native_bf16
+from engines.errors import InputError, WeightsError
 from train.augment import apply_affine, random_affine, recolour, to_float
 from train.data import decode, fit, list_images
 from train.lpips import Lpips
@@ -159,7 +160,7 @@ def find_parts(folders: Sequence[Path], face_model: str | Path | None = None) ->
 
     Raises:
         FaceModelError: see `gnr_video.tracker.FaceTracker`.
-        InputError: there are no pictures.
+        InputError: there are no pictures, or no face in any.
     """
     from gnr_video.tracker import FaceTracker
 
@@ -173,6 +174,8 @@ def find_parts(folders: Sequence[Path], face_model: str | Path | None = None) ->
             if faces:
                 pictures.append(picture.transpose(2, 0, 1))
                 points.append(faces[0].landmarks[list(LANDMARKS), :2])
+    if not points:
+        raise InputError(f"no face is found in {', '.join(map(str, folders))}", "give a prepared data set")
     return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(points))
 
 
@@ -188,7 +191,7 @@ def fit_head(
     domains: Sequence[tuple[Tensor, Tensor]],
     trunk: Lpips,
     *,
-    steps: int = 600,
+    steps: int = 900,
     batch: int = 8,
     sizes: Sequence[int] = (256, 128, 128),
     lr: float = 2e-3,
@@ -215,10 +218,9 @@ def fit_head(
         for images, points in domains:
             chosen = torch.randint(len(images), (batch,), generator=draw)
             theta = random_affine(batch, draw)
-            x = recolour(apply_affine(to_float(images[chosen]), theta), draw)
-            # Half of the colours stay as they are.
-            keep = torch.rand(batch, generator=draw) < 0.5
-            x = torch.where(keep[:, None, None, None], apply_affine(to_float(images[chosen]), theta), x)
+            x = apply_affine(to_float(images[chosen]), theta)
+            as_it_is = torch.rand(batch, 1, 1, 1, generator=draw) < 0.5
+            x = torch.where(as_it_is, x, recolour(x, draw))
             pictures.append(F.avg_pool2d(x, x.shape[-1] // size))
             targets.append(part_maps(moved_points(points[chosen], theta), size // STRIDE))
         with torch.no_grad():
@@ -257,8 +259,9 @@ def part_errors(head: PartsHead, trunk: Lpips, images: Tensor, points: Tensor) -
 
 
 def centre_of_mass(spot: Tensor) -> Tensor:
-    """(N, H, W) -> (N, 2), x and y in pixels of a picture 256 pixels wide."""
-    weight = spot / (spot.sum((1, 2), keepdim=True) + 1e-6)
+    """(N, H, W) -> (N, 2), x and y in pixels of a picture 256 pixels wide. Squared, so that the haze that a head
+    leaves everywhere does not draw it to the middle."""
+    weight = spot.square() / (spot.square().sum((1, 2), keepdim=True) + 1e-9)
     axis = _cells(spot)
     return torch.stack([(weight.sum(1) * axis).sum(1), (weight.sum(2) * axis).sum(1)], 1)
 
@@ -280,10 +283,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--faces", type=Path, action="append", default=[], help="another prepared folder of faces"
     )
     parser.add_argument("--lpips-trunk", type=Path, help="VGG16's weights")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("-o", "--output", type=Path, default=HEAD_FILE)
     arguments = parser.parse_args(argv)
-    trunk = Lpips("vgg", arguments.lpips_trunk)
+    dtype = torch.bfloat16 if native_bf16() else torch.float32
+    trunk = Lpips("vgg", arguments.lpips_trunk, dtype=dtype)
     domains, kept = [], []
     for folders in ([arguments.prepared / "trainA", *arguments.faces], [arguments.prepared / "trainB"]):
         images, points = find_parts(folders)
