@@ -335,6 +335,22 @@ def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     return replace(recipe, loss=replace(recipe.loss, **weights), **changes)
 
 
+def continued(recipe: Recipe, architecture: Architecture) -> Recipe:
+    """What is left of the recipe for a generator that has been trained already: no warm-up, no smaller stages.
+
+    Raises:
+        RecipeError: the recipe's generators are others.
+    """
+    stages = tuple(stage for stage in recipe.stages if stage.size >= architecture.size)
+    if not stages or recipe.architecture_at(architecture.size) != architecture:
+        raise RecipeError(
+            f"recipe {recipe.name!r} trains generators of {recipe.architecture.describe()}, "
+            f"these weights are of {architecture.describe()}",
+            f"choose another --recipe: {', '.join(RECIPES)}",
+        )
+    return replace(recipe, stages=stages, warmup_steps=0)
+
+
 def setting_kinds() -> dict[str, Any]:
     """What `with_settings` can set: name -> type."""
     own = {

@@ -57,6 +57,12 @@ from gnr_video.commands.options import common_options
 )
 @click.option("--sample-every", type=int, default=500, show_default=True)
 @click.option("--log-every", type=int, default=50, show_default=True)
+@click.option(
+    "--from",
+    "start",
+    metavar="NAME|FILE",
+    help="Begin with these weights (default, official, a file), at their size, instead of from scratch.",
+)
 @click.option("--fresh", is_flag=True, help="Start over, even if --out holds a checkpoint.")
 @common_options
 def train(
@@ -79,6 +85,7 @@ def train(
     lpips_trunk: Path | None,
     sample_every: int,
     log_every: int,
+    start: str | None,
     fresh: bool,
     quiet: bool,
 ) -> None:
@@ -88,6 +95,7 @@ def train(
     Examples:
       gnr-video train selfie2anime --recipe default --minutes 30
       gnr-video train selfie2anime --ffhq-faces synthetic-faces --hold-out 100
+      gnr-video train prepared --from default --recipe cpu      go on training the weights that are shipped
       gnr-video train selfie2anime --recipe official --device cuda -o runs/official
       torchrun --nproc-per-node 4 -m cli train selfie2anime     four GPUs, each with the recipe's batch
 
@@ -96,10 +104,12 @@ def train(
     from dataclasses import replace
 
     import engines
+    from engines.weights import load_weights
+    from gnr_video.weights import resolve_weights
     from train import distributed
     from train.data import FFHQ_FRAMING, Framing, load_dataset
     from train.one_way import trainer_class
-    from train.recipes import get_recipe, with_settings
+    from train.recipes import continued, get_recipe, with_settings
     from train.trainer import tensorboard_scalars
 
     plan = get_recipe(recipe)
@@ -110,6 +120,9 @@ def train(
     if batch is not None:
         plan = replace(plan, stages=tuple(replace(stage, batch=batch) for stage in plan.stages))
     plan = with_settings(plan, settings)
+    weights = load_weights(resolve_weights(start)) if start else None
+    if weights is not None:
+        plan = continued(plan, weights.architecture)
     extra = [(folder, Framing()) for folder in faces] + [(folder, FFHQ_FRAMING) for folder in ffhq_faces]
     images = load_dataset(
         data, plan.architecture.size, extra_a=extra, heads=heads, hold_out=hold_out, cache=cache
@@ -124,6 +137,9 @@ def train(
     say(f"{len(images.train_a)} faces, {len(images.train_b)} anime pictures; recipe {plan.name}; on {where}")
     if not fresh and trainer.resume():
         say(f"goes on from step {trainer.step} in {out}")
+    elif weights is not None:
+        trainer.start_from(weights)
+        say(f"begins with the weights {start}")
     try:
         trainer.run(
             minutes=minutes,
