@@ -30,7 +30,7 @@ from train.projected import (
     generator_hinge,
     palette_spread,
 )
-from train.recipes import Stage, get_recipe
+from train.recipes import Recipe, RecipeError, Stage, continued, get_recipe
 from train.trainer import Trainer
 
 RECIPE = replace(
@@ -246,6 +246,26 @@ def test_resumes_to_the_bit(tmp_path, domains, trunk):
     for a, b in zip(whole.networks.all().values(), again.networks.all().values(), strict=True):
         for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True):
             assert torch.equal(x, y)
+
+
+def test_begins_with_weights_that_are_there(tmp_path, domains, trunk):
+    def trainer(recipe: Recipe, name: str) -> OneWayTrainer:
+        return OneWayTrainer(domains, recipe, tmp_path / name, lpips_trunk=trunk, bf16=False)
+
+    first = trainer(RECIPE, "first")
+    first.run(progress=lambda _: None)
+    weights = load_weights(tmp_path / "first" / "weights.safetensors")
+    recipe = continued(RECIPE, weights.architecture)
+    assert recipe.stages == RECIPE.stages[1:] and not recipe.warmup_steps
+    second = trainer(recipe, "second")
+    second.start_from(weights)
+    second.export(tmp_path / "again.safetensors")
+    again = load_weights(tmp_path / "again.safetensors").tensors
+    assert again.keys() == weights.tensors.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in weights.tensors.items())
+    assert "adversarial" in second.train_step()
+    with pytest.raises(RecipeError, match="these weights are of"):
+        continued(get_recipe("cpu"), weights.architecture)
 
 
 def test_says_that_it_needs_the_trunk(tmp_path, domains, monkeypatch):

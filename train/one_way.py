@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.errors import WeightsError
+from engines.weights import STYLE_ENCODER, Weights
 from gnr_video.align import HEAD_EXTENT, head_margins, head_side
 from train.augment import recolour, resample
 from train.distributed import mine, world
@@ -97,6 +98,17 @@ class OneWayTrainer(Trainer):
             net.to(self.device)
         nets.ema_ab.requires_grad_(False)
         return nets
+
+    def start_from(self, weights: Weights) -> None:
+        """Begin with that generator instead of noise; the discriminator begins anew. The recipe is to be what
+        `train.recipes.continued` makes of it."""
+        tensors = {
+            name.replace(STYLE_ENCODER, "encoder."): tensor
+            for name, tensor in weights.tensors.items()
+            if not name.startswith(STYLE_ENCODER) or name.startswith(f"{STYLE_ENCODER}style.")
+        }
+        for net in (self.networks.g_ab, self.networks.ema_ab):
+            net.load_state_dict(tensors, strict=False)  # fixed kernels are not in the file
 
     def _grown(self) -> None:
         """Go on from the averaged generator. Its new outer block first learns the old input layer's part, for

@@ -339,8 +339,13 @@ def continued(recipe: Recipe, architecture: Architecture) -> Recipe:
     """What is left of the recipe for a generator that has been trained already: no warm-up, no smaller stages.
 
     Raises:
-        RecipeError: the recipe's generators are others.
+        RecipeError: the recipe trains both directions, or its generators are others.
     """
+    if not recipe.one_way:
+        raise RecipeError(
+            f"recipe {recipe.name!r} trains both directions, a weights file holds one",
+            "take a one-way recipe (--recipe cpu), or resume with the same --out",
+        )
     stages = tuple(stage for stage in recipe.stages if stage.size >= architecture.size)
     if not stages or recipe.architecture_at(architecture.size) != architecture:
         raise RecipeError(

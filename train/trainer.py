@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from engines import native_bf16
 from engines.errors import GnrVideoError, InputError, WeightsError
-from engines.weights import STYLE_ENCODER, Weights, save_weights
+from engines.weights import STYLE_ENCODER, save_weights
 from gnr_video.align import head_side
 from train.ada import AdaptiveAugment
 from train.augment import augment, resample, to_float
@@ -765,18 +765,6 @@ class Trainer:
             "recipe": self.recipe.name,
         }
         save_weights(path, self.networks.g_ab.architecture, tensors, {**meta, **metadata})
-
-    def start_from(self, weights: Weights) -> None:
-        """Begin with that generator instead of noise (both directions, as after a warm-up); the discriminators begin
-        anew. For a recipe as `train.recipes.continued` returns it."""
-        tensors = {
-            name.replace(STYLE_ENCODER, "encoder."): tensor
-            for name, tensor in weights.tensors.items()
-            if not name.startswith(STYLE_ENCODER) or name.startswith(f"{STYLE_ENCODER}style.")
-        }
-        for pair in self.networks.averaged():
-            for net in pair:
-                net.load_state_dict(tensors, strict=False)  # fixed kernels are not in the file
 
     def resume(self) -> bool:
         """Go on from the checkpoint in the output folder; false when there is none.

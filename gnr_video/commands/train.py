@@ -61,7 +61,7 @@ from gnr_video.commands.options import common_options
     "--from",
     "start",
     metavar="NAME|FILE",
-    help="Begin with these weights (default, official, a file), at their size, instead of from scratch.",
+    help="One-way recipes: begin with these weights (default or a file), at their size, not from scratch.",
 )
 @click.option("--fresh", is_flag=True, help="Start over, even if --out holds a checkpoint.")
 @common_options
@@ -108,7 +108,7 @@ def train(
     from gnr_video.weights import resolve_weights
     from train import distributed
     from train.data import FFHQ_FRAMING, Framing, load_dataset
-    from train.one_way import trainer_class
+    from train.one_way import OneWayTrainer, trainer_class
     from train.recipes import continued, get_recipe, with_settings
     from train.trainer import tensorboard_scalars
 
@@ -137,7 +137,7 @@ def train(
     say(f"{len(images.train_a)} faces, {len(images.train_b)} anime pictures; recipe {plan.name}; on {where}")
     if not fresh and trainer.resume():
         say(f"goes on from step {trainer.step} in {out}")
-    elif weights is not None:
+    elif weights is not None and isinstance(trainer, OneWayTrainer):
         trainer.start_from(weights)
         say(f"begins with the weights {start}")
     try:
