@@ -90,7 +90,7 @@ def create(
     threads: int | None = None,
     calibration: Calibration | None = None,
     progress: Progress | None = None,
-    any_side: bool = False,
+    side: int | None = None,
 ) -> Engine:
     """Make an engine.
 
@@ -106,7 +106,8 @@ def create(
         threads: CPU threads; None: the runtime's own choice.
         calibration: the faces that int8 is calibrated with.
         progress: told of an engine that is being built, see `engines.tensorrt_build.Progress`.
-        any_side: with "auto", pass over TensorRT, which is compiled for crops of one side.
+        side: of the crops that will mostly come, pixels: what is compiled, is compiled for it first, and for
+            others when the first such crop comes. None: the weights' size.
 
     Returns:
         The engine, with `fallback` saying which faster ones were passed over, and why.
@@ -124,35 +125,42 @@ def create(
             device = "cuda"
     if device != "cpu" and not device.startswith("cuda"):
         raise EngineError(f"no device is called {device!r}", "choose auto, cpu, cuda or cuda:N")
+    side = side or weights.architecture.size
+    if not weights.architecture.fits(side):
+        raise EngineError(f"these weights take no crops of {side}x{side}")
     if precision == "auto":
         precision = default_precision(device, engine)
     if engine == "auto" and precision == "int8":
         engine = "openvino"  # no other has it, and it was asked for by name
     if engine != "auto":
-        return _make(engine, weights, device, precision, threads, calibration=calibration, progress=progress)
+        return _make(
+            engine, weights, device, precision, threads, side, calibration=calibration, progress=progress
+        )
 
     from engines.base import Fallback
 
     passed_over = []
-    names = [name for name in candidates(device) if not (any_side and name in TENSORRT)]
+    names = candidates(device)
     for name in names[:-1]:
         try:
             make = _make_behind if name in TENSORRT else _make
-            made = make(name, weights, device, precision, threads)
+            made = make(name, weights, device, precision, threads, side)
         except (EngineError, RuntimeError, ImportError, OSError) as error:
             log.info("engine %s passed over: %s", name, error)
             passed_over.append(f"{name}: {error}")
         else:
             break
     else:
-        made = _make(names[-1], weights, device, precision, threads)
+        made = _make(names[-1], weights, device, precision, threads, side)
     if passed_over:
         made.fallback = Fallback("; ".join([*passed_over, *filter(None, [made.fallback.reason])]))
     log.info("engine %s, %s on %s", made.name, made.precision, made.device)
     return made
 
 
-def _make_behind(name: str, weights: Weights, device: str, precision: str, threads: int | None) -> Engine:
+def _make_behind(
+    name: str, weights: Weights, device: str, precision: str, threads: int | None, side: int
+) -> Engine:
     """A TensorRT engine from the cache; else torch, until it (or the next one) is built."""
     if reason := unavailable(name):
         raise EngineError(reason)
@@ -160,8 +168,8 @@ def _make_behind(name: str, weights: Weights, device: str, precision: str, threa
     from engines.swap import Cancelled, SwapEngine
     from engines.tensorrt_engine import is_cached
 
-    if is_cached(weights, name=name, device=device, precision=precision):
-        return _make(name, weights, device, precision, threads)
+    if is_cached(weights, name=name, device=device, precision=precision, side=side):
+        return _make(name, weights, device, precision, threads, side)
 
     def build(cancelled: Cancelled) -> Engine:
         names = [n for n in candidates(device) if n in TENSORRT]
@@ -169,7 +177,7 @@ def _make_behind(name: str, weights: Weights, device: str, precision: str, threa
         for candidate in names[names.index(name) :]:
             try:
                 return _make(
-                    candidate, weights, device, precision, threads, progress=lambda *_: not cancelled()
+                    candidate, weights, device, precision, threads, side, progress=lambda *_: not cancelled()
                 )
             except BuildCancelled:
                 raise
@@ -178,7 +186,8 @@ def _make_behind(name: str, weights: Weights, device: str, precision: str, threa
         raise EngineError("; ".join(reasons))
 
     waiting = f"torch ran while {name} was being built; `gnr-video engine build` does that beforehand"
-    return SwapEngine(weights, _make("torch", weights, device, precision, threads), build, waiting)
+    now = _make("torch", weights, device, precision, threads, side)
+    return SwapEngine(weights, now, build, waiting, side=side)
 
 
 def _make(
@@ -187,6 +196,7 @@ def _make(
     device: str,
     precision: str,
     threads: int | None,
+    side: int,
     calibration: Calibration | None = None,
     progress: Progress | None = None,
 ) -> Engine:
@@ -200,12 +210,14 @@ def _make(
             )
         from engines.tensorrt_engine import create_tensorrt
 
-        return create_tensorrt(weights, name=name, device=device, precision=precision, progress=progress)
+        return create_tensorrt(
+            weights, name=name, device=device, precision=precision, side=side, progress=progress
+        )
     if name == "openvino":
         from engines.openvino_engine import OpenVinoEngine
 
         return OpenVinoEngine(
-            weights, device=device, precision=precision, threads=threads, calibration=calibration
+            weights, device=device, precision=precision, threads=threads, side=side, calibration=calibration
         )
     if name == "onnx":
         from engines.onnx_engine import OnnxEngine

@@ -68,6 +68,14 @@ class Architecture:
     def content_channels(self) -> int:
         return self.channels[self.content_size]
 
+    def fits(self, side: int) -> bool:
+        """Whether pictures of that side can be translated.
+
+        The network is convolutional: a larger picture at the same scale shows it more around the face. Its side
+        must be whole cells of the content code.
+        """
+        return side > 0 and side % (1 << self.num_down) == 0
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 

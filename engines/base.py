@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from engines.weights import Weights
 
 Crops = NDArray[np.uint8]
-"""uint8 (N, S, S, 3) RGB; S is the engine's `size`, or any other side that it takes (`Engine.fits`)."""
+"""uint8 (N, S, S, 3) RGB; S is the engine's `size`, or any other side that fits (`Engine.fits`)."""
 
 Styles = NDArray[np.float32]
 """float32 (N, latent_dim) style codes z, or (N, style_dim) codes w; a single row may come without N."""
@@ -59,12 +59,10 @@ class Engine(ABC):
         weights_hash: of the weights it runs, hexadecimal; "" if they are in no file.
         fallback: why faster engines were passed over.
         takes_styles: False for a foreign model of one look (`engines.image_model`): it only translates.
-        any_side: whether it takes crops of other sides too, see `fits`.
     """
 
     name: str = ""
     takes_styles: bool = True
-    any_side: bool = False
 
     def __init__(self, weights: Weights, *, device: str, precision: str) -> None:
         from engines.graph import MappingNetwork, StyleVectors
@@ -178,14 +176,8 @@ class Engine(ABC):
     # Pictures
 
     def fits(self, side: int) -> bool:
-        """Whether crops of that side can be translated.
-
-        The network is convolutional: a larger crop at the same scale shows it more around the face. Its side must
-        be whole cells of the content code.
-        """
-        if side == self.size:
-            return True
-        return self.any_side and side > 0 and side % (self.size // self.architecture.content_size) == 0
+        """Whether crops of that side can be translated, see `Architecture.fits`."""
+        return self.architecture.fits(side)
 
     def encode(self, crops: Crops) -> Any:
         """Content codes of crops, uint8 (N, S, S, 3); only good for `decode` of the same engine.

@@ -33,7 +33,7 @@ class EngineKey:
 
     Attributes:
         part: "encoder" or "decoder"; "graphs" where one file holds all.
-        size: side of the pictures, pixels.
+        size: side of the pictures, pixels; of the weights' where the engine takes any.
         precision: "fp16", "bf16", "fp32" or "int8".
         batch: pictures at a time.
         engine, version: "tensorrt", "11.4.0.106".
@@ -85,13 +85,15 @@ class CacheEntry:
 
 
 def describe(entry: CacheEntry) -> str:
-    """One line about an engine: file, size, when it was built, its PSNR from torch."""
+    """One line about an engine: file, size, when it was built, for which crops, its PSNR from torch."""
     about = entry.about
     parts = [
         f"{entry.size_bytes / 1e6:6.1f} MB",
         datetime.fromtimestamp(entry.path.stat().st_mtime).strftime("%Y-%m-%d %H:%M"),
         str(about.get("gpu") or about.get("sm") or ""),
     ]
+    if about.get("part") in ("encoder", "decoder"):  # int8 graphs take crops of any side
+        parts.append(f"crops of {about['size']}x{about['size']}")
     if entry.path.parent.name == "broken":
         parts.append("broken, set aside")
     elif "golden_psnr_db" in about:

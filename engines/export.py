@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx
 
     from engines.int8 import Calibration
-    from engines.onnx_export import Part
+    from engines.onnx_export import Part, Side
     from engines.tensorrt_build import Progress
 
 FORMATS = ("onnx", "openvino", "tensorrt", "torch2trt")
@@ -28,6 +28,7 @@ def export(
     name: str,
     form: str = "onnx",
     precision: str = "fp32",
+    side: Side = None,
     overwrite: bool = False,
     targets: Sequence[str] = (),
     progress: Progress | None = None,
@@ -43,12 +44,15 @@ def export(
       by TensorRT for RTX, which then stands in the name: `NAME-encoder-PRECISION-rtx-sm86-sm89.engine` |
     | torch2trt | `.pth` instead of `.engine`: state dicts of torch2trt's TRTModule |
 
+    Where `side` is given it stands behind the precision.
+
     Args:
         weights: the generator.
         folder: where to; made if it is not there.
         name: first part of the files' names.
         form: a name of `FORMATS`.
         precision: "fp32", "fp16", "bf16", or for OpenVINO "int8".
+        side: of the pictures, see `engines.onnx_export.Side`. Fixed by default: compilers for other devices want it so.
         overwrite: replace files that exist.
         targets: GPUs to compile for that need not be there, of `engines.tensorrt_build.RTX_TARGETS`.
         progress: told of an engine that is being compiled, see `engines.tensorrt_build.Progress`.
@@ -72,21 +76,27 @@ def export(
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
     compiled = form in ("tensorrt", "torch2trt")
     parts: list[Part] = ["encoder", "decoder"] if compiled else ["encoder", "decoder", "style"]
-    kind = "-".join([precision, *(["rtx", *targets] if targets and compiled else [])])
+    if compiled and side == "any":
+        raise EngineError(
+            f"{form} engines are compiled for one side", "give it in pixels, such as --side 320"
+        )
+    sides = [] if side is None else [str(side)]
+    kind = "-".join([precision, *sides, *(["rtx", *targets] if targets and compiled else [])])
     targeted = [name_of(folder, name, part, kind, SUFFIXES[form]) for part in parts]
     for target in targeted:
         if target.exists() and not overwrite:
             raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
     written: list[Path] = []
-    int8 = _int8_graphs(weights, calibration) if precision == "int8" else {}
+    int8 = _int8_graphs(weights, calibration, side) if precision == "int8" else {}
     for part, target in zip(parts, targeted, strict=True):
         if form == "openvino":
-            written += _write_openvino(weights, part, precision, target, int8.get(part))
+            written += _write_openvino(weights, part, precision, side, target, int8.get(part))
             continue
         if form == "onnx":
-            write_atomically(target, _onnx(weights, part, precision).SerializeToString())
+            write_atomically(target, _onnx(weights, part, precision, side).SerializeToString())
         else:
-            _write_compiled(weights, part, precision, target, form, targets, progress)
+            assert side != "any"
+            _write_compiled(weights, part, precision, side, target, form, targets, progress)
         written.append(target)
     return written
 
@@ -100,6 +110,7 @@ def _write_compiled(
     weights: Weights,
     part: Part,
     precision: str,
+    side: int | None,
     target: Path,
     form: str,
     targets: Sequence[str],
@@ -119,22 +130,25 @@ def _write_compiled(
             "an engine is compiled for the GPU that is there, and torch sees none",
             "run this on the GPU, or compile ahead with TensorRT for RTX: --target sm86",
         )
-    plan = build_part(trt, weights, part, precision, targets=targets, progress=progress)
+    plan = build_part(trt, weights, part, precision, side=side, targets=targets, progress=progress)
     if form == "tensorrt":
         write_atomically(target, plan)
     else:
         write_module(target, TrtModule(plan, *NAMES[part]))
 
 
-def _onnx(weights: Weights, part: Part, precision: str) -> onnx.ModelProto:
+def _onnx(weights: Weights, part: Part, precision: str, side: Side) -> onnx.ModelProto:
     from engines.onnx_export import export_part
 
-    return export_part(weights, part, precision)
+    return export_part(weights, part, precision, side=side)
 
 
-def _int8_graphs(weights: Weights, calibration: Calibration | None) -> dict[str, Any]:
+def _int8_graphs(weights: Weights, calibration: Calibration | None, side: Side) -> dict[str, Any]:
     """What the engine `openvino` runs in int8, for any batch."""
+    from engines.onnx_export import picture_shapes
     from engines.openvino_engine import OpenVinoEngine
+
+    pictures, content = picture_shapes(weights.architecture, side)
 
     engine = OpenVinoEngine(weights, device="cpu", precision="int8", calibration=calibration)
     with engine:
@@ -144,8 +158,9 @@ def _int8_graphs(weights: Weights, calibration: Calibration | None) -> dict[str,
             "encoder": engine.int8_graphs.encoder.clone(),
             "decoder": engine.int8_graphs.decoder.clone(),
         }
-    for model in graphs.values():
-        model.reshape({value: [-1, *value.partial_shape[1:]] for value in model.inputs})
+    graphs["encoder"].reshape([-1, *pictures])
+    style = graphs["decoder"].inputs[1].partial_shape[1]
+    graphs["decoder"].reshape({0: [-1, *content], 1: [-1, style]})
     for model, names in ((graphs["encoder"], ["images"]), (graphs["decoder"], ["content", "style"])):
         for value, name in zip(model.inputs, names, strict=True):
             value.get_tensor().set_names({name})
@@ -153,7 +168,7 @@ def _int8_graphs(weights: Weights, calibration: Calibration | None) -> dict[str,
 
 
 def _write_openvino(
-    weights: Weights, part: Part, precision: str, target: Path, int8: Any = None
+    weights: Weights, part: Part, precision: str, side: Side, target: Path, int8: Any = None
 ) -> list[Path]:
     """OpenVINO's own form; half precision is of the stored weights, what is computed in is chosen when run."""
     from engines.openvino_engine import import_openvino, root_logger_kept
@@ -161,7 +176,7 @@ def _write_openvino(
     if precision == "bf16":
         raise EngineError("OpenVINO stores no bf16 weights", "use fp32 or fp16; run it with bf16 as a hint")
     ov = import_openvino()
-    graph = _onnx(weights, part, "fp32")
+    graph = _onnx(weights, part, "fp32", side)
     partial = target.with_name(f".{target.stem}.part.xml")
     binary, partial_binary = target.with_suffix(".bin"), partial.with_suffix(".bin")
     try:

@@ -58,14 +58,17 @@ def psnr(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
     return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
 
 
-def golden_psnr(engine: Engine, weights: Weights) -> float:
+def golden_psnr(engine: Engine, weights: Weights, side: int | None = None) -> float:
     """The worst golden frame's PSNR from torch in fp32 on the CPU, dB.
 
     Values that are not finite become black or saturated on their way to bytes, and so show.
+
+    Args:
+        side: of the frames, pixels; None: the weights' size.
     """
     from engines.torch_engine import TorchEngine
 
-    crops, styles = golden_frames(engine.size, engine.architecture.latent_dim)
+    crops, styles = golden_frames(side or engine.size, engine.architecture.latent_dim)
     with TorchEngine(weights, device="cpu", precision="fp32") as reference:
         expected = reference.translate(crops, styles)
     found = engine.translate(crops, styles)
@@ -77,6 +80,7 @@ def make_accurate(
     weights: Weights,
     precision: str,
     *,
+    side: int | None = None,
     known: Callable[[str], float | None] = lambda _: None,
     note: Callable[[str, float], None] = lambda *_: None,
     bar: float = BAR_DB,
@@ -85,6 +89,7 @@ def make_accurate(
 
     Args:
         make: makes the engine in a precision; an EngineError moves on to the next one too.
+        side: of the golden frames, see `golden_psnr`.
         known, note: read and keep what the check of a precision gave, so that it is done once.
 
     Returns:
@@ -102,7 +107,7 @@ def make_accurate(
                 raise InaccurateError(f"{found:.1f} dB from torch (at least {bar:g})")
             engine = make(precision)
             if found is None:
-                found = golden_psnr(engine, weights)
+                found = golden_psnr(engine, weights, side)
                 note(precision, found)
                 if found < bar:
                     engine.close()

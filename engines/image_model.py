@@ -210,6 +210,9 @@ class ImageModel(Engine):
             picture = np.asarray(cv2.resize(picture, (self.size, self.size), interpolation=how), np.uint8)
         return picture
 
+    def fits(self, side: int) -> bool:
+        return side == self.size
+
     def warm_up(self, side: int | None = None) -> None:
         self.translate(np.full((1, self.size, self.size, 3), 127, np.uint8))
 

@@ -109,7 +109,11 @@ class OnnxEngine(Engine):
             raise EngineError(f"onnxruntime does not run {precision} on {device}", "use fp32 or fp16")
         super().__init__(weights, device=device, precision=precision)
         self._encoder, self._decoder = (
-            Session(export_part(weights, part, precision).SerializeToString(), device=device, threads=threads)
+            Session(
+                export_part(weights, part, precision, side="any").SerializeToString(),
+                device=device,
+                threads=threads,
+            )
             for part in ("encoder", "decoder")
         )
         self._style: np.ndarray | None = None

@@ -1,7 +1,7 @@
 """The generator as ONNX graphs: content encoder, dynamic decoder, and the path from a style code to its vectors.
 
 What ONNX Runtime runs, TensorRT compiles, and `gnr-video export` writes. Pictures are uint8 NHWC on both
-sides; the batch is dynamic, the size fixed.
+sides; the batch is dynamic, the size fixed or dynamic.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from engines.architecture import Architecture
 from engines.errors import EngineError
 from engines.graph import GRAPH_VERSION, ContentEncoder, Decoder, MappingNetwork, StyleVectors, Upsampling
 from engines.weights import Weights
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     import onnx
 
 Part = Literal["encoder", "decoder", "style"]
+
+Side = int | Literal["any"] | None
+"""Of the pictures, pixels; "any": a graph takes all that fit (`Architecture.fits`); None: the weights' size."""
 
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 OPSETS = {"fp32": 18, "fp16": 18, "bf16": 22}
@@ -55,7 +59,12 @@ class _Style(nn.Module):
 
 
 def export_part(
-    weights: Weights, part: Part, precision: str = "fp32", *, up: Upsampling = "transposed"
+    weights: Weights,
+    part: Part,
+    precision: str = "fp32",
+    *,
+    side: Side = None,
+    up: Upsampling = "transposed",
 ) -> onnx.ModelProto:
     """One graph, checked by ONNX's own checker with shape inference.
 
@@ -70,28 +79,28 @@ def export_part(
 
     Args:
         precision: "fp32", "fp16" or "bf16" (opset 22) of the convolutions.
+        side: S, see `Side`.
         up: how the decoder doubles the resolution, see `engines.graph.Decoder`.
 
     Raises:
-        EngineError: onnx is missing, no such precision, or the graph does not pass the checker.
+        EngineError: onnx is missing, no such precision or side, or the graph does not pass the checker.
     """
     onnx = import_onnx()
     if precision not in TYPES:
         raise EngineError(f"there is no ONNX graph in {precision}", f"choose {', '.join(TYPES)}")
     a, dtype = weights.architecture, TYPES[precision]
-    # Convolutions do not know the picture's size, so the graph is traced on a tiny one.
-    side = 2 * a.size // a.content_size
-    images, content = (a.size, a.size, 3), (a.content_channels, a.content_size, a.content_size)
+    images, content = picture_shapes(a, side)
+    tiny = 2 << a.num_down  # convolutions do not know the picture's size
     module: nn.Module
     if part == "encoder":
         module = ContentEncoder(weights).to(dtype)
-        example: tuple[Tensor, ...] = (torch.zeros((1, side, side, 3), dtype=torch.uint8),)
+        example: tuple[Tensor, ...] = (torch.zeros((1, tiny, tiny, 3), dtype=torch.uint8),)
         shapes: dict[str, tuple[int, ...]] = {"images": images, "content": content}
     elif part == "decoder":
         decoder = Decoder(weights, up=up)
         style = (sum(decoder.widths),)
         module = decoder.to(dtype)
-        example = (torch.zeros((1, content[0], 2, 2), dtype=dtype), torch.zeros((1, *style)))
+        example = (torch.zeros((1, a.content_channels, 2, 2), dtype=dtype), torch.zeros((1, *style)))
         shapes = {"content": content, "style": style, "images": images}
     else:
         module, precision = _Style(weights), "fp32"
@@ -101,8 +110,12 @@ def export_part(
     model = _trace(onnx, module, example, list(shapes))
     model.opset_import[0].version = OPSETS[precision]  # none of the operators changed in between
     for value in (*model.graph.input, *model.graph.output):
-        for dim, length in zip(value.type.tensor_type.shape.dim[1:], shapes[value.name], strict=True):
-            dim.dim_value = length
+        for axis, length in enumerate(shapes[value.name], 1):
+            dim = value.type.tensor_type.shape.dim[axis]
+            if length < 0:
+                dim.dim_param = f"{value.name}_{axis}"
+            else:
+                dim.dim_value = length
     del model.graph.value_info[:]
     if precision == "bf16":
         _deconvolve_in_fp32(onnx, model)
@@ -114,6 +127,20 @@ def export_part(
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise EngineError(f"the exported {part} is not valid ONNX: {str(error).splitlines()[0]}") from error
     return model
+
+
+def picture_shapes(a: Architecture, side: Side = None) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Shapes, without the batch, of pictures of that side and of their content codes; -1: dynamic.
+
+    Raises:
+        EngineError: no such side.
+    """
+    if side == "any":
+        return (-1, -1, 3), (a.content_channels, -1, -1)
+    side = a.size if side is None else side
+    if not a.fits(side):
+        raise EngineError(f"there is no graph for crops of {side}x{side}", f"try {a.size}")
+    return (side, side, 3), (a.content_channels, side >> a.num_down, side >> a.num_down)
 
 
 def _trace(onnx: Any, module: nn.Module, example: tuple[Tensor, ...], names: list[str]) -> onnx.ModelProto:

@@ -64,7 +64,8 @@ class OpenVinoEngine(Engine):
     OpenVINO folds into the weights (0.1 to 0.3 s to compile, then the decoder takes 10 to 14 % less time).
     Styles that come with a call run through the dynamic decoder and cost nothing to change.
 
-    Each side of crops has its own compiled graphs, made when the first such crop comes.
+    Each side of crops has its own compiled graphs, made when the first such crop comes; the encoder's for `side` at
+    once, which finds out whether OpenVINO works here.
 
     In int8 the graphs are quantised once (`engines.int8`) and cached; what is not quantised runs in bf16 where
     the CPU has it, else in fp32.
@@ -73,6 +74,7 @@ class OpenVinoEngine(Engine):
         device: "cpu".
         precision: "fp32", "bf16" or "int8".
         threads: None: one for each core.
+        side: of the crops that will mostly come, pixels; None: the weights' size.
         calibration: faces that int8 is calibrated with.
 
     Raises:
@@ -80,7 +82,6 @@ class OpenVinoEngine(Engine):
     """
 
     name = "openvino"
-    any_side = True
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class OpenVinoEngine(Engine):
         device: str,
         precision: str,
         threads: int | None = None,
+        side: int | None = None,
         calibration: int8.Calibration | None = None,
     ) -> None:
         if device != "cpu":
@@ -116,9 +118,11 @@ class OpenVinoEngine(Engine):
         # Of the last picture: a new style is made ready for the next one.
         self._content_shape: tuple[int, ...] = ()
         # Compiled, by the side of pictures or content codes.
-        self._encoders = {self.size: self._compile(self._encoder_model)}
+        self._encoders: dict[int, Any] = {}
         self._dynamic: dict[int, Any] = {}
         self._baked: dict[int, Any] = {}
+        side = side or self.size
+        self._compiled(self._encoders, self._encoder_model, (1, side, side, 3))
 
     def _quantised(self, ov: Any, calibration: int8.Calibration | None) -> int8.Int8Graphs:
         if calibration is None:

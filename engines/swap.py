@@ -40,14 +40,22 @@ class SwapEngine(Engine):
         now: a working engine; it is owned from here on.
         build: makes the successor, on a thread of its own.
         waiting: `fallback` until then.
+        side: of the crops that the successor is warmed up for before it takes over; None: the weights' size.
     """
 
     def __init__(
-        self, weights: Weights, now: Engine, build: Callable[[Cancelled], Engine], waiting: str = ""
+        self,
+        weights: Weights,
+        now: Engine,
+        build: Callable[[Cancelled], Engine],
+        waiting: str = "",
+        *,
+        side: int | None = None,
     ) -> None:
         super().__init__(weights, device=now.device, precision=now.precision)
         self.name = now.name
         self.fallback = Fallback(waiting) if waiting else now.fallback
+        self._side = side
         self._current: Engine | None = now
         self._stop = threading.Event()
         self._thread = threading.Thread(
@@ -66,7 +74,7 @@ class SwapEngine(Engine):
             vectors = self._vectors
             if vectors is not None:
                 _give_style(successor, vectors)
-            successor.warm_up()
+            successor.warm_up(self._side)
         except Exception as error:  # whatever it is, the engine that runs goes on
             if not self._stop.is_set():
                 log.warning("the engine that was to follow %s cannot be built: %s", self.name, error)

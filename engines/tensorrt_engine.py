@@ -1,8 +1,8 @@
 """Engines `tensorrt` and `tensorrt-rtx`: the default on NVIDIA GPUs. Compiled once, cached, replayed as a CUDA graph.
 
-Encoder and dynamic decoder are engines of their own. A frame's upload, both networks and the download are one
-CUDA graph; two of them, with buffers and streams of their own, take turns, so that one batch travels while the
-other is computed.
+Encoder and dynamic decoder are engines of their own, for every side of crops. A frame's upload, both networks and the
+download are one CUDA graph; two of them, with buffers and streams of their own, take turns, so that one batch travels
+while the other is computed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ from engines.errors import EngineError, GnrVideoError
 from engines.files import write_atomically
 from engines.golden import make_accurate
 from engines.graph import GRAPH_VERSION, Upsampling
-from engines.onnx_export import TYPES, export_part
+from engines.onnx_export import TYPES, export_part, picture_shapes
 from engines.tensorrt_build import (
     Progress,
     build_engine,
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PARTS: tuple[Part, ...] = ("encoder", "decoder")
+MAX_SIDES = 4
+"""So many sides of crops are held on the GPU; the one not used for longest makes room."""
 
 
 def upsampling(precision: str) -> Upsampling:
@@ -56,11 +60,12 @@ def engine_key(
     sm: str,
     gpu: str = "",
     batch: int = 1,
+    side: int | None = None,
 ) -> EngineKey:
     """The cache's key of one part. Engines of TensorRT for RTX serve every GPU of an `sm`, others one model."""
     return EngineKey(
         part=part,
-        size=weights.architecture.size,
+        size=side or weights.architecture.size,
         precision=precision,
         batch=batch,
         engine=name,
@@ -79,20 +84,26 @@ def build_part(
     part: Part,
     precision: str,
     *,
+    side: int | None = None,
     batch: int = 1,
     targets: Sequence[str] = (),
     timing_cache: Path | None = None,
     progress: Progress | None = None,
 ) -> bytes:
-    """Export and compile one part; arguments and errors as `engines.tensorrt_build.build_engine`."""
-    graph = export_part(weights, part, precision, up=upsampling(precision))
-    told = None if progress is None else partial(_tell, progress, part, precision)
+    """Export and compile one part; arguments and errors as `engines.tensorrt_build.build_engine`.
+
+    Args:
+        side: of the crops, pixels; None: the weights' size.
+    """
+    side = side or weights.architecture.size
+    graph = export_part(weights, part, precision, side=side, up=upsampling(precision))
+    told = None if progress is None else partial(_tell, progress, part, f"{part} {side}x{side} {precision}")
     return build_engine(trt, graph, batch=batch, targets=targets, timing_cache=timing_cache, progress=told)
 
 
-def _tell(progress: Progress, part: Part, precision: str, phase: str, done: float) -> bool:
+def _tell(progress: Progress, part: Part, what: str, phase: str, done: float) -> bool:
     half = 0.5 * PARTS.index(part)
-    return progress(f"{part} {precision}: {phase}", half + done / 2)
+    return progress(f"{what}: {phase}", half + done / 2)
 
 
 def build_ahead(
@@ -100,6 +111,7 @@ def build_ahead(
     precision: str,
     targets: Sequence[str],
     *,
+    sides: Sequence[int] = (),
     batch: int = 1,
     cache: EngineCache | None = None,
     progress: Progress | None = None,
@@ -110,21 +122,30 @@ def build_ahead(
 
     Args:
         targets: of `engines.tensorrt_build.RTX_TARGETS`.
+        sides: of the crops, pixels; none: the weights' size.
 
     Returns:
-        The engines' files, encoder and decoder for each target.
+        The engines' files, encoder and decoder for each side for each target.
     """
     name = "tensorrt-rtx"
     trt, cache = import_tensorrt(name), cache or EngineCache()
     paths = []
-    for sm in targets:
-        for part in PARTS:
-            key = engine_key(weights, part, precision, name=name, version=trt.__version__, sm=sm, batch=batch)
-            build = partial(
-                build_part, trt, weights, part, precision, batch=batch, targets=[sm], progress=progress
-            )
-            cache.get(key, build, len)
-            paths.append(cache.path(key))
+    for sm, side, part in product(targets, sides or [weights.architecture.size], PARTS):
+        version = trt.__version__
+        key = engine_key(weights, part, precision, name=name, version=version, sm=sm, batch=batch, side=side)
+        build = partial(
+            build_part,
+            trt,
+            weights,
+            part,
+            precision,
+            side=side,
+            batch=batch,
+            targets=[sm],
+            progress=progress,
+        )
+        cache.get(key, build, len)
+        paths.append(cache.path(key))
     return paths
 
 
@@ -152,6 +173,7 @@ def create_tensorrt(
     name: str,
     device: str,
     precision: str,
+    side: int | None = None,
     batch: int = 1,
     cache: EngineCache | None = None,
     progress: Progress | None = None,
@@ -161,6 +183,8 @@ def create_tensorrt(
     Args:
         name: "tensorrt", "tensorrt-rtx" or "torch2trt".
         precision: "fp16", "bf16" or "fp32".
+        side: of the crops that it is made and compared for, pixels; None: the weights' size. Others are added when
+            the first such crop comes, which may take minutes.
         batch: pictures at a time.
         progress: see `engines.tensorrt_build.Progress`.
 
@@ -169,10 +193,12 @@ def create_tensorrt(
     """
     trt, cache = import_tensorrt(name), cache or EngineCache()
     sm, gpu = device_of(device)
+    first = side or weights.architecture.size
 
-    def key(part: str, precision: str) -> EngineKey:
+    def key(part: str, side: int, precision: str) -> EngineKey:
+        version = trt.__version__
         return engine_key(
-            weights, part, precision, name=name, version=trt.__version__, sm=sm, gpu=gpu, batch=batch
+            weights, part, precision, name=name, version=version, sm=sm, gpu=gpu, batch=batch, side=side
         )
 
     def make(precision: str) -> Engine:
@@ -181,6 +207,7 @@ def create_tensorrt(
             name=name,
             device=device,
             precision=precision,
+            side=first,
             batch=batch,
             trt=trt,
             cache=cache,
@@ -189,21 +216,25 @@ def create_tensorrt(
         )
 
     def known(precision: str) -> float | None:
-        return cache.about(key("decoder", precision)).get("golden_psnr_db")
+        return cache.about(key("decoder", first, precision)).get("golden_psnr_db")
 
     def note(precision: str, found: float) -> None:
-        cache.note(key("decoder", precision), golden_psnr_db=round(found, 2))
+        cache.note(key("decoder", first, precision), golden_psnr_db=round(found, 2))
 
-    return make_accurate(make, weights, precision, known=known, note=note)
+    return make_accurate(make, weights, precision, side=first, known=known, note=note)
 
 
-def is_cached(weights: Weights, *, name: str, device: str, precision: str, batch: int = 1) -> bool:
+def is_cached(
+    weights: Weights, *, name: str, device: str, precision: str, side: int | None = None, batch: int = 1
+) -> bool:
     """Whether `create_tensorrt` will not have to build."""
-    trt, cache = import_tensorrt(name), EngineCache()
+    version, cache = import_tensorrt(name).__version__, EngineCache()
     sm, gpu = device_of(device)
     keys = (
-        engine_key(weights, p, precision, name=name, version=trt.__version__, sm=sm, gpu=gpu, batch=batch)
-        for p in PARTS
+        engine_key(
+            weights, part, precision, name=name, version=version, sm=sm, gpu=gpu, batch=batch, side=side
+        )
+        for part in PARTS
     )
     return all(cache.has(key) for key in keys)
 
@@ -213,7 +244,8 @@ def import_engines(
 ) -> list[Path]:
     """Put engines that torch2trt saved (encoder, decoder) into the cache, for this GPU and these weights.
 
-    They are tried at once: deserialised, and compared with golden frames.
+    They are for crops of the side that they were made for. They are tried at once: deserialised, and compared with
+    golden frames.
 
     Returns:
         Their places in the cache, from where the engine `torch2trt` takes them.
@@ -234,14 +266,20 @@ def import_engines(
             )
     trt, cache = import_tensorrt(name), cache or EngineCache()
     sm, gpu = device_of(device)
+    side, other = (Plan(trt, module.engine).side for module in modules)
+    if side != other or not weights.architecture.fits(side):
+        raise EngineError(
+            f"the encoder is for crops of {side}x{side}, the decoder of {other}x{other}",
+            f"make both for the same, such as {weights.architecture.size}x{weights.architecture.size}",
+        )
     paths = []
     for part, module in zip(PARTS, modules, strict=True):
-        Plan(trt, module.engine)
-        key = engine_key(weights, part, precision, name=name, version=trt.__version__, sm=sm, gpu=gpu)
+        version = trt.__version__
+        key = engine_key(weights, part, precision, name=name, version=version, sm=sm, gpu=gpu, side=side)
         with cache.locked(key):
             cache.write(key, module.engine)
         paths.append(cache.path(key))
-    engine = create_tensorrt(weights, name=name, device=device, precision=precision, cache=cache)
+    engine = create_tensorrt(weights, name=name, device=device, precision=precision, side=side, cache=cache)
     engine.close()
     if engine.fallback:
         raise EngineError(f"these engines do not give the weights' pictures: {engine.fallback}")
@@ -280,6 +318,11 @@ class Plan:
             self._config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
 
     @property
+    def side(self) -> int:
+        """Of the pictures that go in or come out, pixels; -1 where it is not fixed."""
+        return int(self.engine.get_tensor_shape("images")[1])
+
+    @property
     def captures_itself(self) -> bool:
         return self._config is not None
 
@@ -311,20 +354,19 @@ class _Slot:
         encoder: Plan,
         decoder: Plan,
         *,
-        batch: int,
-        size: int,
+        pictures: tuple[int, ...],
         content: tuple[int, ...],
         vectors: int,
         dtype: torch.dtype,
         device: str,
     ) -> None:
-        pictures = (batch, size, size, 3)
+        batch = pictures[0]
         self.pinned = torch.zeros(pictures, dtype=torch.uint8, pin_memory=True)
         self.pinned_style = torch.zeros((batch, vectors), pin_memory=True)
         self.pinned_result = torch.zeros(pictures, dtype=torch.uint8, pin_memory=True)
         self.images = torch.zeros(pictures, dtype=torch.uint8, device=device)
         self.style = torch.zeros((batch, vectors), device=device)
-        self.content = torch.zeros((batch, *content), dtype=dtype, device=device)
+        self.content = torch.zeros(content, dtype=dtype, device=device)
         self.result = torch.zeros(pictures, dtype=torch.uint8, device=device)
         self.stream = torch.cuda.Stream(device)
         self.done = torch.cuda.Event()
@@ -333,13 +375,13 @@ class _Slot:
         _bind(self._encode, images=self.images, content=self.content)
         _bind(self._decode, content=self.content, style=self.style, images=self.result)
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._enqueue()  # TensorRT finishes its set-up in the first run
+        self.stream.synchronize()
         if not encoder.captures_itself:
             self._capture()
 
     def _capture(self) -> None:
         """Record a frame's way; a driver that cannot is no reason to fail."""
-        self._enqueue()  # TensorRT finishes its set-up in the first run
-        self.stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         try:
             # Only this thread's calls: another engine may be at work on the GPU meanwhile.
@@ -392,11 +434,20 @@ def _execute(context: Any, stream: torch.cuda.Stream) -> None:
         raise EngineError("TensorRT failed to run the network")
 
 
+@dataclass(frozen=True)
+class _Side:
+    """What translates crops of one side: the parts' engines, and two batches in flight."""
+
+    plans: list[Plan]
+    slots: list[_Slot]
+
+
 class TensorRtEngine(Engine):
     """The generator in TensorRT; made by `create_tensorrt`.
 
     Args:
-        key: part -> the cache's key.
+        side: of the crops that it is made for at once.
+        key: part, side -> the cache's key.
         progress: see `engines.tensorrt_build.Progress`.
 
     Raises:
@@ -410,10 +461,11 @@ class TensorRtEngine(Engine):
         name: str,
         device: str,
         precision: str,
+        side: int,
         batch: int,
         trt: Any,
         cache: EngineCache,
-        key: Callable[[str], EngineKey],
+        key: Callable[[str, int], EngineKey],
         progress: Progress | None = None,
     ) -> None:
         if precision not in TYPES:
@@ -421,47 +473,62 @@ class TensorRtEngine(Engine):
         super().__init__(weights, device=device, precision=precision)
         self.name = name
         self._chunk = batch
-        timings = cache.folder / f"{name}-{trt.__version__}-{key('encoder').sm}.timing"
-        with torch.cuda.device(device):
-            self._plans = [
-                cache.get(
-                    key(part),
-                    partial(
-                        _build,
-                        name,
-                        trt,
-                        weights,
-                        part,
-                        precision,
-                        batch=batch,
-                        timings=timings,
-                        progress=progress,
-                    ),
-                    partial(Plan, trt, jit=self._jit(cache.path(key(part)))),
-                )
-                for part in PARTS
-            ]
-            a = self.architecture
-            self._slots = [
-                _Slot(
-                    *self._plans,
-                    batch=batch,
-                    size=a.size,
-                    content=(a.content_channels, a.content_size, a.content_size),
-                    vectors=self._to_vectors(np.zeros(a.style_dim, np.float32)).shape[1],
-                    dtype=TYPES[precision],
-                    device=device,
-                )
-                for _ in range(2)
-            ]
+        self._trt, self._cache, self._key, self._progress = trt, cache, key, progress
+        self._sides: dict[int, _Side] = {}
+        self._at(side)
 
-    def _jit(self, path: Path) -> Path | None:
-        return path.with_suffix(".jit") if self.name == "tensorrt-rtx" else None
+    def _at(self, side: int) -> _Side:
+        """What translates crops of that side: as it is, or from the cache, or built."""
+        made = self._sides.pop(side, None)
+        if made is None:
+            while len(self._sides) >= MAX_SIDES:
+                del self._sides[next(iter(self._sides))]
+            with torch.cuda.device(self.device):
+                made = self._make(side)
+        self._sides[side] = made  # the last used stands last
+        return made
 
-    def warm_up(self, side: int | None = None) -> None:
-        super().warm_up(side)
-        for plan in self._plans:
+    def _make(self, side: int) -> _Side:
+        pictures, content = picture_shapes(self.architecture, side)
+        plans = [self._plan(part, side) for part in PARTS]
+        slots = [
+            _Slot(
+                *plans,
+                pictures=(self._chunk, *pictures),
+                content=(self._chunk, *content),
+                vectors=self._to_vectors(np.zeros(self.architecture.style_dim, np.float32)).shape[1],
+                dtype=TYPES[self.precision],
+                device=self.device,
+            )
+            for _ in range(2)
+        ]
+        for plan in plans:
             plan.keep_kernels()
+        return _Side(plans, slots)
+
+    def _plan(self, part: Part, side: int) -> Plan:
+        key, trt, folder = self._key(part, side), self._trt, self._cache.folder
+        jit = self._cache.path(key).with_suffix(".jit") if self.name == "tensorrt-rtx" else None
+
+        def build() -> bytes:
+            weights = self._check_open()
+            if self.name == "torch2trt":
+                from engines.torch2trt_engine import convert, own_converter
+
+                if own_converter():
+                    return convert(weights, part, self.precision, side=side, batch=self._chunk)
+            return build_part(
+                trt,
+                weights,
+                part,
+                self.precision,
+                side=side,
+                batch=self._chunk,
+                timing_cache=folder / f"{self.name}-{trt.__version__}-{key.sm}.timing",
+                progress=self._progress,
+            )
+
+        return self._cache.get(key, build, partial(Plan, trt, jit=jit))
 
     def _use_style(self, vectors: torch.Tensor) -> None:
         """Nothing to bake: the style is an input, and `_vectors` holds it."""
@@ -472,21 +539,21 @@ class TensorRtEngine(Engine):
         return rows.expand(count, -1)
 
     def _translate(self, crops: Crops, vectors: torch.Tensor | None) -> Crops:
-        rows = self._rows_of(vectors, len(crops))
+        slots, rows = self._at(crops.shape[1]).slots, self._rows_of(vectors, len(crops))
         results: list[Crops] = []
         in_flight: deque[_Slot] = deque()
         with torch.cuda.device(self.device), torch.inference_mode():
             for number, at in enumerate(range(0, len(crops), self._chunk)):
-                if len(in_flight) == len(self._slots):
+                if len(in_flight) == len(slots):
                     results.append(in_flight.popleft().finish())
-                slot = self._slots[number % len(self._slots)]
+                slot = slots[number % len(slots)]
                 slot.start(crops[at : at + self._chunk], rows[at : at + self._chunk])
                 in_flight.append(slot)
             results += [slot.finish() for slot in in_flight]
         return np.concatenate(results)
 
     def _encode(self, crops: Crops) -> torch.Tensor:
-        slot, codes = self._slots[0], []
+        slot, codes = self._at(crops.shape[1]).slots[0], []
         with torch.cuda.device(self.device), torch.inference_mode(), torch.cuda.stream(slot.stream):
             for at in range(0, len(crops), self._chunk):
                 chunk = torch.from_numpy(crops[at : at + self._chunk])
@@ -497,7 +564,7 @@ class TensorRtEngine(Engine):
         return torch.cat(codes)
 
     def _decode(self, content: torch.Tensor, vectors: torch.Tensor | None) -> Crops:
-        slot, pictures = self._slots[0], []
+        slot, pictures = self._at(content.shape[2] << self.architecture.num_down).slots[0], []
         rows = self._rows_of(vectors, len(content))
         with torch.cuda.device(self.device), torch.inference_mode(), torch.cuda.stream(slot.stream):
             for at in range(0, len(content), self._chunk):
@@ -514,23 +581,4 @@ class TensorRtEngine(Engine):
         return content.shape[0]
 
     def _release(self) -> None:
-        self._slots, self._plans = [], []
-
-
-def _build(
-    name: str,
-    trt: Any,
-    weights: Weights,
-    part: Part,
-    precision: str,
-    *,
-    batch: int,
-    timings: Path,
-    progress: Progress | None,
-) -> bytes:
-    if name == "torch2trt":
-        from engines.torch2trt_engine import convert, own_converter
-
-        if own_converter():
-            return convert(weights, part, precision, batch=batch)
-    return build_part(trt, weights, part, precision, batch=batch, timing_cache=timings, progress=progress)
+        self._sides.clear()

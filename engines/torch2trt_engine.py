@@ -106,8 +106,13 @@ def own_converter() -> bool:
     return int(tensorrt.__version__.split(".")[0]) == 10
 
 
-def convert(weights: Weights, part: Part, precision: str, *, batch: int = 1) -> bytes:
+def convert(
+    weights: Weights, part: Part, precision: str, *, side: int | None = None, batch: int = 1
+) -> bytes:
     """Compile one part with torch2trt's converter, by way of its ONNX path.
+
+    Args:
+        side: of the crops, pixels; None: the weights' size.
 
     Raises:
         EngineError: it fails.
@@ -115,18 +120,21 @@ def convert(weights: Weights, part: Part, precision: str, *, batch: int = 1) -> 
     import torch2trt
 
     from engines.graph import ContentEncoder, Decoder
-    from engines.onnx_export import TYPES
+    from engines.onnx_export import TYPES, picture_shapes
 
-    a, dtype = weights.architecture, TYPES[precision]
+    dtype = TYPES[precision]
+    pictures, content = picture_shapes(weights.architecture, side)
     module: torch.nn.Module
     if part == "encoder":
         module = ContentEncoder(weights)
-        inputs = [torch.zeros((batch, a.size, a.size, 3), dtype=torch.uint8)]
+        inputs = [torch.zeros((batch, *pictures), dtype=torch.uint8)]
     else:
         decoder = Decoder(weights)
         module = decoder
-        content = torch.zeros((batch, a.content_channels, a.content_size, a.content_size), dtype=dtype)
-        inputs = [content, torch.zeros((batch, sum(decoder.widths)))]
+        inputs = [
+            torch.zeros((batch, *content), dtype=dtype),
+            torch.zeros((batch, sum(decoder.widths))),
+        ]
     input_names, output_names = NAMES[part]
     try:
         converted: Any = torch2trt.torch2trt(

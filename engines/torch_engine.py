@@ -32,7 +32,6 @@ class TorchEngine(Engine):
     """
 
     name = "torch"
-    any_side = True
 
     def __init__(self, weights: Weights, *, device: str, precision: str, threads: int | None = None) -> None:
         super().__init__(weights, device=device, precision=precision)

@@ -24,6 +24,7 @@ from gnr_video.style import Looks, StyleCode, parse_style
 from gnr_video.weights import resolve_weights
 
 if TYPE_CHECKING:
+    from engines.architecture import Architecture
     from engines.base import Engine
     from engines.image_model import ImageModelOptions
     from engines.tensorrt_build import Progress
@@ -51,7 +52,7 @@ class Translator:
         device: "auto", "cpu", "cuda", "cuda:1".
         precision: "auto", "fp32", "bf16", "fp16", "int8".
         paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositor.Compositor`. Heads are
-            whole, with their hair, where the engine takes crops of any side and `gnr_video.matte` finds its model.
+            whole, with their hair, where `gnr_video.matte` finds its model, but for an ONNX file.
         faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
         plan: how the style changes with time; None: not at all.
         grid: (rows, columns): show the first face under so many styles at once instead of the video, itself in
@@ -93,7 +94,7 @@ class Translator:
     ) -> None:
         import engines
         from engines.weights import load_weights
-        from gnr_video.compositor import HEAD_MODES, Compositor, GridCompositor
+        from gnr_video.compositor import Compositor, GridCompositor
 
         self.faces = faces if isinstance(faces, FaceChoice) else FaceChoice.parse(faces)
         self.plan = plan or StylePlan()
@@ -125,7 +126,7 @@ class Translator:
                 threads=threads,
                 calibration=calibration,
                 progress=build_progress,
-                any_side=self.compositor.mode in HEAD_MODES,
+                side=_crop_side(self.compositor.mode, loaded.architecture),
             )
             self.weights_name = loaded.metadata.get("name", "unnamed")
         self._live: _LiveState | None = None
@@ -138,10 +139,7 @@ class Translator:
     @property
     def crop_side(self) -> int:
         """Side of the crops that the engine is given, pixels: of faces, or of whole heads."""
-        from gnr_video.compositor import HEAD_MODES
-
-        face, head = self.engine.size, head_side(self.engine.size)
-        return head if self.compositor.mode in HEAD_MODES and self.engine.fits(head) else face
+        return _crop_side(self.compositor.mode, self.engine)
 
     def open_matte(self) -> PersonMatte | None:
         """What whole heads are cut out with; None where the engine takes no such crops, or there is no model."""
@@ -455,6 +453,14 @@ class _LiveState:
         self.first = None
         self.aligner.flush()
         self.cuts.reset()
+
+
+def _crop_side(mode: str, generator: Engine | Architecture) -> int:
+    """Side of the crops that a paste mode has translated, pixels: of faces, or of whole heads where those fit."""
+    from gnr_video.compositor import HEAD_MODES
+
+    head = head_side(generator.size)
+    return head if mode in HEAD_MODES and generator.fits(head) else generator.size
 
 
 def _close_all(*parts: FaceTracker | PersonMatte | None) -> None:

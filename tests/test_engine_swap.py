@@ -80,6 +80,30 @@ def test_changes_over_with_the_style(weights, crops):
         assert near(engine.decode(before, rows), reference.translate(crops, rows))
 
 
+def test_the_successor_is_warm_for_the_side_asked_for(weights, crops):
+    wide = np.pad(crops, ((0, 0), (8, 8), (8, 8), (0, 0)), mode="reflect")
+    warmed = []
+
+    def build(cancelled):
+        successor = engines.create(weights, threads=1, side=80, **SUCCESSOR)
+        warm_up = successor.warm_up
+        successor.warm_up = lambda side: warmed.append(side) or warm_up(side)
+        return successor
+
+    with (
+        torch_engine(weights) as reference,
+        SwapEngine(weights, torch_engine(weights), build, side=80) as engine,
+    ):
+        assert engine.fits(80)
+        assert engine.wait(60)
+        assert warmed == [80]
+        for pictures in (wide, crops):
+            assert near(engine.translate(pictures, style(1)), reference.translate(pictures, style(1)))
+            assert near(
+                engine.decode(engine.encode(pictures), style(1)), reference.translate(pictures, style(1))
+            )
+
+
 def test_styles_set_while_it_changes(weights, crops):
     """Whatever the moment of the change, a picture has the style last set."""
     with torch_engine(weights) as reference:

@@ -181,12 +181,7 @@ def test_wrong_crops(engine, bad):
 def test_crops_of_another_side(engine, weights, crops, styles):
     """The network sees more around the face; a new style is used on the next such crop too."""
     wide = np.stack([np.pad(crop, ((8, 8), (8, 8), (0, 0)), mode="reflect") for crop in crops[:2]])
-    assert engine.fits(80) == engine.any_side
-    assert not engine.fits(81)
-    if not engine.any_side:
-        with pytest.raises(EngineError, match="uint8 Nx64x64x3"):
-            engine.translate(wide, styles[:2])
-        return
+    assert engine.fits(80) and not engine.fits(81) and not engine.fits(0)
     official = OfficialGenerator(weights)
     for style in styles[:2]:
         engine.set_style(style)
@@ -196,6 +191,8 @@ def test_crops_of_another_side(engine, weights, crops, styles):
             wanted = quantise(official.decode(content, w)).numpy()
         check(engine, engine.translate(wide), wanted)
         check(engine, engine.translate(wide, style), wanted)
+    content = engine.encode(wide[:1])
+    check(engine, engine.decode_styles(content, styles[:2])[1:], wanted[:1])
     with pytest.raises(EngineError, match="uint8 Nx64x64x3"):
         engine.encode_style(wide[0])
 
@@ -258,20 +255,58 @@ def test_auto_when_openvino_is_broken(monkeypatch, weights):
     assert "openvino" in str(made.fallback)
 
 
-def test_auto_for_whole_heads_passes_over_engines_of_one_side(monkeypatch, weights):
+def test_every_engine_hears_of_the_side(monkeypatch, weights):
     asked = []
 
-    def make(name, *_, **__):
-        asked.append(name)
-        return real("torch", weights, "cpu", "fp32", 1)
+    def make(name, weights, device, precision, threads, side, **_):
+        asked.append((name, side))
+        if name.startswith("tensorrt"):
+            raise EngineError("no GPU")
+        return real("torch", weights, "cpu", "fp32", 1, side)
 
     real = engines._make
     monkeypatch.setattr(engines, "candidates", lambda device: ["tensorrt", "tensorrt-rtx", "torch"])
     monkeypatch.setattr(engines, "_make", make)
     monkeypatch.setattr(engines, "_make_behind", make)
-    assert not engines.create(weights, device="cpu", any_side=True).fallback
-    assert not engines.create(weights, device="cpu").fallback
-    assert asked == ["torch", "tensorrt"]
+    for side in (80, None):
+        assert engines.create(weights, device="cpu", side=side).fallback
+    names = ["tensorrt", "tensorrt-rtx", "torch"]
+    assert asked == [(name, side) for side in (80, 64) for name in names]
+
+
+@needs_openvino
+def test_openvino_compiles_for_the_side_asked_for(weights, crops, styles, monkeypatch):
+    from engines.openvino_engine import OpenVinoEngine
+
+    compiled = []
+    real = OpenVinoEngine._compile
+
+    def compile(self, model):
+        compiled.append(tuple(model.input(0).shape))
+        return real(self, model)
+
+    monkeypatch.setattr(OpenVinoEngine, "_compile", compile)
+    with engines.create(weights, engine="openvino", precision="fp32", threads=1, side=80) as engine:
+        assert compiled == [(1, 80, 80, 3)]
+        engine.set_style(styles[0])
+        engine.warm_up(80)
+        assert compiled[1:] == [(1, ARCHITECTURE.content_channels, 10, 10)]
+        engine.translate(crops[:1])
+        assert compiled[2:] == [(1, 64, 64, 3), (1, ARCHITECTURE.content_channels, 8, 8)]
+
+
+@needs_openvino
+def test_an_openvino_that_cannot_compile_is_found_out_at_once(monkeypatch, weights):
+    from engines.openvino_engine import OpenVinoEngine
+
+    def fail(self, model):
+        raise EngineError("openvino cannot compile the network: no such instruction")
+
+    monkeypatch.setattr(OpenVinoEngine, "_compile", fail)
+    monkeypatch.setattr(engines, "candidates", lambda device: ["openvino", "torch"])
+    made = engines.create(weights, device="cpu", side=80)
+    assert made.name == "torch"
+    assert "no such instruction" in str(made.fallback)
 
 
 def test_openvino_by_name_fails_loudly(monkeypatch, weights):
@@ -287,6 +322,7 @@ def test_openvino_by_name_fails_loudly(monkeypatch, weights):
         ({"precision": "fp8"}, "no precision is called 'fp8'"),
         ({"engine": "torch", "device": "cpu", "precision": "fp16"}, "does not run fp16"),
         ({"device": "tpu"}, "no device is called 'tpu'"),
+        ({"side": 81}, "no crops of 81x81"),
         pytest.param({"engine": "onnx", "precision": "bf16"}, "does not run bf16", marks=needs_onnx),
         pytest.param({"engine": "openvino", "device": "cuda"}, "not on cuda", marks=needs_openvino),
         pytest.param({"engine": "openvino", "precision": "fp16"}, "does not run fp16", marks=needs_openvino),

@@ -90,6 +90,30 @@ def test_metadata(weights):
     assert about["name"] == weights.metadata["name"]
 
 
+@pytest.mark.parametrize("up", ["transposed", "polyphase"])
+def test_of_any_side(weights, z, up):
+    """One graph for faces and for whole heads, with the pictures of the graphs that have one size."""
+    ort = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    from engines.onnx_export import export_part
+
+    def run(part, side, **inputs):
+        graph = export_part(weights, part, side=side, up=up).SerializeToString()
+        return ort.InferenceSession(graph, providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+
+    vectors = run("style", None, z=z[:1])
+    for side in (64, 80, 24):
+        pictures = np.random.default_rng(side).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+        content = run("encoder", "any", images=pictures)
+        np.testing.assert_array_equal(content, run("encoder", side, images=pictures))
+        images = run("decoder", "any", content=content, style=vectors)
+        assert images.shape == pictures.shape
+        np.testing.assert_array_equal(images, run("decoder", side, content=content, style=vectors))
+    fixed = export_part(weights, "encoder", side=80)
+    assert tensors(fixed.graph.input) == {"images": ("UINT8", ("batch", 80, 80, 3))}
+    with pytest.raises(EngineError, match="no graph for crops of 81x81"):
+        export_part(weights, "encoder", side=81)
+
+
 def test_no_int8_graph(weights):
     from engines.onnx_export import export_part
 
@@ -134,12 +158,13 @@ def test_onnx_files_run_alone(weights, crops, z, expected, tmp_path):
         assert np.abs(images.astype(int) - expected[:count]).max() <= 1
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_openvino_files_run_alone(weights, crops, z, expected, tmp_path, precision):
+@pytest.mark.parametrize(("precision", "side"), [("fp32", None), ("fp16", None), ("fp32", "any")])
+def test_openvino_files_run_alone(weights, crops, z, expected, tmp_path, precision, side):
     pytest.importorskip("openvino", reason="needs openvino")
     from engines.openvino_engine import import_openvino
 
-    files = export(weights, tmp_path, name="gnr", form="openvino", precision=precision)
+    files = export(weights, tmp_path, name="gnr", form="openvino", precision=precision, side=side)
+    assert ("-any." in files[0].name) == (side == "any")
     core = import_openvino().Core()
     encoder, decoder, style = (
         core.compile_model(f, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}) for f in files if f.suffix == ".xml"
@@ -159,7 +184,9 @@ def test_int8_files_run_alone(weights, z, tmp_path, monkeypatch):
 
     monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path / "cache"))
     faces = Calibration("twelve faces", lambda size: np.stack(list(sample_crops(size, 12))))
-    files = export(weights, tmp_path, name="gnr", form="openvino", precision="int8", calibration=faces)
+    about = {"name": "gnr", "form": "openvino", "precision": "int8", "calibration": faces}
+    files = export(weights, tmp_path, **about)
+    wide = export(weights, tmp_path / "wide", side=80, **about)
     core = import_openvino().Core()
     models = [core.read_model(f) for f in files if f.suffix == ".xml"]
     assert {op.get_type_name() for op in models[0].get_ops()} & {"FakeQuantize"}
@@ -172,6 +199,13 @@ def test_int8_files_run_alone(weights, z, tmp_path, monkeypatch):
     images = decoder({"content": encoder({"images": seen})[0], "style": style({"z": z})[0]})[0]
     assert images.shape == expected.shape and images.dtype == np.uint8
     assert 10 * np.log10(255**2 / np.mean((images.astype(float) - expected) ** 2)) >= 30
+    shapes = [
+        str(v.partial_shape)
+        for f in wide[:4:2]
+        for v in (*core.read_model(f).inputs, *core.read_model(f).outputs)
+    ]
+    assert shapes[0] == shapes[-1] == "[?,80,80,3]"
+    assert shapes[1] == shapes[2] == f"[?,{ARCHITECTURE.content_channels},10,10]"
 
 
 def test_refuses(weights, tmp_path):
@@ -184,6 +218,8 @@ def test_refuses(weights, tmp_path):
     export(weights, tmp_path, name="gnr", overwrite=True)
     with pytest.raises(EngineError, match="onnx is not exported in int8"):
         export(weights, tmp_path, name="gnr", precision="int8")
+    with pytest.raises(EngineError, match="compiled for one side"):
+        export(weights, tmp_path, name="gnr", form="tensorrt", side="any")
     with pytest.raises(EngineError, match="no bf16"):
         export(weights, tmp_path, name="gnr", form="openvino", precision="bf16")
 
@@ -199,6 +235,10 @@ def test_command(tiny, tmp_path):
     assert done.stdout.split() == [
         str(tmp_path / f"tiny-{n}.onnx") for n in ("encoder-fp16", "decoder-fp16", "style")
     ]
+    done = call("export", tiny, "-o", tmp_path / "wide", "--side", "80")
+    assert done.status == 0, done.stderr
+    assert (tmp_path / "wide" / "tiny-encoder-fp32-80.onnx").is_file()
+    assert call("export", tiny, "-o", tmp_path / "wide", "--side", "wide").status == 2
     again = call("export", tiny, "-o", tmp_path, "--precision", "fp16")
     assert again.status == 4
     assert "--overwrite" in again.stderr

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -53,8 +54,14 @@ def check_plan(data):
     return data
 
 
-def key(weights, part="encoder", precision="fp16", sm="sm86"):
-    return engine_key(weights, part, precision, name="tensorrt-rtx", version=trt.__version__, sm=sm)
+def key(weights, part="encoder", precision="fp16", sm="sm86", side=None):
+    name, version = "tensorrt-rtx", trt.__version__
+    return engine_key(weights, part, precision, name=name, version=version, sm=sm, side=side)
+
+
+def takes(plan, *shape):
+    """Whether an engine's bytes hold a tensor of that shape; without a GPU none deserialises to be asked."""
+    return struct.pack(f"<{len(shape)}q", *shape) in plan
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
@@ -76,6 +83,18 @@ def test_the_full_size_graph_compiles(part):
         check_plan(plan)
 
 
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_for_whole_heads(weights, part):
+    """An engine is for the side that it was asked for, and for no other."""
+    channels = ARCHITECTURE.content_channels
+    for side, cells, other in ((None, 8, 80), (80, 10, 64)):
+        plan = check_plan(build_part(trt, weights, part, "fp16", side=side, targets=TARGETS))
+        assert takes(plan, 1, side or 64, side or 64, 3) and not takes(plan, 1, other, other, 3)
+        assert takes(plan, 1, channels, cells, cells)
+    with pytest.raises(EngineError, match="crops of 81x81"):
+        build_part(trt, weights, part, "fp16", side=81, targets=TARGETS)
+
+
 def test_progress_runs_to_the_end(weights):
     told, threads = [], set()
 
@@ -88,7 +107,7 @@ def test_progress_runs_to_the_end(weights):
     shares = [done for _, done in told]
     assert shares == sorted(shares)
     assert 0 <= shares[0] < 0.1 and 0.3 < shares[-1] <= 0.5  # the encoder is the first half
-    assert all(phase.startswith("encoder fp16: ") for phase, _ in told)
+    assert all(phase.startswith("encoder 64x64 fp16: ") for phase, _ in told)
     assert "MainThread" not in threads
     told.clear()
     build_part(trt, weights, "decoder", "fp16", targets=["sm86"], progress=progress)
@@ -191,7 +210,11 @@ def test_built_ahead_into_the_cache(weights, tmp_path):
     assert [p.name.split("-rtx")[0] for p in paths] == ["gnr64-encoder-fp16-b1", "gnr64-decoder-fp16-b1"] * 2
     assert all(check_plan(p.read_bytes()) for p in paths)
     written = [p.stat().st_mtime_ns for p in paths]
-    assert build_ahead(weights, "fp16", ["sm86", "sm120"], cache=cache) == paths
+    both = build_ahead(weights, "fp16", ["sm86"], sides=[64, 80], cache=cache)
+    assert both[:2] == paths[:2]
+    assert [p.name.split("-rtx")[0] for p in both[2:]] == ["gnr80-encoder-fp16-b1", "gnr80-decoder-fp16-b1"]
+    assert all(takes(p.read_bytes(), 1, 80, 80, 3) for p in both[2:])
+    assert both[2:] == [cache.path(key(weights, part, side=80)) for part in ("encoder", "decoder")]
     assert [p.stat().st_mtime_ns for p in paths] == written
 
 
@@ -218,15 +241,28 @@ def test_export(weights, tmp_path):
         "gnr-decoder-bf16-rtx-sm86-sm89.engine",
     ]
     assert all(check_plan(f.read_bytes()) for f in files)
+    files = export(
+        weights, tmp_path, name="gnr", form="tensorrt", precision="fp16", side=80, targets=["sm86"]
+    )
+    assert files[0].name == "gnr-encoder-fp16-80-rtx-sm86.engine"
+    assert all(takes(f.read_bytes(), 1, 80, 80, 3) for f in files)
 
 
 def test_commands(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path / "cache"))
     done = call("engine", "build", tiny, "--target", "sm89", "--precision", "bf16")
     assert done.status == 0, done.stderr
-    assert len(done.stdout.split()) == 2
+    assert [Path(line).name[:12] for line in done.stdout.split()] == [
+        f"gnr{side}-{part}" for side in (64, 80) for part in ("encode", "decode")
+    ]
+    assert (
+        call("engine", "build", tiny, "--target", "sm89", "--precision", "bf16", "--side", "96").status == 0
+    )
     listed = call("engine", "list").stdout
     assert "gnr64-encoder-bf16-b1-rtx" in listed and "not compared yet" in listed
+    assert [listed.count(f"crops of {s}x{s}") for s in (64, 80, 96)] == [2, 2, 2]
+    wrong = call("engine", "build", tiny, "--target", "sm89", "--side", "65")
+    assert wrong.status == 6 and "65x65" in wrong.stderr
     done = call(
         "export", tiny, "--format", "tensorrt", "--precision", "fp16", "--target", "sm89", "-o", tmp_path
     )
@@ -256,19 +292,19 @@ def test_missing_tensorrt(monkeypatch):
 
 @needs_cuda
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
-def test_on_the_gpu(weights, tmp_path, monkeypatch, name, precision):
+@pytest.mark.parametrize(("precision", "side"), [("fp16", 64), ("fp16", 80), ("bf16", 64), ("fp32", 64)])
+def test_on_the_gpu(weights, tmp_path, monkeypatch, name, precision, side):
     """Built, checked against golden frames, cached; batches, styles and content codes as everywhere."""
     if engines.unavailable(name):
         pytest.skip(engines.unavailable(name))
     monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path))
     random = np.random.default_rng(0)
-    crops = random.integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    crops = random.integers(0, 256, (5, side, side, 3), dtype=np.uint8)
     styles = random.standard_normal((5, 8)).astype(np.float32)
     with engines.create(weights, engine="torch", device="cpu", precision="fp32") as reference:
         expected = reference.translate(crops, styles)
     for _ in range(2):  # built, then from the cache
-        with engines.create(weights, engine=name, precision=precision) as engine:
+        with engines.create(weights, engine=name, precision=precision, side=side) as engine:
             assert engine.precision == precision and not engine.fallback
             for count in (1, 5):
                 found = engine.translate(crops[:count], styles[:count])
@@ -277,6 +313,28 @@ def test_on_the_gpu(weights, tmp_path, monkeypatch, name, precision):
             assert np.abs(again.astype(int) - found).max() <= 1
             engine.set_style(styles[1])
             assert np.abs(engine.translate(crops[1:2]).astype(int) - found[1:2]).max() <= 1
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
+def test_many_sides_on_the_gpu(weights, tmp_path, monkeypatch, name):
+    """Made when the first such crop comes; the one not used for longest makes room, and comes back from the cache."""
+    if engines.unavailable(name):
+        pytest.skip(engines.unavailable(name))
+    from engines.tensorrt_engine import MAX_SIDES
+
+    monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path))
+    style = np.zeros(8, np.float32)
+    with (
+        engines.create(weights, engine="torch", device="cpu", precision="fp32") as reference,
+        engines.create(weights, engine=name, precision="fp16", side=80) as engine,
+    ):
+        for side in (80, 64, 72, 88, 96, 80, 64):
+            crops = np.random.default_rng(side).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+            expected = reference.translate(crops, style)
+            for found in (engine.translate(crops, style), engine.decode(engine.encode(crops), style)):
+                assert 10 * np.log10(255**2 / np.mean((found - expected.astype(float)) ** 2)) >= 40
+        assert list(engine._sides) == [88, 96, 80, 64] and len(engine._sides) == MAX_SIDES
 
 
 @needs_cuda

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from engines.errors import EngineError
 from gnr_video.commands.options import common_options, target_option
 from gnr_video.commands.terminal import build_progress
+
+if TYPE_CHECKING:
+    from engines.onnx_export import Side
 
 EXPORTS = ("onnx", "openvino", "tensorrt", "torch2trt")
 
@@ -34,6 +38,11 @@ EXPORTS = ("onnx", "openvino", "tensorrt", "torch2trt")
     metavar="CLIP",
     help="With --precision int8: a clip whose faces set its ranges.  [default: a sample face]",
 )
+@click.option(
+    "--side",
+    metavar="PIXELS|any",
+    help="Side of the pictures; any: not fixed (onnx, openvino).  [default: the weights', 256]",
+)
 @target_option
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @common_options
@@ -43,6 +52,7 @@ def export(
     output: Path,
     precision: str,
     calibrate: Path | None,
+    side: str | None,
     target: Sequence[str],
     overwrite: bool,
     quiet: bool,
@@ -72,6 +82,7 @@ def export(
             name=path.stem,
             form=form,
             precision=precision,
+            side=_side(side),
             overwrite=overwrite,
             targets=target,
             progress=progress,
@@ -79,6 +90,14 @@ def export(
         )
     for done in written:
         click.echo(str(done))
+
+
+def _side(text: str | None) -> Side:
+    if text is None or text == "any":
+        return text  # type: ignore[return-value]
+    if not text.isdecimal():
+        raise click.BadParameter(f"{text!r} is neither a number of pixels nor any", param_hint="--side")
+    return int(text)
 
 
 @click.group()
@@ -89,7 +108,7 @@ def engine() -> None:
 @engine.command("list")
 @common_options
 def engine_list(quiet: bool) -> None:
-    """What the cache holds: size, when it was built, how close it is to torch."""
+    """What the cache holds: size, when it was built, for which crops, how close it is to torch."""
     from engines.cache import EngineCache, describe
 
     cache = EngineCache()
@@ -105,6 +124,13 @@ def engine_list(quiet: bool) -> None:
 @click.option("--engine", "name", type=click.Choice(("tensorrt", "tensorrt-rtx", "torch2trt")))
 @click.option("--device", default="cuda", show_default=True, help="cuda, cuda:1, ...")
 @click.option("--precision", type=click.Choice(("fp16", "bf16", "fp32")), default="fp16", show_default=True)
+@click.option(
+    "--side",
+    type=click.IntRange(min=16),
+    multiple=True,
+    metavar="PIXELS",
+    help="Side of the crops; may be repeated.  [default: of faces and of whole heads, 256 and 320]",
+)
 @target_option
 @common_options
 def engine_build(
@@ -112,6 +138,7 @@ def engine_build(
     name: str | None,
     device: str,
     precision: str,
+    side: Sequence[int],
     target: Sequence[str],
     quiet: bool,
 ) -> None:
@@ -125,20 +152,29 @@ def engine_build(
     with build_progress(quiet) as progress:
         from engines.tensorrt_engine import build_ahead, create_tensorrt
         from engines.weights import load_weights
+        from gnr_video.align import head_side
         from gnr_video.weights import resolve_weights
 
         if target and name not in (None, "tensorrt-rtx"):
             raise EngineError(f"{name} does not compile ahead of time", "use --engine tensorrt-rtx")
         weights = load_weights(resolve_weights(file))
+        a = weights.architecture
+        sides = side or [s for s in (a.size, head_side(a.size)) if a.fits(s)]
         if target:
-            for path in build_ahead(weights, precision, target, progress=progress):
+            for path in build_ahead(weights, precision, target, sides=sides, progress=progress):
                 click.echo(str(path))
             return
-        with create_tensorrt(
-            weights, name=name or "tensorrt", device=device, precision=precision, progress=progress
-        ) as made:
-            said = f" ({made.fallback})" if made.fallback else ""
-            click.echo(f"{made.name} {made.precision} on {made.device}{said}")
+        for s in sides:
+            with create_tensorrt(
+                weights,
+                name=name or "tensorrt",
+                device=device,
+                precision=precision,
+                side=s,
+                progress=progress,
+            ) as made:
+                said = f" ({made.fallback})" if made.fallback else ""
+                click.echo(f"{made.name} {made.precision} on {made.device}, crops of {s}x{s}{said}")
 
 
 @engine.command("import")
