@@ -1,4 +1,4 @@
-"""One engine now, a better one when it is built: frames never wait for a compiler."""
+"""One engine now, a better one when it is built: frames do not wait for a compiler."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class SwapEngine(Engine):
         now: a working engine; it is owned from here on.
         build: makes the successor, on a thread of its own.
         waiting: `fallback` until then.
-        side: of the crops that the successor is warmed up for before it takes over; None: the weights' size.
+        side: of the crops that the successor is warmed up for before it takes over; None: the weights' size. It
+            compiles for others when the first such crop comes, and that one waits.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
+from engines import unavailable
 from engines.errors import ModelFileError
 from engines.weights import save_weights
 from gnr_video import Translator, matte
@@ -121,11 +122,16 @@ def test_a_download_that_failed_is_not_tried_for_every_video(
     assert len(tried) == caplog.text.count("hair stays human") == 1
 
 
-def test_all_the_hair_is_translated_and_nothing_beside_the_head(person: PersonMatte, weights: str) -> None:
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+def test_all_the_hair_is_translated_and_nothing_beside_the_head(
+    person: PersonMatte, weights: str, engine: str
+) -> None:
+    if reason := unavailable(engine):
+        pytest.skip(reason)
     image = astronaut()
     changed = {}
     for paste in ("head", "face"):
-        with Translator(weights, engine="torch", precision="fp32", paste=paste) as translator:
+        with Translator(weights, engine=engine, precision="fp32", paste=paste) as translator:
             assert translator.crop_side == (80 if paste == "head" else 64)
             result = translator.translate_frame(image)
             assert translator.translate_face(image[:64, :64]).shape == (64, 64, 3), "other sides still work"
