@@ -87,8 +87,8 @@ def test_the_full_size_graph_compiles(part):
 def test_for_whole_heads(weights, part):
     """An engine is for the side that it was asked for, and for no other."""
     channels = ARCHITECTURE.content_channels
-    for side, cells, other in ((None, 8, 80), (80, 10, 64)):
-        plan = check_plan(build_part(trt, weights, part, "fp16", side=side, targets=TARGETS))
+    for side, cells, other, targets in ((None, 8, 80, TARGETS[:1]), (80, 10, 64, TARGETS)):
+        plan = check_plan(build_part(trt, weights, part, "fp16", side=side, targets=targets))
         assert takes(plan, 1, side or 64, side or 64, 3) and not takes(plan, 1, other, other, 3)
         assert takes(plan, 1, channels, cells, cells)
     with pytest.raises(EngineError, match="crops of 81x81"):
