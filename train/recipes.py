@@ -248,7 +248,7 @@ RECIPES = {
             _OWN,
             name="cpu",
             architecture=Architecture(256, 4, style_dim=256, channels=SLIM),
-            stages=(Stage(64, 3_000, 8), Stage(128, 2_000, 8), Stage(256, 1_500, 4)),
+            stages=(Stage(64, 3_000, 8), Stage(128, 2_000, 8), Stage(256, 2_500, 4)),
             contents=2,
             warmup_steps=650,
             one_way=True,
@@ -259,9 +259,9 @@ RECIPES = {
             loss=LossWeights(
                 adversarial=5.0,
                 content=0.5,
-                parts=150.0,
+                parts=300.0,
                 spread=0.25,
-                motion=25.0,
+                motion=40.0,
                 style_reconstruction=2.0,
                 style_consistency=1.0,
                 latent=0.5,
@@ -288,7 +288,7 @@ RECIPES = {
     )
 }
 """`official` and `paper` follow their sources; `default` is GNR with our schedule for a GPU; `cpu` is what two cores
-can do in two and a half hours on a prepared data set (`train.prepare`), and in short how the shipped weights were made;
+can do in three hours on a prepared data set (`train.prepare`), and in short how the shipped weights were made;
 `tiny` is for trying the trainer itself."""
 
 
