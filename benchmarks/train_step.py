@@ -4,8 +4,8 @@ Both run the official losses on the same batch with the same network. The plain 
 does: float32, NCHW, grouped modulated convolutions, blurs by padding and single-channel convolution, gains as
 passes of their own, LPIPS as separate operations. Each measurement is a process of its own, in turns.
 
-    python -m benchmarks.train_step                        the official size, batch 4 (on two cores: an hour)
-    python -m benchmarks.train_step --size 64 --steps 2    a quicker look
+    python -m benchmarks.train_step            the official size, batch 4 (on two cores: hours, most of them plain)
+    python -m benchmarks.train_step --size 64 --steps 1 --rounds 1    a quicker look (on two cores: four minutes)
 
 The last lines judge the bars: speed-up of the whole step, LPIPS included, and on a GPU the memory.
 """
@@ -248,7 +248,9 @@ def main() -> None:
             for kind in KINDS
         },
     }
-    print(f"{report['hardware']}; official widths at {options.size} px, batch {options.batch}, {device}")
+    machine = report["hardware"]
+    print(f"{', '.join(machine['gpu']) or machine['cpu']}, {machine['cores_usable']} cores, on {device}")
+    print(f"official widths at {options.size} px, batch {options.batch}")
     print(f"{'part':<24}{'plain':>10}{'ours':>10}{'faster':>9}")
     for part, plain in report["parts"]["plain"].items():
         ours = report["parts"]["ours"].get(part, 0.0)
