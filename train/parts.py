@@ -52,7 +52,6 @@ class PartsHead(nn.Module):
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.width = width
         self.mix = nn.ModuleList(nn.Conv2d(count, width, 1) for count in VGG_CHANNELS[2:])
         self.look = nn.Sequential(
             nn.LeakyReLU(SLOPE),
