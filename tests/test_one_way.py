@@ -29,6 +29,7 @@ from train.projected import (
     discriminator_hinge,
     generator_hinge,
     palette_spread,
+    upper_part,
 )
 from train.recipes import Recipe, RecipeError, Stage, continued, get_recipe
 from train.trainer import Trainer
@@ -93,6 +94,18 @@ def test_eyes_and_mouths_are_judged_where_they_are():
     for here, there in zip(logits[6:12], critic(elsewhere, shown, centres)[6:12]):
         torch.testing.assert_close(here[1:2], there[1:2])
     assert not torch.allclose(logits[6], critic(batch, shown, centres + 0.2)[6])
+
+
+def test_what_is_around_a_face_is_judged_without_what_is_above_and_below():
+    heads = torch.arange(320.0)[None, None, :, None].expand(2, 3, 320, 320)
+    upper = upper_part(heads)
+    assert upper.shape == (2, 3, 128, 320) and upper[0, 0, 0, 0] == 16
+    judge = ProjectedDiscriminator(width=16, surroundings=True)
+    sides = [(128 >> level, 320 >> level) for level in range(5)]
+    seen = [torch.randn(2, count, *side) for count, side in zip(VGG_CHANNELS, sides)]
+    logits = judge.judge_surroundings(seen, upper)
+    assert [logit.shape[1:] for logit in logits] == [(1, 16, 40), (1, 16, 40), (1, 16, 40), (1, 2, 4)]
+    assert not ProjectedDiscriminator(width=16).surroundings
 
 
 @settings(max_examples=20, deadline=None)
@@ -231,6 +244,32 @@ def test_whole_heads_are_seen_with_what_is_around_them(tmp_path, domains, trunk,
     assert is_head[:2].all() and not is_head[2:].all((1, 2, 3)).any()
     with pytest.raises(InputError, match="heads"):
         OneWayTrainer(replace(domains, heads=domains.train_a), recipe, tmp_path, lpips_trunk=trunk)
+
+
+def test_hair_has_to_look_drawn(tmp_path, domains, trunk, monkeypatch):
+    """In wide steps the upper part of whole heads is judged beside that of drawn ones; in others it is not."""
+    side = head_side(32)
+    heads = ImagePool(torch.full((4, 3, side, side), 200, dtype=torch.uint8))
+    drawn = ImagePool(torch.full((4, 3, side, side), 90, dtype=torch.uint8))
+    recipe = replace(RECIPE, stages=(Stage(32, 3, 4),), warmup_steps=0, wide=1.0)
+    data = replace(domains, heads=heads, drawn_heads=drawn)
+    trainer = OneWayTrainer(data, recipe, tmp_path / "wide", lpips_trunk=trunk, bf16=False)
+    judged: list[torch.Tensor] = []
+    judge = trainer.networks.d_b.judge_surroundings
+    monkeypatch.setattr(
+        trainer.networks.d_b, "judge_surroundings", lambda taps, x: judged.append(x) or judge(taps, x)
+    )
+    before = [head[-1].weight.detach().clone() for head in trainer.networks.d_b.surroundings]
+    assert torch.isfinite(trainer.train_step()["surroundings"])
+    fake, real, again = judged
+    assert fake.shape == (2, 3, round(side * 0.45) - round(side * 0.05), side) and fake.requires_grad
+    assert torch.equal(again, fake) and not again.requires_grad
+    torch.testing.assert_close(real, torch.full_like(real, 90 / 127.5 - 1))
+    after = [head[-1].weight for head in trainer.networks.d_b.surroundings]
+    assert not any(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    for name, other in (("face", replace(recipe, wide=0.0)), ("ada", replace(recipe, ada=0.6))):
+        trainer = OneWayTrainer(data, other, tmp_path / name, lpips_trunk=trunk, bf16=False)
+        assert "surroundings" not in trainer.train_step()
 
 
 def test_resumes_to_the_bit(tmp_path, domains, trunk):

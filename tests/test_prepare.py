@@ -96,7 +96,8 @@ def test_whole_heads_are_cut_out_where_the_picture_holds_them(data: Path, tmp_pa
     write(tmp_path / "more" / "a.png", astronaut())
     write(tmp_path / "more" / "close.png", astronaut()[40:200, 150:300])
     done = prepare(plan(data, tmp_path / "out", [tmp_path / "more"], heads=True), size=64)
-    assert done.written == {"trainA": 2, "trainB": 1, "testA": 1, "more": 2, "more-heads": 1}
+    folders = {"trainA": 2, "trainB": 1, "trainB-heads": 1, "testA": 1, "more": 2, "more-heads": 1}
+    assert done.written == folders
     assert any(reason.endswith("close.png: the head is not all in the picture") for reason in done.skipped)
     with FaceTracker() as tracker:
         face = tracker.track(astronaut(), 0.0)[0]
@@ -104,6 +105,21 @@ def test_whole_heads_are_cut_out_where_the_picture_holds_them(data: Path, tmp_pa
     assert head.shape == (80, 80, 3)
     expected = crop_face(astronaut(), fit_alignment(face), 64)
     assert np.abs(face_part(head, 64).astype(int) - expected).mean() < 1
+    again = prepare(plan(data, tmp_path / "out", [tmp_path / "more"], heads=True), size=64)
+    assert again.written == folders and again.skipped == done.skipped
+
+
+def test_a_drawing_has_its_face_in_its_head_where_a_photograph_has_it(data: Path, tmp_path: Path) -> None:
+    from gnr_video.align import face_part
+
+    out = tmp_path / "out"
+    assert "trainB-heads" not in prepare(plan(data, out), size=256).written
+    assert prepare(plan(data, out, heads=True), size=256).written["trainB-heads"] == 1
+    face, head = (decode(out / name / "drawing.png") for name in ("trainB", "trainB-heads"))
+    assert head.shape == (320, 320, 3)
+    assert (face_part(head, 256) == face).all()
+    # A few rows above the drawing are its border's; the rest of it goes on.
+    assert (head[:12, 160] == head[0, 160]).all() and head[20, 160, 0] < head[50, 160, 0] < face[0, 128, 0]
 
 
 def test_bad_folders(data: Path, tmp_path: Path) -> None:

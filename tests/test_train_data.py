@@ -298,13 +298,16 @@ def test_dataset_layout_with_an_extra_folder(tmp_path: Path) -> None:
 
 
 def test_heads_are_larger_and_leave_out_what_is_held_out(tmp_path: Path) -> None:
-    data = dataset(tmp_path / "data", trainA=4, trainB=3)
+    data = dataset(tmp_path / "data", **{"trainA": 4, "trainB": 3, "trainB-heads": 2})
     extra = dataset(tmp_path, extras=5, heads=5)
     domains = load_dataset(
         data, 16, extra_a=[(extra / "extras", Framing())], heads=[extra / "heads"], hold_out=2
     )
     assert domains.heads is not None
     assert domains.heads.images.shape == (3, 3, head_side(16), head_side(16))
+    assert domains.drawn_heads is not None
+    assert domains.drawn_heads.images.shape == (2, 3, head_side(16), head_side(16))
+    assert load_dataset(data, 16).drawn_heads is None
 
 
 def test_dataset_without_test_folders_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines.errors import GnrVideoError, InputError
-from gnr_video.align import head_side
+from gnr_video.align import head_margins, head_side
 
 if TYPE_CHECKING:
     from PIL import Image as PilImage
@@ -86,6 +86,8 @@ class Framing:
         return np.interp(y, result, source)
 
 
+DRAWN_HEADS = "trainB-heads"
+"""Where `train.prepare` puts the whole heads of drawings."""
 FFHQ_FRAMING = Framing(scale=1.18, dy=-30.0)
 """FFHQ and StyleGAN faces (eyes at y = 123 of 256, 61 px apart) to selfie2anime's (y = 92, 72 px apart)."""
 ANIME_FRAMING = Framing(scale=1.28, dy=-8.1, stretch=1.17, below=113.5)
@@ -161,6 +163,7 @@ class Domains:
         test_extra: images held back from the extra A folders, already reframed; None without any.
         heads: faces with what is around them, as the pipeline cuts out whole heads (`gnr_video.align.widened`), so
             much larger than the others; None without any.
+        drawn_heads: the same for drawings.
     """
 
     train_a: ImagePool
@@ -169,6 +172,7 @@ class Domains:
     test_b: ImagePool
     test_extra: ImagePool | None = None
     heads: ImagePool | None = None
+    drawn_heads: ImagePool | None = None
 
 
 def load_dataset(
@@ -187,6 +191,7 @@ def load_dataset(
         size: side of the images in pixels.
         extra_a: folders added to domain A, each with the framing that its faces need.
         heads: folders of whole heads, see `Domains.heads`; without those whose name is that of an image held out.
+            With them, ``data/trainB-heads`` is read too, if there is one.
         hold_out: this many images (the last by name) of every extra folder are kept from training and
             returned as `test_extra`.
         cache: folder for the decoded images, see `load_images`.
@@ -212,6 +217,8 @@ def load_dataset(
         held += found[len(found) - hold_out :]
     names = {path.name for path, _ in held}
     whole = [(path, Framing()) for path in list_images(heads) if path.name not in names] if heads else []
+    drawn = data / DRAWN_HEADS
+    whole_drawn = [(path, Framing()) for path in list_images([drawn])] if heads and drawn.is_dir() else []
     train_a = ImagePool(_load(faces, size, cache))
     train_b = ImagePool(load_images([data / "trainB"], size, cache=cache))
 
@@ -228,6 +235,7 @@ def load_dataset(
         test_b=test("testB", train_b),
         test_extra=ImagePool(_load(held, size, cache)) if held else None,
         heads=ImagePool(_load(whole, head_side(size), cache)) if whole else None,
+        drawn_heads=ImagePool(_load(whole_drawn, head_side(size), cache)) if whole_drawn else None,
     )
 
 
@@ -440,34 +448,43 @@ def _decode_cv2(path: Path) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=2)  # one data set's side; the maps of large pictures are large
-def _sources(framing: Framing, side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where each pixel of a reframed image of that side is read: x and y, each side x side."""
+def _sources(framing: Framing, side: int, head: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where each pixel of a reframed image of that side, or of its head, is read: x and y, each (rows, columns)."""
     unit = side / 256
-    rows = framing.stretched_from((np.arange(side, dtype=np.float64) + 0.5) / unit) * unit - 0.5
+    left, right, top, bottom = head_margins(side) if head else (0, 0, 0, 0)
+    down = np.arange(-top, side + bottom, dtype=np.float64)
+    rows = framing.stretched_from((down + 0.5) / unit) * unit - 0.5
     matrix = framing.matrix(side)
-    x = (np.arange(side) - matrix[0, 2]) / framing.scale
+    x = (np.arange(-left, side + right) - matrix[0, 2]) / framing.scale
     y = (rows - matrix[1, 2]) / framing.scale
     map_x, map_y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
     return map_x, map_y
 
 
-def fit(image: NDArray[np.uint8], size: int, framing: Framing = Framing()) -> NDArray[np.uint8]:
-    """Central square of a uint8 HxWx3 image, reframed, resized to size x size (area filter when reducing)."""
+def fit(
+    image: NDArray[np.uint8], size: int, framing: Framing = Framing(), *, head: bool = False
+) -> NDArray[np.uint8]:
+    """Central square of a uint8 HxWx3 image, reframed, resized to size x size (area filter when reducing).
+
+    With `head` it comes with what is around it, as a face's crop lies in that of its head: S x S with S =
+    `gnr_video.align.head_side` (size). What is not in the image is continued by its border.
+    """
     import cv2
 
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square: NDArray[Any] = image[top : top + side, left : left + side]
-    if framing != Framing():
+    if head or framing != Framing():
         # At the original's resolution, so that the reduction after it sees every pixel.
         square = cv2.remap(
             square,
-            *_sources(framing, side),
+            *_sources(framing, side, head),
             cv2.INTER_CUBIC if framing.scale >= 1 else cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
     if side != size:
         filter_ = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-        square = cv2.resize(square, (size, size), interpolation=filter_)
+        target = head_side(size) if head else size
+        square = cv2.resize(square, (target, target), interpolation=filter_)
     return np.ascontiguousarray(square)

@@ -33,6 +33,7 @@ from train.projected import (
     discriminator_hinge,
     generator_hinge,
     palette_spread,
+    upper_part,
 )
 from train.recipes import Recipe
 from train.trainer import Trainer
@@ -91,9 +92,9 @@ class OneWayTrainer(Trainer):
         generator = Generator(self.recipe.architecture_at(size))
         # Under adaptive augmentation the discriminator sees pictures whose parts lie elsewhere.
         components = self.recipe.loss.parts > 0 and not self.recipe.ada
-        nets = OneWayNetworks(
-            generator, ProjectedDiscriminator(components=components), copy.deepcopy(generator)
-        )
+        surroundings = self.recipe.loss.surroundings > 0 and not self.recipe.ada
+        judge = ProjectedDiscriminator(components=components, surroundings=surroundings)
+        nets = OneWayNetworks(generator, judge, copy.deepcopy(generator))
         for net in nets.all().values():
             net.to(self.device)
         nets.ema_ab.requires_grad_(False)
@@ -161,11 +162,14 @@ class OneWayTrainer(Trainer):
         motion = self._motion(some.stop)
         is_wide = bool(torch.rand((), generator=self.generator) < r.wide)
         around, within = (in_head, face_of) if is_wide else (_as_it_is, _as_it_is)
-        seen = around(a)
+        seen, drawn = around(a), None
         if is_wide and self.data.heads is not None:
             heads = self._pool(self.data.heads, head_side(self.size)).sample(every, self.generator)
             seen = torch.cat([mine(self._augment(heads))[some], seen[some.stop :]])
             a = within(seen).contiguous(memory_format=self.memory_format)
+            if nets.d_b.surroundings and self.data.drawn_heads is not None:
+                drawn = self._pool(self.data.drawn_heads, head_side(self.size)).sample(every, self.generator)
+                drawn = upper_part(mine(self._augment(drawn))[some])
         # Contents are read off recoloured pictures, so that the palette has to come from the style.
         seen = recolour(seen, self.generator)
         moved_seen = around(resample(within(seen[some]), motion))
@@ -181,7 +185,8 @@ class OneWayTrainer(Trainer):
             style_b = nets.g_ab.style(b)
             to_b = torch.where(use_seed, seeds, style_b[:batch].roll(1, 0))
             w_b, kept = self._mapped(nets.g_ab, to_b)
-            fake = within(nets.g_ab.synthesise(content_a, w_b))
+            whole = nets.g_ab.synthesise(content_a, w_b)
+            fake = within(whole)
             fake = fake.contiguous(memory_format=self.memory_format)
             taps = self.lpips.features(fake)
             shown = self._shown("d_b", fake)
@@ -192,6 +197,10 @@ class OneWayTrainer(Trainer):
                 centres = part_centres(wanted)
                 terms["parts"] = part_distance(self.parts(taps), wanted)
             terms["adversarial"] = generator_hinge(nets.d_b(shown_taps, shown, centres))
+            if drawn is not None:
+                hair = upper_part(whole[some]).contiguous(memory_format=self.memory_format)
+                hair_taps = self.lpips.features(hair)
+                terms["surroundings"] = generator_hinge(nets.d_b.judge_surroundings(hair_taps, hair))
             terms["content"] = content_distance(taps[CONTENT_TAP], taps_a[CONTENT_TAP])
             if r.loss.spread:
                 other = within(nets.g_ab.synthesise(content_a[some], w_b.roll(1, 0)[some]))
@@ -222,6 +231,12 @@ class OneWayTrainer(Trainer):
             self._observe(terms, d_b=real)
             false = nets.d_b([tap.detach() for tap in shown_taps], shown.detach(), centres)
             terms["discriminator"] = discriminator_hinge(real, false)
+            if drawn is not None:
+                with torch.no_grad():
+                    drawn_taps = self.lpips.features(drawn)
+                real = nets.d_b.judge_surroundings(drawn_taps, drawn)
+                false = nets.d_b.judge_surroundings([tap.detach() for tap in hair_taps], hair.detach())
+                terms["discriminator"] = terms["discriminator"] + discriminator_hinge(real, false)
         self.d_optimiser.zero_grad(set_to_none=True)
         terms["discriminator"].backward()
         self._descend(self.d_optimiser)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from engines.errors import InputError, OutputError
 from engines.files import write_atomically
-from train.data import ANIME_FRAMING, decode, fit, list_images, require_pillow
+from train.data import ANIME_FRAMING, DRAWN_HEADS, decode, fit, list_images, require_pillow
 
 if TYPE_CHECKING:
     from gnr_video.frame import Alignment
@@ -43,12 +43,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture: where it is, where it goes, whether it is drawn, and whether its whole head is wanted."""
+    """One picture: where it is, where its face goes and, if it is wanted, its whole head, and whether it is drawn."""
 
     source: Path
     target: Path
+    head: Path | None = None
     drawn: bool = False
-    head: bool = False
 
 
 def prepare(
@@ -71,7 +71,7 @@ def prepare(
         OutputError: a picture cannot be written.
     """
     require_pillow()
-    for made in {job.target.parent for job in jobs}:
+    for made in {target.parent for job in jobs for target in (job.target, job.head) if target}:
         try:
             made.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -82,18 +82,24 @@ def prepare(
     with _Cutter(size, face_model) as cutter, ThreadPoolExecutor(2) as pool:
 
         def work(job: Job) -> None:
-            folder, reason = job.target.parent.name, None
-            if not job.target.exists():
-                try:
-                    _write(job.target, cutter.cut(decode(job.source), job))
-                except InputError as error:
-                    reason = f"{job.source}: {error.message}"
+            reason, targets = None, [target for target in (job.target, job.head) if target]
+            try:
+                if not all(target.exists() for target in targets):
+                    face, head = cutter.cut(decode(job.source), job)
+                    _write(job.target, face)
+                    if job.head and head is None:
+                        reason = f"{job.source}: the head is not all in the picture"
+                    elif job.head and head is not None:
+                        _write(job.head, head)
+            except InputError as error:
+                reason = f"{job.source}: {error.message}"
             with lock:
-                if reason is None:
-                    done.written[folder] = done.written.get(folder, 0) + 1
-                else:
+                for target in targets:
+                    folder = target.parent.name
+                    done.written[folder] = done.written.get(folder, 0) + target.exists()
+                if reason:
                     done.skipped.append(reason)
-                advance(folder)
+                advance(job.target.parent.name)
 
         try:
             for _ in pool.map(work, jobs):
@@ -112,8 +118,8 @@ def plan(data: Path, out: Path, faces: Sequence[Path] = (), *, heads: bool = Fal
         data: folder with trainA and trainB, testA and testB if there are any.
         out: the same folders are made here, and one for each of `faces`, of the same name.
         faces: more folders of faces.
-        heads: cut out the whole heads of those faces as well, into NAME-heads; their pictures have to show more
-            than the face, which selfie2anime's do not.
+        heads: cut out the whole heads of those faces as well, into NAME-heads, and of the drawings, into
+            trainB-heads; the faces' pictures have to show more than the face, which selfie2anime's do not.
 
     Raises:
         InputError: a folder is missing or empty, two have one name, or `out` is where they are.
@@ -126,6 +132,7 @@ def plan(data: Path, out: Path, faces: Sequence[Path] = (), *, heads: bool = Fal
     if len(set(names)) < len(names):
         raise InputError(f"two folders have the same name: {', '.join(sorted(names))}", "rename one")
     jobs: list[Job] = []
+    with_heads = {DRAWN_HEADS.removesuffix("-heads"), *names[len(names) - len(faces) :]} if heads else set()
     for folder, name in zip(folders, names, strict=True):
         if (out / name).resolve() == folder.resolve():
             raise InputError(f"{folder} would be written over", "choose another folder for the result")
@@ -136,9 +143,8 @@ def plan(data: Path, out: Path, faces: Sequence[Path] = (), *, heads: bool = Fal
                 stem += f"_{source.suffix[1:]}"
             taken.add(stem)
             is_drawn = folder.parent == data and name in DRAWINGS
-            jobs.append(Job(source, out / name / f"{stem}.png", is_drawn))
-            if heads and folder in faces:
-                jobs.append(Job(source, out / f"{name}-heads" / f"{stem}.png", head=True))
+            head = out / f"{name}-heads" / f"{stem}.png" if name in with_heads else None
+            jobs.append(Job(source, out / name / f"{stem}.png", head, is_drawn))
     return jobs
 
 
@@ -157,17 +163,17 @@ class _Cutter:
         for tracker in self._trackers:
             tracker.close()
 
-    def cut(self, picture: NDArray[np.uint8], job: Job) -> NDArray[np.uint8]:
-        """uint8 HxWx3 -> SxSx3, S that of the head's crop where the job wants it.
+    def cut(self, picture: NDArray[np.uint8], job: Job) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """uint8 HxWx3 -> the face, SxSx3, and if the job wants it and the picture holds it, the head, larger.
 
         Raises:
-            InputError: there is no face in a photograph, or the head is not all in it.
+            InputError: there is no face in a photograph.
         """
         from gnr_video.align import crop_face, fit_alignment, head_side, widened
         from gnr_video.tracker import FaceTracker
 
         if job.drawn:
-            return fit(picture, self._size, ANIME_FRAMING)
+            return fit(picture, self._size, ANIME_FRAMING), fit(picture, self._size, ANIME_FRAMING, head=True)
         if not hasattr(self._local, "tracker"):
             self._local.tracker = FaceTracker(self._model)
             self._trackers.append(self._local.tracker)
@@ -177,12 +183,11 @@ class _Cutter:
         if not found:
             raise InputError("no face was found")
         alignment = fit_alignment(found[0])
-        if not job.head:
-            return crop_face(picture, alignment, self._size)
+        face = crop_face(picture, alignment, self._size)
         alignment = widened(alignment)
-        if _share_inside(alignment, picture) < WHOLE:
-            raise InputError("the head is not all in the picture")
-        return crop_face(picture, alignment, head_side(self._size))
+        if job.head is None or _share_inside(alignment, picture) < WHOLE:
+            return face, None
+        return face, crop_face(picture, alignment, head_side(self._size))
 
 
 def _share_inside(alignment: Alignment, picture: NDArray[np.uint8]) -> float:

@@ -4,8 +4,8 @@ The picture is seen through VGG16, its taps mixed by fixed random convolutions a
 (Projected GANs Converge Faster, Sauer et al. 2021, section 3), and small trainable heads judge each scale.
 What a face is has been learned already, so hundreds of steps do what thousands do from scratch, and no
 gradient penalty is needed. GNR's batch-standard-deviation head stands beside them, one that sees the palette,
-which the features hardly know, and heads for eyes and mouths alone, as GFPGAN has them (Wang et al. 2021, section
-3.3).
+which the features hardly know, heads for eyes and mouths alone, as GFPGAN has them (Wang et al. 2021, section 3.3),
+and heads for what is above and beside the face.
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ COMPONENT_LEVELS = (0, 1, 2)
 COMPONENT = 0.25
 """Taps that eyes and mouths are judged in, and the side of what is cut out around them, as a share of the picture's."""
 
+SURROUNDINGS = (1, 2, 3)
+SURROUNDINGS_DOWNS = (2, 1, 0)
+"""Taps that hair is judged in, and the halvings of their heads."""
+UPPER = (1 / 20, 9 / 20)
+"""Rows of a whole head's picture that hold it, as shares of the side. Above them few data sets' drawings go on."""
+
 PLACES = 4
 """Channels that `with_place` adds."""
 
@@ -49,6 +55,7 @@ class ProjectedDiscriminator(nn.Module):
         width: channels of the projections and of the heads.
         downs: halvings inside each head, so that the logits of fine taps are patches of a useful size.
         components: judge eyes and mouths once more, each by heads of its own.
+        surroundings: have heads for `judge_surroundings`.
         seed: of the fixed projections.
     """
 
@@ -58,6 +65,7 @@ class ProjectedDiscriminator(nn.Module):
         width: int = 96,
         downs: Sequence[int] = (2, 2, 1, 0, 0),
         components: bool = False,
+        surroundings: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -76,6 +84,8 @@ class ProjectedDiscriminator(nn.Module):
         self.spread_logit = spectral_norm(nn.Linear(128, 1))
         kinds = 2 * len(COMPONENT_LEVELS) if components else 0
         self.components = nn.ModuleList(_head(width, width, 1) for _ in range(kinds))
+        around = [*((width, down) for down in SURROUNDINGS_DOWNS), (3, 2)] if surroundings else []
+        self.surroundings = nn.ModuleList(_head(count + PLACES, width, down) for count, down in around)
 
     def project(self, taps: Sequence[Tensor]) -> list[Tensor]:
         """Taps, each (N, C, H, W), as the heads see them: (N, width, H, W), fine to coarse."""
@@ -114,6 +124,13 @@ class ProjectedDiscriminator(nn.Module):
         spread = torch.sqrt(gather(code).var(0, keepdim=True, unbiased=False) + 1e-8)
         return [*logits, self.spread_logit(spread).float().expand(len(code), 1)]
 
+    def judge_surroundings(self, taps: Sequence[Tensor], picture: Tensor) -> list[Tensor]:
+        """Logits (N, 1, h, w), float32, of `upper_part` of whole heads (N, 3, H, W): of its taps and its palette."""
+        projected = self.project(taps)
+        palette = F.adaptive_avg_pool2d(picture.float(), (PALETTE_SIZE // 2, PALETTE_SIZE)) / PALETTE_RMS
+        seen = [*(projected[level] for level in SURROUNDINGS), palette]
+        return [head(with_place(x)).float() for head, x in zip(self.surroundings, seen, strict=True)]
+
 
 def with_place(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, C + 4, H, W): x, y and their squares beside the features, each of about unit size.
@@ -127,6 +144,12 @@ def with_place(x: Tensor) -> Tensor:
     down, across = torch.meshgrid(y_axis, x_axis, indexing="ij")
     place = torch.stack([across, down, across.square() - 1, down.square() - 1])
     return torch.cat([x, place.expand(count, -1, -1, -1)], 1)
+
+
+def upper_part(x: Tensor) -> Tensor:
+    """The rows `UPPER` of whole heads (N, C, S, S)."""
+    top, bottom = (round(share * x.shape[-1]) for share in UPPER)
+    return x[:, :, top:bottom]
 
 
 def cut_out(x: Tensor, centres: Tensor) -> Tensor:

@@ -260,6 +260,7 @@ RECIPES = {
                 adversarial=5.0,
                 content=0.5,
                 parts=300.0,
+                surroundings=3.0,
                 spread=0.25,
                 motion=40.0,
                 style_reconstruction=2.0,

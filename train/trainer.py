@@ -813,8 +813,9 @@ class Trainer:
 def _check_data(data: Domains, recipe: Recipe) -> None:
     size = recipe.architecture.size
     pools = [("trainA", data.train_a, size), ("trainB", data.train_b, size)]
-    if data.heads is not None:
-        pools.append(("the heads", data.heads, head_side(size)))
+    for what, heads in (("the heads", data.heads), ("the drawn heads", data.drawn_heads)):
+        if heads is not None:
+            pools.append((what, heads, head_side(size)))
     for name, pool, side in pools:
         if len(pool) < 2:
             raise InputError(f"{name} has a single image", "training needs two at least, and wants hundreds")

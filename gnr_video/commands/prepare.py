@@ -23,7 +23,7 @@ from gnr_video.commands.terminal import stages
 @click.option(
     "--heads",
     is_flag=True,
-    help="Of those folders, the whole heads as well, into OUT/<its name>-heads: for `train --heads`.",
+    help="Of those folders and the drawings, the whole heads as well, into OUT/<name>-heads: for `train --heads`.",
 )
 @click.option("--size", type=click.IntRange(16, 1024), default=256, show_default=True, help="Side, pixels.")
 @face_model_option

@@ -44,7 +44,8 @@ from gnr_video.commands.options import common_options
     "--heads",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Folder of whole heads (`prepare --heads`); one-way recipes see them beside the faces. May be repeated.",
+    help="Folder of whole heads (`prepare --heads`); one-way recipes see them beside the faces, and judge their hair "
+    "beside that in DATA/trainB-heads. May be repeated.",
 )
 @click.option(
     "--hold-out", type=int, default=0, show_default=True, help="Images of each such folder kept for samples."
