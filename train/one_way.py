@@ -194,7 +194,7 @@ class OneWayTrainer(Trainer):
             centres = None
             if self.parts is not None:
                 wanted = self.parts(taps_a)
-                centres = part_centres(wanted)
+                centres = part_centres(wanted) if nets.d_b.components else None
                 terms["parts"] = part_distance(self.parts(taps), wanted)
             terms["adversarial"] = generator_hinge(nets.d_b(shown_taps, shown, centres))
             if drawn is not None:
@@ -226,7 +226,9 @@ class OneWayTrainer(Trainer):
             if r.ada:
                 with torch.no_grad():
                     taps_b = self.lpips.features(real_b)
-            centres_b = None if self.parts is None else part_centres(self.parts(taps_b))
+            centres_b = None
+            if self.parts is not None and nets.d_b.components:
+                centres_b = part_centres(self.parts(taps_b))
             real = nets.d_b(taps_b, real_b, centres_b)
             self._observe(terms, d_b=real)
             false = nets.d_b([tap.detach() for tap in shown_taps], shown.detach(), centres)
