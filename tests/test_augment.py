@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.augment import apply_affine, augment, compose_affine, random_affine, recolour, to_float
+from train.augment import apply_affine, augment, compose_affine, random_affine, recolour, relight, to_float
 
 
 def picture(count: int = 1, size: int = 32, seed: int = 0) -> torch.Tensor:
@@ -195,3 +195,16 @@ def test_recolouring_is_one_map_per_image():
     torch.testing.assert_close(recolour(image, torch.Generator().manual_seed(2)), flipped)
     out = recolour(image[:1].expand(2, -1, -1, -1), generator)
     assert not torch.allclose(out[0], out[1])
+
+
+def test_light_is_smooth_differs_from_place_to_place_and_keeps_what_is_brighter_brighter():
+    grey = torch.zeros(4, 3, 128, 128)
+    out = relight(grey, torch.Generator().manual_seed(5))
+    assert out.std((2, 3)).min() > 0.1
+    assert out.diff(dim=2).abs().max() < 0.15 and out.diff(dim=3).abs().max() < 0.15
+    assert torch.equal(out[:, 0], out[:, 2])  # light has no colour
+    assert not torch.equal(out[0], out[1])
+    brighter = relight(grey + 0.2, torch.Generator().manual_seed(5))
+    assert (brighter > out).all()
+    ratio = (brighter - out) / 0.2  # the gain
+    assert ratio.min() < 0.8 and ratio.max() > 1.25

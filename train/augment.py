@@ -12,6 +12,9 @@ import math
 import torch
 import torch.nn.functional as F
 
+LIGHTS, LIGHT = 5, 0.35
+"""Of `relight`: places of light along a side, and the deviation of their strength."""
+
 
 def to_float(images: torch.Tensor) -> torch.Tensor:
     """uint8 0..255 to float32 -1..1; floating-point images pass unchanged."""
@@ -175,3 +178,20 @@ def recolour(images: torch.Tensor, generator: torch.Generator | None = None) -> 
     matrix, brightness = matrix.to(images.device), brightness.to(images.device)
     mixed = torch.einsum("nij,njhw->nihw", matrix, images) + brightness[:, None, None, None]
     return mixed.contiguous(memory_format=torch.channels_last)
+
+
+def relight(images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Smooth random light and shadow over each image: what is dark on one side may be light on the other.
+
+    What is computed from relit pictures has to know hair by its texture and place, not by being dark.
+
+    Args:
+        images: (N, 3, S, S) float32 in -1..1.
+
+    Returns:
+        The same shape; values may leave -1..1.
+    """
+    fields = torch.randn(len(images), 2, LIGHTS, LIGHTS, generator=generator) * LIGHT
+    fields = F.interpolate(fields, size=images.shape[-2:], mode="bicubic", align_corners=False)
+    gain, offset = fields.to(images.device).split(1, 1)
+    return (images * gain.exp() + offset).contiguous(memory_format=torch.channels_last)

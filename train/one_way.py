@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from engines.errors import WeightsError
 from engines.weights import STYLE_ENCODER, Weights
 from gnr_video.align import HEAD_EXTENT, head_margins, head_side
-from train.augment import recolour, resample
+from train.augment import recolour, relight, resample
 from train.distributed import mine, world
 from train.flow import motion_difference
 from train.grow import set_fade
@@ -130,7 +130,7 @@ class OneWayTrainer(Trainer):
             raw = [
                 self._pool(pool).sample(4, self.generator) for pool in (self.data.train_a, self.data.train_b)
             ]
-            x = recolour(self._augment(torch.cat(raw)), self.generator)
+            x = relight(recolour(self._augment(torch.cat(raw)), self.generator), self.generator)
             with self._autocast():
                 with torch.no_grad():
                     target = fade.input(F.avg_pool2d(x, 2)).float()
@@ -171,9 +171,9 @@ class OneWayTrainer(Trainer):
                 drawn = self._pool(self.data.drawn_heads, head_side(self.size)).sample(every, self.generator)
                 drawn = upper_part(mine(self._augment(drawn))[some])
         # Contents are read off recoloured pictures, so that the palette has to come from the style.
-        seen = recolour(seen, self.generator)
+        seen = relight(recolour(seen, self.generator), self.generator)
         moved_seen = around(resample(within(seen[some]), motion))
-        seen_b = around(recolour(b[some], self.generator))
+        seen_b = around(relight(recolour(b[some], self.generator), self.generator))
         terms: dict[str, Tensor] = {}
 
         nets.d_b.requires_grad_(False)
