@@ -13,6 +13,7 @@ import logging
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,15 +121,15 @@ def main(arguments: list[str] | None = None) -> int:
         for layout in (torch.contiguous_format, torch.channels_last):
             source = torch.randn(options.batch, 64, 256, 256, device="cuda", dtype=dtype)
             target = torch.empty_like(source)
-            copy_ms = median_ms(lambda target=target, source=source: target.copy_(source))
+            copy_ms = median_ms(partial(target.copy_, source))
             copied = 2 * source.numel() * source.element_size() / copy_ms
             last = "channels_last" if layout == torch.channels_last else "contiguous"
             print(f"{name} {last}: a device copy moves {copied / 1e6:.0f} GB/s")
             print(f"  {'':32}{'ms':>8}{'of copy':>9}{'plain torch':>13}{'torch.compile':>15}")
             for case, size, run in cases(options.batch, dtype, layout):
                 torch._dynamo.reset()
-                compiled = torch.compile(lambda run=run: run("ref"))
-                ms, plain = median_ms(lambda run=run: run("cuda")), median_ms(lambda run=run: run("ref"))
+                compiled = torch.compile(partial(run, "ref"))
+                ms, plain = median_ms(partial(run, "cuda")), median_ms(partial(run, "ref"))
                 inductor = None if "backward" in case else median_ms(compiled)
                 shown = "-" if inductor is None else f"{inductor / ms:.2f}x"
                 print(f"  {case:32}{ms:8.3f}{size / ms / copied:9.0%}{plain / ms:12.2f}x{shown:>15}")

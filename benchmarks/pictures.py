@@ -66,7 +66,9 @@ def main() -> int:
             labels = ["input", *(f"seed {seed}" for seed in SEEDS)]
             save_png(folder / "card.png", contact_sheet(rows, column_labels=labels, cell=128))
         for picture in sorted(folder.glob("*.png")):
-            _, data = cv2.imencode(".jpg", cv2.imread(str(picture)), [cv2.IMWRITE_JPEG_QUALITY, 88])
+            pixels = cv2.imread(str(picture))
+            assert pixels is not None
+            _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])
             write_atomically(FOLDER / f"{picture.stem}.jpg", data.tobytes())
             print(FOLDER / f"{picture.stem}.jpg")
     return 0

@@ -26,11 +26,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from PIL import Image
+
 from engines.errors import GnrVideoError
 from engines.files import write_atomically
 from engines.weights import load_weights
 from gnr_video.report import hardware
-from train.data import Domains, Framing, load_dataset
+from train.data import Domains, Framing, fit, load_dataset
 from train.metrics.evaluate import METRICS, QUICK, Evaluator, Networks
 from train.metrics.pictures import Folder
 from train.one_way import OneWayTrainer
@@ -68,6 +70,13 @@ def train(recipe: Recipe, data: Domains, out: Path, seed: int, trunk: Path | Non
     return (time.monotonic() - started) / recipe.steps
 
 
+def shrunken(drawings: Folder, size: int, folder: Path) -> Folder:
+    """The drawings at that size, in `folder`: translations are not to be judged by how small they are."""
+    for number, (_, picture) in enumerate(drawings):
+        Image.fromarray(fit(picture, size)).save(folder / f"{number:05}.png")
+    return Folder.open(folder)
+
+
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: a row per variant; means over its seeds, and what the seeds differ by."""
     shown = [name for name in SHOWN if any(name in run["metrics"] for run in runs)]
@@ -92,7 +101,9 @@ def main() -> int:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--faces", nargs="*", type=Path, default=[], help="more prepared faces")
-    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), help="of the variants")
+    parser.add_argument(
+        "--only", nargs="*", choices=list(VARIANTS), help="of the variants; none: those of --with"
+    )
     parser.add_argument(
         "--with",
         dest="own",
@@ -113,7 +124,7 @@ def main() -> int:
 
     setup = {name: getattr(options, name) for name in ("size", "steps", "batch")}
     runs: list[dict[str, Any]] = json.loads(options.json.read_text())["runs"] if options.json.exists() else []
-    variants = {name: VARIANTS[name] for name in options.only or VARIANTS}
+    variants = {name: VARIANTS[name] for name in (VARIANTS if options.only is None else options.only)}
     variants |= {name: settings for name, *settings in options.own}
     recipes = {name: shortened(settings, **setup) for name, settings in variants.items()}
     key = ("variant", "settings", "seed", *setup)
@@ -125,7 +136,9 @@ def main() -> int:
         cache=options.cache,
     )
     networks = Networks.load(trunk=options.lpips_trunk, path_length=False, device=engines.best_device())
-    evaluator = Evaluator(Folder.open(options.data / "testB", QUICK.limit), networks, QUICK)
+    small = tempfile.TemporaryDirectory()
+    drawings = shrunken(Folder.open(options.data / "testB", QUICK.limit), options.size, Path(small.name))
+    evaluator = Evaluator(drawings, networks, QUICK)
     faces = Folder.open(options.data / "testA", QUICK.limit)
     for seed in range(options.seeds):
         for name, recipe in recipes.items():

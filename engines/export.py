@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.errors import EngineError, OutputError
 from engines.files import write_atomically
-from engines.weights import Weights
+from engines.weights import Weights, weights_hash
 
 if TYPE_CHECKING:
     import onnx
@@ -63,7 +63,8 @@ def export(
 
     Raises:
         EngineError: a package is missing, or the graph cannot be made so.
-        OutputError: a file exists already or cannot be written.
+        OutputError: a file exists already or cannot be written. The style path of the same weights may exist: it is
+            the same in every precision and for every side.
     """
     if form not in FORMATS:
         raise EngineError(f"no export format is called {form!r}", f"choose {', '.join(FORMATS)}")
@@ -83,8 +84,8 @@ def export(
     sides = [] if side is None else [str(side)]
     kind = "-".join([precision, *sides, *(["rtx", *targets] if targets and compiled else [])])
     targeted = [name_of(folder, name, part, kind, SUFFIXES[form]) for part in parts]
-    for target in targeted:
-        if target.exists() and not overwrite:
+    for part, target in zip(parts, targeted, strict=True):
+        if target.exists() and not (overwrite or (part == "style" and _is_of(weights, target))):
             raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
     written: list[Path] = []
     int8 = _int8_graphs(weights, calibration, side) if precision == "int8" else {}
@@ -104,6 +105,14 @@ def export(
 def name_of(folder: Path, name: str, part: str, kind: str, suffix: str) -> Path:
     """File of a part; the style path is the same in every precision."""
     return folder / (f"{name}-{part}{suffix}" if part == "style" else f"{name}-{part}-{kind}{suffix}")
+
+
+def _is_of(weights: Weights, file: Path) -> bool:
+    """Whether an ONNX or OpenVINO file was made of these weights, by its metadata."""
+    try:
+        return weights_hash(weights).encode() in file.read_bytes()
+    except OSError:
+        return False
 
 
 def _write_compiled(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from engines.architecture import Architecture
 from engines.errors import EngineError
 from engines.graph import GRAPH_VERSION, ContentEncoder, Decoder, MappingNetwork, StyleVectors, Upsampling
-from engines.weights import Weights
+from engines.weights import Weights, weights_hash
 
 if TYPE_CHECKING:
     import onnx
@@ -188,7 +188,7 @@ def _metadata(weights: Weights, part: str, precision: str) -> dict[str, str]:
         "part": part,
         "precision": precision,
         "graph_version": str(GRAPH_VERSION),
-        "weights_sha256": weights.sha256,
+        "weights_sha256": weights_hash(weights),
         "architecture": json.dumps(json.loads(weights.architecture.to_json())),
         "images": "uint8 NHWC RGB, 0 to 255",
     }

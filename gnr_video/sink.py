@@ -345,7 +345,8 @@ class ContainerSink(VideoSink):
             elif (transcoder := transcode(template, self._container, muxer)) is not None:
                 stream = transcoder.stream
                 made = stream.codec_context.codec.canonical_name
-                self._warn(f"{label} becomes {made}: {self.path.suffix} cannot hold it as it is")
+                mixed = " in stereo" if isinstance(transcoder, AudioTranscoder) and transcoder.mixed else ""
+                self._warn(f"{label} becomes {made}{mixed}: {self.path.suffix} cannot hold it as it is")
             else:
                 if template.type != "attachment":
                     self._warn(f"{label} is left out: {self.path.suffix} cannot hold it")

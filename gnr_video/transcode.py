@@ -59,6 +59,7 @@ class AudioTranscoder:
 
     Attributes:
         stream: the output's stream.
+        mixed: the input has more channels than stereo.
         damaged: packets that could not be decoded so far; they become silence.
     """
 
@@ -67,6 +68,7 @@ class AudioTranscoder:
     def __init__(self, template: Any, container: Any, encoder: str) -> None:
         self._decoder = template.codec_context
         self._layout = "mono" if self._decoder.channels == 1 else "stereo"
+        self.mixed = self._decoder.channels > 2
         self.stream = container.add_stream(encoder, rate=self.RATE, layout=self._layout)
         self._format = _FORMATS.get(encoder, "fltp")
         self.stream.codec_context.format = self._format

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains
 from train import distributed
+from train.one_way import OneWayTrainer
 from train.recipes import Recipe, Stage, get_recipe
 from train.trainer import Trainer
 
@@ -32,6 +35,12 @@ OPTIONS = replace(
     ada=0.6,
 )
 RECIPES = {"plain": RECIPE, "options": OPTIONS}
+ONE_WAY = replace(
+    get_recipe("cpu"),
+    architecture=RECIPE.architecture,
+    stages=(Stage(16, 1, 4), Stage(32, 2, 4)),
+    warmup_steps=0,
+)
 
 
 def whole(recipe: Recipe) -> Recipe:
@@ -48,7 +57,15 @@ def train(recipe: Recipe, out: Path) -> Trainer:
     return trainer
 
 
-def worker(number: int, out: Path, port: int, name: str) -> None:
+def train_one_way(out: Path, trunk: Path) -> Trainer:
+    # d_rest where its first losses lie: the processes have to agree on whether the discriminator learns.
+    recipe = replace(ONE_WAY, d_rest=1.98, loss=replace(ONE_WAY.loss, palette=10.0))
+    trainer = OneWayTrainer(toy_domains(), recipe, out, lpips_trunk=trunk, bf16=False)
+    trainer.run(log_every=1, progress=lambda _: None)
+    return trainer
+
+
+def enter(number: int, port: int) -> None:
     import os
 
     torch.set_num_threads(1)
@@ -59,6 +76,23 @@ def worker(number: int, out: Path, port: int, name: str) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def one_way_worker(number: int, out: Path, port: int, trunk: Path) -> None:
+    enter(number, port)
+    trainer = train_one_way(out, trunk)
+    torch.save([net.state_dict() for net in trainer.networks.all().values()], out / f"rank{number}.pt")
+    distributed.leave()
+
+
+def worker(number: int, out: Path, port: int, name: str) -> None:
+    enter(number, port)
     trainer = train(RECIPES[name], out)
     torch.save(
         {name: net.state_dict() for name, net in trainer.networks.all().items()}, out / f"rank{number}.pt"
@@ -75,10 +109,7 @@ def worker(number: int, out: Path, port: int, name: str) -> None:
 def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("together") / request.param
     out.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(worker, (out, port, request.param), nprocs=2)
+    mp.spawn(worker, (out, free_port(), request.param), nprocs=2)
     return out
 
 
@@ -96,8 +127,6 @@ def test_two_processes_train_as_one_with_the_whole_batch(together, tmp_path):
 
 
 def test_losses_are_the_global_batchs(together, tmp_path):
-    import json
-
     def losses(folder: Path) -> list[dict[str, float]]:
         return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
@@ -108,6 +137,18 @@ def test_losses_are_the_global_batchs(together, tmp_path):
         assert one.keys() == two.keys()
         for name in one.keys() - {"seconds_per_step"}:
             assert two[name] == pytest.approx(one[name], rel=2e-3, abs=1e-5), name
+
+
+def test_one_way_training_stays_together(tmp_path):
+    """Which half of a batch a term looks at depends on the process; what is learned is the same in both."""
+    mp.spawn(one_way_worker, (tmp_path, free_port(), random_trunk(tmp_path)), nprocs=2)
+    ranks = [torch.load(tmp_path / f"rank{number}.pt", weights_only=True) for number in (0, 1)]
+    for one, two in zip(*ranks, strict=True):
+        for key, tensor in one.items():
+            # Power iteration sees each process's own weights, which are the same.
+            assert torch.equal(tensor, two[key]), key
+    losses = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(losses) == 3 and all(0 < line["palette"] < 4 for line in losses)
 
 
 def test_gather_is_differentiable_twice(together):

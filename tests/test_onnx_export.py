@@ -216,6 +216,11 @@ def test_refuses(weights, tmp_path):
         export(weights, tmp_path, name="gnr")
     assert [p.name for p in tmp_path.iterdir()] == ["gnr-decoder-fp32.onnx"]  # nothing was begun
     export(weights, tmp_path, name="gnr", overwrite=True)
+    beside = export(weights, tmp_path, name="gnr", side=80)  # the style path is there already, and the same
+    assert len(beside) == 3
+    (tmp_path / "gnr-style.onnx").write_bytes(b"of other weights")
+    with pytest.raises(OutputError, match=r"gnr-style\.onnx exists already"):
+        export(weights, tmp_path, name="gnr", side=96)
     with pytest.raises(EngineError, match="onnx is not exported in int8"):
         export(weights, tmp_path, name="gnr", precision="int8")
     with pytest.raises(EngineError, match="compiled for one side"):

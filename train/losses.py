@@ -33,6 +33,8 @@ class LossWeights:
             (one-way training, `train.parts`).
         surroundings: what is painted around the face of a whole head, its hair above all, looks like a drawing's
             (one-way training on `Domains.heads` and `drawn_heads`).
+        palette: translations have the colours of drawings, where drawings have them and as often (one-way training,
+            `train.projected.palette_energy`).
         spread: one face in two styles differs in its colours (one-way training): mode seeking (Mao et al. 2019).
         cyclegan_identity: a picture that is of the target domain already passes through the translator
             unchanged (Zhu et al. 2017, section 5.2), with its own style. Not in one-way training, whose
@@ -56,6 +58,7 @@ class LossWeights:
     content: float = 0.0
     parts: float = 0.0
     surroundings: float = 0.0
+    palette: float = 0.0
     spread: float = 0.0
     cyclegan_identity: float = 0.0
     motion: float = 0.0

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from engines.errors import WeightsError
 from engines.weights import STYLE_ENCODER, Weights
 from gnr_video.align import HEAD_EXTENT, head_margins, head_side
-from train.augment import recolour, relight, resample
-from train.distributed import mine, world
+from train.augment import recolour, relight, resample, to_float
+from train.distributed import gather, mine, world
 from train.flow import motion_difference
 from train.grow import set_fade
 from train.losses import masked_mse, style_consistency, style_moments
@@ -32,6 +32,7 @@ from train.projected import (
     content_distance,
     discriminator_hinge,
     generator_hinge,
+    palette_energy,
     palette_spread,
     upper_part,
 )
@@ -41,6 +42,8 @@ from train.trainer import Trainer
 log = logging.getLogger(__name__)
 
 FIT_STEPS = 300
+PALETTE_DRAWINGS = 64
+"""How many drawings' colours a step's translations are compared with."""
 CONTENT_TAP = 3
 """relu4_3: what is where in the face, and little of how it is painted."""
 
@@ -202,6 +205,9 @@ class OneWayTrainer(Trainer):
                 hair_taps = self.lpips.features(hair)
                 terms["surroundings"] = generator_hinge(nets.d_b.judge_surroundings(hair_taps, hair))
             terms["content"] = content_distance(taps[CONTENT_TAP], taps_a[CONTENT_TAP])
+            if r.loss.palette:
+                drawings = self._pool(self.data.train_b).sample(PALETTE_DRAWINGS, self.generator)
+                terms["palette"] = palette_energy(gather(fake.float()), to_float(drawings))
             if r.loss.spread:
                 other = within(nets.g_ab.synthesise(content_a[some], w_b.roll(1, 0)[some]))
                 terms["spread"] = palette_spread(fake[some], other)
@@ -239,9 +245,13 @@ class OneWayTrainer(Trainer):
                 real = nets.d_b.judge_surroundings(drawn_taps, drawn)
                 false = nets.d_b.judge_surroundings([tap.detach() for tap in hair_taps], hair.detach())
                 terms["discriminator"] = terms["discriminator"] + discriminator_hinge(real, false)
-        self.d_optimiser.zero_grad(set_to_none=True)
-        terms["discriminator"].backward()
-        self._descend(self.d_optimiser)
+        # `gather` makes all processes decide alike.
+        loss = float(gather(terms["discriminator"].detach()[None]).mean()) if r.d_rest else 0.0
+        if loss >= r.d_rest * (1 if drawn is None else 2):
+            self.d_optimiser.zero_grad(set_to_none=True)
+            terms["discriminator"].backward()
+            self._descend(self.d_optimiser)
+        terms["discriminator"] = terms["discriminator"].detach()
         return terms
 
 

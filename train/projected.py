@@ -194,6 +194,28 @@ def content_distance(a: Tensor, b: Tensor) -> Tensor:
     return F.mse_loss(F.instance_norm(a.float()), F.instance_norm(b.float()))
 
 
+def palette_energy(fake: Tensor, real: Tensor) -> Tensor:
+    """How unlike the colours of translations (N, 3, S, S) and of drawings (M, 3, S, S) are spread, N and M from 2 on:
+    the energy distance (Székely and Rizzo 2013) between the two sets of colours of a cell, averaged over
+    `PALETTE_SIZE` squared cells. Unbiased, as in the Cramér GAN (Bellemare et al. 2017): each translation's colours
+    are drawn to those of the drawings, and pushed from those of the other translations. 0 on average where both are
+    alike."""
+    x, y = _cells(fake), _cells(real)
+    between = _distances(x, y).mean()
+    within = [_distances(z, z).sum((1, 2)).mean() / (z.shape[1] * (z.shape[1] - 1)) for z in (x, y)]
+    return 2 * between - within[0] - within[1]
+
+
+def _cells(x: Tensor) -> Tensor:
+    """Colours (cells, N, 3) of pictures (N, 3, S, S)."""
+    return F.adaptive_avg_pool2d(x.float(), PALETTE_SIZE).flatten(2).permute(2, 0, 1)
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """(cells, N, M) of colours (cells, N, 3) and (cells, M, 3)."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def palette_spread(a: Tensor, b: Tensor) -> Tensor:
     """How much less than `SPREAD` the colours of pictures (N, 3, S, S) of the same faces in two styles differ,
     as a share of it; nothing is asked beyond."""

@@ -50,6 +50,8 @@ class Recipe:
         identity_until: share of all steps after which the identity term has faded to nothing.
         lr: Adam's learning rate, betas (0, 0.99).
         d_lr: the discriminators' rate, as a share of `lr`.
+        d_rest: one-way training's discriminator learns nothing in steps in which its loss is below this, so that it
+            does not run ahead of a generator that has just begun (hinge; 2: it knows nothing, 0: all).
         lr_schedule: "halve" (every `lr_halve_every` steps, as the official code) or "cosine" (to a tenth).
         ema: decay per step of the averaged generators.
         r1_every: steps between R1 penalties.
@@ -79,6 +81,7 @@ class Recipe:
     identity_until: float = 0.5
     lr: float = 2e-3
     d_lr: float = 1.0
+    d_rest: float = 0.0
     lr_schedule: str = "halve"
     lr_halve_every: int = 100_000
     ema: float = 0.999
@@ -182,6 +185,7 @@ _CHOICES = {"lr_schedule": ("halve", "cosine"), "lpips_net": ("vgg", "alex"), "r
 _RANGES = (
     ("lr", 1e-9, 1),
     ("d_lr", 1e-3, 1e3),
+    ("d_rest", 0, 2),
     ("ema", 0, 1 - 1e-9),
     ("contents", 1, 1024),
     ("warmup_steps", 0, 1e9),
@@ -270,8 +274,9 @@ RECIPES = {
                 cycle_lpips=5.0,
                 r1=0.0,
             ),
-            lr=2e-3,
-            d_lr=0.2,
+            lr=4e-3,
+            d_lr=0.1,
+            d_rest=1.0,
             ema=0.998,
             lpips_size=None,
         ),
