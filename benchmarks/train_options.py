@@ -48,7 +48,16 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "without spread": ("loss.spread=0",),
     "without parts": ("loss.parts=0",),
 }
-SHOWN = ("fid", "kid", "fid_vgg16", "kid_vgg16", "lpips_diversity", "ms_ssim_diversity", "equivariance_db")
+SHOWN = (
+    "fid",
+    "kid",
+    "fid_vgg16",
+    "kid_vgg16",
+    "palette",
+    "lpips_diversity",
+    "ms_ssim_diversity",
+    "equivariance_db",
+)
 
 
 def shortened(settings: Sequence[str], size: int, steps: int, batch: int) -> Recipe:

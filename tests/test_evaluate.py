@@ -147,6 +147,7 @@ def test_progress_counts_what_was_promised(data, tiny, trunks):
         assert result.metrics["dfid_vgg16"].value > 0
         assert result.metrics["path_length"].value > 0
         assert result.metrics["swd"].value > 0
+        assert "palette" in result.metrics
         assert result.metrics["warp_error"].count == 2
         assert 0 <= result.metrics["warp_error_source"].value < result.metrics["warp_error"].value
         assert result.metrics["style_drift"].value > 0
@@ -160,7 +161,7 @@ def test_the_same_styles_for_every_system_and_run(data, tiny, trunks):
     with engines.create(load_weights(tiny), engine="torch", precision="fp32") as engine:
         first, second = (evaluator.generator("tiny", engine, faces) for _ in range(2))
     assert first.metrics == second.metrics
-    assert list(first.metrics) == ["fid_vgg16", "kid_vgg16", "equivariance_db"]
+    assert list(first.metrics) == ["fid_vgg16", "kid_vgg16", "palette", "equivariance_db"]
 
 
 def test_two_weights_side_by_side(tmp_path, data, tiny, trunks):

@@ -32,6 +32,7 @@ from train.metrics.motion import (
     style_spread,
     warp_errors,
 )
+from train.metrics.palette import PaletteSpace, palette_estimate
 from train.metrics.pictures import Folder, Picture, to_tensor
 from train.metrics.style_space import (
     FloatGenerator,
@@ -75,6 +76,7 @@ METRICS: Mapping[str, Metric] = {
     "kid_vgg16": Metric("KID x 1000 (VGG16 features)", "lower", 3, factor=1000),
     "dfid_vgg16": Metric("DFID (VGG16 features)", "lower", 3),
     "swd": Metric("SWD x 1000 (texture)", "lower", 1, factor=1000),
+    "palette": Metric("palette distance x 1000", "lower", 1, factor=1000),
     "lpips_diversity": Metric("LPIPS diversity", "higher", 3),
     "ms_ssim_diversity": Metric("MS-SSIM between styles", "lower", 3),
     "path_length": Metric("perceptual path length", "lower", 1),
@@ -248,7 +250,7 @@ class Evaluator:
         self.settings = settings
         self.advance = advance
         self._real_features: dict[str, NDArray[np.float32]] = {}
-        self._spaces: list[Space] = [*networks.spaces]
+        self._spaces: list[Space] = [*networks.spaces, PaletteSpace()]
         if settings.patches:
             self._spaces.append(TextureSpace(settings.patches, SIDE, settings.seed))
 
@@ -468,7 +470,7 @@ class Evaluator:
 
 
 class Space(Protocol):
-    """What turns pictures into rows: a network's feature space, or patches for the texture distance."""
+    """What turns pictures into rows: a network's feature space, patches for the texture distance, or colours."""
 
     name: str
 
@@ -525,9 +527,11 @@ def _distances(
     for key, values in features.items():
         if key == TextureSpace.name:
             found["swd"] = swd_estimate(values, real[key], groups)
-            continue
-        found[_named("fid", key)] = fid_estimate(values, real[key], groups)
-        found[_named("kid", key)] = kid_estimate(values, real[key], groups)
+        elif key == PaletteSpace.name:
+            found["palette"] = palette_estimate(values, real[key], groups)
+        else:
+            found[_named("fid", key)] = fid_estimate(values, real[key], groups)
+            found[_named("kid", key)] = kid_estimate(values, real[key], groups)
     return found
 
 
