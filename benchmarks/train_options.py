@@ -97,7 +97,10 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
         own = [run for run in runs if run["variant"] == variant]
         cells = [variant, str(len(own)), f"{mean(run['seconds_per_step'] for run in own):.2f}"]
         for name in shown:
-            values = [run["metrics"][name] * METRICS[name].factor for run in own]
+            values = [run["metrics"][name] * METRICS[name].factor for run in own if name in run["metrics"]]
+            if not values:
+                cells.append("")
+                continue
             spread = f" ± {(max(values) - min(values)) / 2:.3g}" if len(values) > 1 else ""
             cells.append(f"{mean(values):.3g}{spread}")
         lines.append("| " + " | ".join(cells) + " |")

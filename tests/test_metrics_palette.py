@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from train.metrics.palette import PaletteSpace, mean_distances, palette_estimate
-from train.projected import palette_energy
+from train.projected import palette_cells, palette_energy
 
 
 def plain(*colours: tuple[int, int, int]) -> list[np.ndarray]:
@@ -55,8 +55,10 @@ def test_one_kind_is_no_distance_apart_and_darker_pictures_are():
 
 def test_it_is_what_training_asks_for():
     a, b = random_pictures(5, 0), random_pictures(7, 1, low=60)
-    tensors = [torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2) / 127.5 - 1 for x in (a, b)]
+    fake, real = (
+        palette_cells(torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2) / 127.5 - 1) for x in (a, b)
+    )
     space = PaletteSpace()
-    assert float(palette_energy(*tensors)) == pytest.approx(
+    assert float(palette_energy(fake, real, fake)) == pytest.approx(
         palette_estimate(space(a), space(b)).value, abs=1e-5
     )

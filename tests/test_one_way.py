@@ -19,9 +19,10 @@ from engines.weights import load_weights
 from gnr_video.align import face_part, head_side
 from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains
+from train.augment import to_float
 from train.data import Domains, ImagePool
 from train.lpips import Lpips
-from train.one_way import OneWayTrainer, face_of, in_head, trainer_class
+from train.one_way import PALETTE_DRAWINGS, OneWayTrainer, face_of, in_head, trainer_class
 from train.projected import (
     VGG_CHANNELS,
     ProjectedDiscriminator,
@@ -29,6 +30,7 @@ from train.projected import (
     cut_out,
     discriminator_hinge,
     generator_hinge,
+    palette_cells,
     palette_energy,
     palette_spread,
     upper_part,
@@ -193,34 +195,36 @@ def test_palettes_are_compared_cell_by_cell():
     def plain(*greys: float) -> torch.Tensor:
         return torch.tensor(greys)[:, None, None, None].expand(-1, 3, 64, 64)
 
+    def energy(fake: torch.Tensor, real: torch.Tensor) -> float:
+        x, y = palette_cells(fake), palette_cells(real)
+        return float(palette_energy(x, y, x))
+
     unit = 3**0.5
-    assert float(palette_energy(plain(1, 0), plain(1.5, 1.5))) == pytest.approx((2 - 1) * unit, abs=1e-5)
-    assert float(palette_energy(plain(1, 0), plain(0.5, 0.5))) == pytest.approx((1 - 1) * unit, abs=1e-5)
+    assert energy(plain(1, 0), plain(1.5, 1.5)) == pytest.approx((2 - 1) * unit, abs=1e-5)
+    assert energy(plain(1, 0), plain(0.5, 0.5)) == pytest.approx((1 - 1) * unit, abs=1e-5)
     left = torch.cat([plain(1, 1)[..., :32], plain(0, 0)[..., :32]], 3)
-    assert float(palette_energy(left, left)) == pytest.approx(0, abs=1e-5)
-    assert float(palette_energy(left, left.flip(3))) == pytest.approx(2 * unit, abs=1e-5)
+    assert energy(left, left) == pytest.approx(0, abs=1e-5)
+    assert energy(left, left.flip(3)) == pytest.approx(2 * unit, abs=1e-5)
 
 
-def test_palettes_of_one_kind_are_no_distance_apart_and_others_are_drawn_there():
+def test_colours_are_drawn_to_those_of_drawings_and_kept_apart():
     generator = torch.Generator().manual_seed(0)
-    grey, red = torch.tensor([0.0, 0.0, 0.0]), torch.tensor([0.5, -0.2, 0.0])
+    grey, red = torch.zeros(3), torch.tensor([0.5, -0.2, 0.0])
 
     def some(count: int, mean: torch.Tensor) -> torch.Tensor:
-        return (mean[:, None, None] + 0.3 * torch.randn(count, 3, 16, 16, generator=generator)).contiguous()
+        return mean + 0.3 * torch.randn(4, count, 3, generator=generator)
 
-    drawings = some(60, red)
-    same = torch.stack([palette_energy(some(4, red), drawings) for _ in range(30)])
-    other = torch.stack([palette_energy(some(4, grey), drawings) for _ in range(30)])
-    assert abs(float(same.mean())) < 0.01 < 0.1 < float(other.mean())
-    painted = some(4, grey).requires_grad_()
-    optimiser = torch.optim.Adam([painted], lr=0.02)
-    for _ in range(150):
-        optimiser.zero_grad()
-        palette_energy(painted, some(64, red)).backward()
-        optimiser.step()
-    colours = painted.detach().mean((2, 3))
-    torch.testing.assert_close(colours.mean(0), red, atol=0.1, rtol=0)
-    assert float(painted.detach().std(0).mean()) > 0.15  # unlike a mean squared error, it keeps them apart
+    assert abs(float(palette_energy(some(300, red), some(300, red), some(300, red)))) < 0.02
+    assert float(palette_energy(some(300, grey), some(300, red), some(300, grey))) > 0.2
+    painted = some(64, grey).requires_grad_()
+    for _ in range(300):
+        palette_energy(painted, some(64, red), painted.detach()).backward()
+        with torch.no_grad():
+            painted -= 10.0 * painted.grad
+        painted.grad = None
+    torch.testing.assert_close(painted.detach().mean(1), red.expand(4, -1), atol=0.1, rtol=0)
+    spread = painted.detach().std(1)
+    assert float(spread.min()) > 0.2 and float(spread.max()) < 0.4  # as wide as the drawings' colours
 
 
 def test_the_spread_asks_for_other_colours_not_for_lines_and_only_so_far():
@@ -317,9 +321,33 @@ def test_the_discriminator_rests_while_it_is_ahead(tmp_path, domains, trunk):
     assert learned("below", loss - 1e-4) == (True, loss)
 
 
+def test_seeds_and_drawings_styles_are_each_compared_with_drawings(tmp_path, domains, trunk):
+    """Black for seeds and white for drawings' styles is not what half black, half white drawings ask for."""
+    black, white = (
+        torch.zeros(1, 3, 32, 32, dtype=torch.uint8),
+        torch.full((1, 3, 32, 32), 255, dtype=torch.uint8),
+    )
+    drawings = ImagePool(torch.cat([black, white]).repeat(PALETTE_DRAWINGS // 2, 1, 1, 1))
+    recipe = replace(RECIPE, stages=(Stage(32, 40, 4),), warmup_steps=0)
+
+    def distance(name: str, *fake: torch.Tensor) -> float:
+        data = replace(domains, train_b=drawings)
+        trainer = OneWayTrainer(data, recipe, tmp_path / name, lpips_trunk=trunk, bf16=False)
+        for step in range(PALETTE_DRAWINGS):
+            loss = trainer._palette(to_float(torch.cat(fake)))
+            assert [cells.shape[1] for cells in trainer.painted] == [min(2 * step + 4, PALETTE_DRAWINGS)] * 2
+        return float(loss)
+
+    apart = 2 * 3**0.5
+    assert distance("apart", black, white, black, white) == pytest.approx(apart / 2, rel=0.03)
+    assert distance("alike", black, black, white, white) == pytest.approx(0, abs=0.06)
+
+
 def test_resumes_to_the_bit(tmp_path, domains, trunk):
+    recipe = replace(RECIPE, loss=replace(RECIPE.loss, palette=10.0))
+
     def trainer(name: str) -> OneWayTrainer:
-        return OneWayTrainer(domains, RECIPE, tmp_path / name, lpips_trunk=trunk, bf16=False)
+        return OneWayTrainer(domains, recipe, tmp_path / name, lpips_trunk=trunk, bf16=False)
 
     whole = trainer("whole")
     whole.run(progress=lambda _: None)

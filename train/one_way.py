@@ -32,6 +32,7 @@ from train.projected import (
     content_distance,
     discriminator_hinge,
     generator_hinge,
+    palette_cells,
     palette_energy,
     palette_spread,
     upper_part,
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 FIT_STEPS = 300
 PALETTE_DRAWINGS = 64
-"""How many drawings' colours a step's translations are compared with."""
+"""How many drawings' colours, and earlier translations', a step's translations are compared with."""
 CONTENT_TAP = 3
 """relu4_3: what is where in the face, and little of how it is painted."""
 
@@ -206,8 +207,7 @@ class OneWayTrainer(Trainer):
                 terms["surroundings"] = generator_hinge(nets.d_b.judge_surroundings(hair_taps, hair))
             terms["content"] = content_distance(taps[CONTENT_TAP], taps_a[CONTENT_TAP])
             if r.loss.palette:
-                drawings = self._pool(self.data.train_b).sample(PALETTE_DRAWINGS, self.generator)
-                terms["palette"] = palette_energy(gather(fake.float()), to_float(drawings))
+                terms["palette"] = self._palette(fake)
             if r.loss.spread:
                 other = within(nets.g_ab.synthesise(content_a[some], w_b.roll(1, 0)[some]))
                 terms["spread"] = palette_spread(fake[some], other)
@@ -253,6 +253,18 @@ class OneWayTrainer(Trainer):
             self._descend(self.d_optimiser)
         terms["discriminator"] = terms["discriminator"].detach()
         return terms
+
+    def _palette(self, fake: Tensor) -> Tensor:
+        """`palette_energy` of translations whose styles are seeds and drawings' by turns. Seeds are compared by
+        themselves and drawings' styles by themselves, or one kind makes up for the other."""
+        drawings = self._pool(self.data.train_b).sample(PALETTE_DRAWINGS, self.generator)
+        real = palette_cells(to_float(drawings))
+        kinds = [palette_cells(fake[kind::2]) for kind in (0, 1)]
+        new = [gather(cells.detach().transpose(0, 1)).transpose(0, 1) for cells in kinds]
+        before = self.painted or new
+        apart = [palette_energy(cells, real, others) for cells, others in zip(kinds, before, strict=True)]
+        self.painted = [torch.cat(pair, 1)[:, -PALETTE_DRAWINGS:] for pair in zip(before, new, strict=True)]
+        return torch.stack(apart).mean()
 
 
 def in_head(x: Tensor) -> Tensor:

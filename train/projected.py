@@ -194,21 +194,24 @@ def content_distance(a: Tensor, b: Tensor) -> Tensor:
     return F.mse_loss(F.instance_norm(a.float()), F.instance_norm(b.float()))
 
 
-def palette_energy(fake: Tensor, real: Tensor) -> Tensor:
-    """How unlike the colours of translations (N, 3, S, S) and of drawings (M, 3, S, S) are spread, N and M from 2 on:
-    the energy distance (Székely and Rizzo 2013) between the two sets of colours of a cell, averaged over
-    `PALETTE_SIZE` squared cells. Unbiased, as in the Cramér GAN (Bellemare et al. 2017): each translation's colours
-    are drawn to those of the drawings, and pushed from those of the other translations. 0 on average where both are
-    alike."""
-    x, y = _cells(fake), _cells(real)
-    between = _distances(x, y).mean()
-    within = [_distances(z, z).sum((1, 2)).mean() / (z.shape[1] * (z.shape[1] - 1)) for z in (x, y)]
-    return 2 * between - within[0] - within[1]
-
-
-def _cells(x: Tensor) -> Tensor:
-    """Colours (cells, N, 3) of pictures (N, 3, S, S)."""
+def palette_cells(x: Tensor) -> Tensor:
+    """Colours (cells, N, 3), float32, of pictures (N, 3, S, S), in `PALETTE_SIZE` squared cells."""
     return F.adaptive_avg_pool2d(x.float(), PALETTE_SIZE).flatten(2).permute(2, 0, 1)
+
+
+def palette_energy(fake: Tensor, real: Tensor, others: Tensor) -> Tensor:
+    """How unlike the colours of translations (cells, N, 3) and of drawings (cells, M, 3) are spread: the energy
+    distance (Székely and Rizzo 2013) between the two sets of colours of a cell, averaged over the cells, as in the
+    Cramér GAN (Bellemare et al. 2017). Each translation's colours are drawn to those of the drawings, and pushed from
+    those of other translations (cells, K, 3), earlier ones, which no gradient reaches: a batch's own are too few to
+    say where to. About 0 where both are alike."""
+    toward, apart = _distances(fake, real).mean(), _distances(fake, others.detach()).mean()
+    with torch.no_grad():
+        within = sum(
+            _distances(x, x).sum() / (len(x) * max(x.shape[1] * (x.shape[1] - 1), 1)) for x in (real, others)
+        )
+        constant = 2 * apart - within
+    return 2 * (toward - apart) + constant
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:

@@ -175,6 +175,8 @@ class Trainer:
         self.networks = self._build(recipe.stages[0].size)
         self._compile()
         self._make_optimisers()
+        self.painted: list[Tensor] = []
+        """Colours of the last translations, by kind of style (`LossWeights.palette`)."""
         self.path_means = {name: torch.zeros((), device=self.device) for name in ("g_ab", "g_ba")}
         self.ada = {
             name: AdaptiveAugment(recipe.ada, recipe.ada_images) for name in ("d_a", "d_b") if recipe.ada
@@ -736,6 +738,7 @@ class Trainer:
             "recipe": self.recipe.name,
             "architecture": self.recipe.architecture.to_json(),
             "path_means": self.path_means,
+            "painted": self.painted,
             "ada": {name: ada.state_dict() for name, ada in self.ada.items()},
             "rng": self.generator.get_state(),
             "torch_rng": torch.get_rng_state(),
@@ -802,6 +805,7 @@ class Trainer:
         # Options may be switched on and off on the way.
         for name, average in state.get("path_means", {}).items():
             self.path_means[name].copy_(average)
+        self.painted = [colours.to(self.device) for colours in state.get("painted", [])]
         for name in self.ada.keys() & state.get("ada", {}).keys():
             self.ada[name].load_state_dict(state["ada"][name])
         self.step = state["step"]
