@@ -6,7 +6,7 @@
 DATA is what `gnr-video prepare` wrote. Each variant is recipe `cpu` at one size, from noise, with some settings changed
 (`gnr-video train --set`), once per seed. Seeds differ in the initial weights and in every draw, so what two seeds of
 one variant differ by is what an option has to beat. Finished runs are read from the JSON file and not repeated: a
-comparison can be made in pieces.
+comparison can be made in pieces. Translations are compared with drawings of their own size.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "path length": ("loss.path_length=2",),
     "style mixing": ("style_mixing=0.9",),
     "smooth flow": ("motion_flow=0.03",),
+    "palette": ("loss.palette=12",),
     "without motion": ("loss.motion=0",),
     "without spread": ("loss.spread=0",),
     "without parts": ("loss.parts=0",),
