@@ -108,6 +108,7 @@ def test_values_of_another_kind_are_answered_with_an_example(setting, example):
         ("lr_schedule=linear", "lr_schedule is 'linear'"),
         ("loss.r1_form=both", "r1_form is 'both'"),
         ("lr=-1", "lr is -1"),
+        ("contents=0", "contents is 0"),
         ("ema=1", "ema is 1"),
         ("r1_every=0", "r1_every is 0"),
         ("local_size=12", "not a power of two"),

@@ -106,6 +106,9 @@ class Recipe:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        for name, low, high in _RANGES:
+            if not low <= getattr(self, name) <= high:
+                raise RecipeError(f"{name} is {getattr(self, name)}, outside {low:g} to {high:g}")
         a, sizes = self.architecture, [stage.size for stage in self.stages]
         if not sizes or sizes != sorted(sizes) or sizes[-1] != a.size:
             raise RecipeError(f"stages must grow to {a.size} pixels, got {sizes}")
@@ -133,9 +136,6 @@ class Recipe:
             owner = self.loss if name == "r1_form" else self
             if getattr(owner, name) not in allowed:
                 raise RecipeError(f"{name} is {getattr(owner, name)!r}", f"there are {', '.join(allowed)}")
-        for name, low, high in _RANGES:
-            if not low <= getattr(self, name) <= high:
-                raise RecipeError(f"{name} is {getattr(self, name)}, outside {low:g} to {high:g}")
         if self.one_way and self.loss.cyclegan_identity:
             raise RecipeError(
                 "one-way training's identity is CycleGAN's already", "set loss.identity instead"
@@ -265,6 +265,7 @@ RECIPES = {
                 content=0.5,
                 parts=300.0,
                 surroundings=10.0,
+                palette=12.0,
                 spread=0.25,
                 motion=40.0,
                 style_reconstruction=2.0,
