@@ -62,10 +62,13 @@ from pathlib import Path
 from gnr_video.live.memory import share_heaps
 
 def heaps():
-    "Heaps of threads are mappings of their own, aligned at 64 MiB."
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    starts = [int(line.split("-")[0], 16) for line in lines if "rw-p" in line]
-    return sum(start % 2**26 == 0 for start in starts)
+    "Heaps of threads are mappings of their own: 64 MiB, so aligned, of which the end is not in use yet."
+    maps = [line.split()[:2] for line in Path("/proc/self/maps").read_text().splitlines()]
+    spans = [(*(int(end, 16) for end in span.split("-")), how) for span, how in maps]
+    return sum(
+        start % 2**26 == 0 and how == "rw-p" and rest == "---p" and end == begin and stop >= start + 2**26
+        for (start, end, how), (begin, stop, rest) in zip(spans, spans[1:])
+    )
 
 if sys.argv[1] == "share":
     assert share_heaps()
