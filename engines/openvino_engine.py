@@ -146,6 +146,7 @@ class OpenVinoEngine(Engine):
                 self._config["INFERENCE_PRECISION_HINT"],
                 *core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
                 calibration.key,
+                *(["7-bit weights"] if int8.sums_overflow() else []),
             ),
         )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engines.errors import GnrVideoError
-from gnr_video.report import cpu_model, distribution_version
+from gnr_video.report import FASTER, cpu_model, distribution_version
 
 if TYPE_CHECKING:
     from gnr_video.model_files import ModelFile
@@ -314,10 +314,12 @@ def check_processor() -> Iterator[Check]:
     from engines import native_bf16
 
     detail = f"{cpu_model()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        bf16 = "bf16 in hardware" if native_bf16() else "no bf16 in hardware, so fp32 (half as fast)"
-        detail = f"{detail}, {bf16}"
-    yield Check("CPU", "ok", detail)
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        yield Check("CPU", "ok", detail)
+    elif native_bf16():
+        yield Check("CPU", "ok", f"{detail}, bf16 in hardware")
+    else:
+        yield Check("CPU", "ok", f"{detail}, no bf16 in hardware, so fp32 (half as fast)", FASTER)
 
 
 def check_gpu() -> Iterator[Check]:

@@ -123,7 +123,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(together, tmp_path):
             # Adam divides by the gradient's size: where that is rounding noise, so is the step: hence the median,
             # and a wider bound for the options, whose discriminators meet more of it.
             error = (ranks[0][name][key] - expected).abs()
-            assert error.median() < bound * expected.abs().mean() + 1e-6, (name, key)
+            assert error.median() < bound * expected.abs().mean() + 5e-6, (name, key)
 
 
 def test_losses_are_the_global_batchs(together, tmp_path):

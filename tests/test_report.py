@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnr_video.errors import OutputError
-from gnr_video.report import Report, StageTimes, hardware, stage_table, versions
+from gnr_video.report import TIP_SECONDS, Report, StageTimes, hardware, stage_table, versions
 
 
 @settings(deadline=None, max_examples=60)
@@ -111,6 +111,23 @@ def some_report() -> Report:
         fallbacks=["tensorrt: no NVIDIA GPU"],
         warnings=["no face in 3 frames"],
     )
+
+
+@pytest.mark.parametrize(
+    ("engine", "network", "seconds", "said"),
+    [
+        ("openvino fp32 on cpu", 0.6, 2 * TIP_SECONDS, True),
+        ("openvino fp32 on cpu", 0.6, TIP_SECONDS / 2, False),
+        ("openvino fp32 on cpu", 0.4, 2 * TIP_SECONDS, False),
+        ("openvino bf16 on cpu", 0.6, 2 * TIP_SECONDS, False),
+    ],
+)
+def test_long_runs_in_fp32_are_told_what_is_faster(engine, network, seconds, said):
+    times = StageTimes()
+    times.add("network", network * seconds)
+    report = Report(engine=engine, seconds=seconds, stages=times.summary())
+    assert ("int8" in report.tip) is said
+    assert "int8" not in Report(engine=engine, seconds=seconds).tip
 
 
 def test_table_is_aligned_and_marks_the_slowest_stage():

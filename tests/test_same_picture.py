@@ -11,7 +11,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-import torch
 
 import engines
 from engines.golden import psnr
@@ -44,13 +43,10 @@ def crops(size: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread(tmp_path_factory):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GNR_VIDEO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
-    torch.set_num_threads(before)
     pictures.cache_clear()
 
 
@@ -66,7 +62,7 @@ def pictures(name: str, precision: str, heads: bool) -> np.ndarray:
     if heads:
         faces, styles = faces[:HEADS], styles[:HEAD_STYLES]
     with engines.create(
-        weights, engine=name, precision=precision, device="cpu", threads=1, calibration=calibration, side=side
+        weights, engine=name, precision=precision, device="cpu", calibration=calibration, side=side
     ) as engine:
         content = engine.encode(faces)
         found = []

@@ -228,3 +228,5 @@ def _summary(report: Report, quiet: bool) -> None:
             f"{report.engine}), style {report.style}",
             err=True,
         )
+        if report.tip:
+            click.echo(f"tip: {report.tip}", err=True)

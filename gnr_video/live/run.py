@@ -193,6 +193,8 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
             say(f"recorded {recorder.last}")
         while session.messages:
             say(session.messages.popleft())
+        if report.tip:
+            say(f"tip: {report.tip}")
     return report
 
 
