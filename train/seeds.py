@@ -1,0 +1,109 @@
+"""Seeds where drawings' styles lie: fits the style space of trained weights.
+
+    python -m train.seeds WEIGHTS DRAWINGS -o FITTED [--least 0.9]
+
+Seeds are drawn from N(0, I). If the codes that are read off drawings reach further in some direction, no seed shows
+what lies there, and what seeds show elsewhere may be no drawing's. The space is stretched along the drawings'
+principal axes: the mapping network takes the stretched code, the style head gives the shrunken one, so that a style
+taken from a picture stays what it was, while seeds become other looks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engines.errors import GnrVideoError, InputError, WeightsError
+from engines.graph import StyleEncoder
+from engines.weights import STYLE_ENCODER, Weights, load_weights, save_weights
+from gnr_video.weights import resolve_weights
+from train.data import fit
+from train.metrics.pictures import Folder
+
+LEAST = 1.0
+MINIMUM = 32
+"""Fewer drawings say too little of how their codes are spread."""
+
+
+def drawings_codes(weights: Weights, drawings: Folder) -> Tensor:
+    """Style codes (N, latent_dim) of pictures, float64.
+
+    Raises:
+        WeightsError: the weights cannot read styles.
+        InputError: there are too few pictures.
+    """
+    if not weights.has_style_encoder:
+        raise WeightsError("these weights read no styles off pictures", "give those that training wrote")
+    encoder, size = StyleEncoder(weights), weights.architecture.size
+    with torch.inference_mode():
+        codes = [encoder(torch.from_numpy(fit(picture, size))[None])[0] for _, picture in drawings]
+    if len(codes) < MINIMUM:
+        raise InputError(f"{len(codes)} drawings are too few to fit seeds to", f"give {MINIMUM} or more")
+    return torch.stack(codes).double()
+
+
+def principal_axes(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Deviations (D,), largest first, and directions (D, D), in columns, of codes (N, D)."""
+    variances, axes = torch.linalg.eigh(codes.T.cov())
+    return variances.clamp(min=0).sqrt().flip(0), axes.flip(1)
+
+
+def fit_seeds(weights: Weights, codes: Tensor, least: float = LEAST) -> Weights:
+    """The weights with seeds that reach as far as `codes` do along each of their principal axes.
+
+    Args:
+        weights: with a style head.
+        codes: of drawings (N, latent_dim), read off by these weights.
+        least: how far seeds reach at least, as a share of before. Where drawings differ little, seeds that differ as
+            little look too much alike. From 1 on nothing is gained by fitting twice.
+    """
+    deviations, axes = principal_axes(codes)
+    stretch = deviations.clamp(min=least)
+    wider = axes @ torch.diag(stretch) @ axes.T
+    narrower = axes @ torch.diag(1 / stretch) @ axes.T
+    head = f"{STYLE_ENCODER}style."
+    last = max(
+        int(name.removeprefix(head).split(".")[0]) for name in weights.tensors if name.startswith(head)
+    )
+    tensors = dict(weights.tensors)
+    tensors["mapping.0.weight"] = (tensors["mapping.0.weight"].double() @ wider).float()
+    for name in (f"{head}{last}.weight", f"{head}{last}.bias"):
+        tensors[name] = (narrower @ tensors[name].double()).float()
+    metadata = {**weights.metadata, "seeds": "fitted to drawings"}
+    return replace(weights, tensors=tensors, metadata=metadata, sha256="")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", help="NAME or FILE")
+    parser.add_argument("drawings", type=Path, help="folder, such as prepared/trainB")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="weights file to write")
+    parser.add_argument("--least", type=float, default=LEAST, help="see fit_seeds (default: %(default)g)")
+    parser.add_argument("--limit", type=int, default=400, help="drawings to look at (default: %(default)d)")
+    arguments = parser.parse_args(argv)
+    if not 0 < arguments.least <= 1:
+        parser.error("--least is a share, over 0 and up to 1")
+    weights = load_weights(resolve_weights(arguments.weights))
+    codes = drawings_codes(weights, Folder.open(arguments.drawings, arguments.limit))
+    fitted = fit_seeds(weights, codes, arguments.least)
+    deviations, _ = principal_axes(codes)
+    print(
+        f"deviations of {len(codes)} drawings: " + " ".join(f"{value:.2f}" for value in deviations.tolist())
+    )
+    save_weights(arguments.output, fitted.architecture, fitted.tensors, fitted.metadata)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except GnrVideoError as error:
+        sys.exit(f"error: {error}")
