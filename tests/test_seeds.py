@@ -9,14 +9,21 @@ import pytest
 import torch
 from PIL import Image
 
+import engines
 from engines.baseline import OfficialGenerator
 from engines.errors import InputError, WeightsError
-from engines.weights import STYLE_ENCODER, load_weights, save_weights
+from engines.weights import STYLE_ENCODER, Weights, load_weights, save_weights
 from tests.golden import golden_weights, narrow
 from train.metrics.pictures import Folder
-from train.seeds import MINIMUM, drawings_codes, fit_seeds, main, principal_axes
+from train.metrics.style_tools import encode_styles
+from train.seeds import MINIMUM, fit_seeds, main, principal_axes
 
 ARCHITECTURE = narrow(size=64, num_down=2, latent_dim=4, style_dim=16)
+
+
+def drawings_codes(weights: Weights, drawings: Folder) -> torch.Tensor:
+    with engines.create(weights, engine="torch", device="cpu") as engine:
+        return torch.from_numpy(encode_styles(engine, drawings)).double()
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +94,10 @@ def test_fitting_twice_changes_nothing_more(weights, codes):
 
 def test_weights_without_a_style_head_and_too_few_drawings_are_refused(weights, drawings):
     bare = {name: t for name, t in weights.tensors.items() if not name.startswith(STYLE_ENCODER)}
-    with pytest.raises(WeightsError, match="read no styles"):
+    with pytest.raises(WeightsError, match="hold no style encoder"):
         drawings_codes(replace(weights, tensors=bare), Folder.open(drawings))
     with pytest.raises(InputError, match="5 drawings are too few"):
-        drawings_codes(weights, Folder.open(drawings, 5))
+        fit_seeds(weights, drawings_codes(weights, Folder.open(drawings, 5)))
 
 
 def test_command_writes_weights_that_load(weights, drawings, tmp_path, capsys):

@@ -19,33 +19,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engines.errors import GnrVideoError, InputError, WeightsError
-from engines.graph import StyleEncoder
+import engines
+from engines.errors import GnrVideoError, InputError
 from engines.weights import STYLE_ENCODER, Weights, load_weights, save_weights
 from gnr_video.weights import resolve_weights
-from train.data import fit
 from train.metrics.pictures import Folder
+from train.metrics.style_tools import encode_styles
 
 LEAST = 1.0
 MINIMUM = 32
 """Fewer drawings say too little of how their codes are spread."""
-
-
-def drawings_codes(weights: Weights, drawings: Folder) -> Tensor:
-    """Style codes (N, latent_dim) of pictures, float64.
-
-    Raises:
-        WeightsError: the weights cannot read styles.
-        InputError: there are too few pictures.
-    """
-    if not weights.has_style_encoder:
-        raise WeightsError("these weights read no styles off pictures", "give those that training wrote")
-    encoder, size = StyleEncoder(weights), weights.architecture.size
-    with torch.inference_mode():
-        codes = [encoder(torch.from_numpy(fit(picture, size))[None])[0] for _, picture in drawings]
-    if len(codes) < MINIMUM:
-        raise InputError(f"{len(codes)} drawings are too few to fit seeds to", f"give {MINIMUM} or more")
-    return torch.stack(codes).double()
 
 
 def principal_axes(codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,10 +42,15 @@ def fit_seeds(weights: Weights, codes: Tensor, least: float = LEAST) -> Weights:
 
     Args:
         weights: with a style head.
-        codes: of drawings (N, latent_dim), read off by these weights.
+        codes: of drawings, float64 (N, latent_dim), read off by these weights.
         least: how far seeds reach at least, as a share of before. Where drawings differ little, seeds that differ as
             little look too much alike. From 1 on nothing is gained by fitting twice.
+
+    Raises:
+        InputError: there are too few codes.
     """
+    if len(codes) < MINIMUM:
+        raise InputError(f"{len(codes)} drawings are too few to fit seeds to", f"give {MINIMUM} or more")
     deviations, axes = principal_axes(codes)
     stretch = deviations.clamp(min=least)
     wider = axes @ torch.diag(stretch) @ axes.T
@@ -92,7 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 < arguments.least <= 1:
         parser.error("--least is a share, over 0 and up to 1")
     weights = load_weights(resolve_weights(arguments.weights))
-    codes = drawings_codes(weights, Folder.open(arguments.drawings, arguments.limit))
+    with engines.create(weights, engine="torch", device="cpu") as engine:
+        codes = torch.from_numpy(
+            encode_styles(engine, Folder.open(arguments.drawings, arguments.limit))
+        ).double()
     fitted = fit_seeds(weights, codes, arguments.least)
     deviations, _ = principal_axes(codes)
     print(
