@@ -46,8 +46,8 @@ def file(translator: Translator, clip: Path, repeat: int) -> dict[str, Any]:
     return {"fps": round(statistics.median(r.fps for r in reports), 2), **_facts(median)}
 
 
-def live(translator: Translator, clip: Path, seconds: float) -> dict[str, Any]:
-    """The clip as a camera in real time: what the live pipeline shows, and how old it is by then."""
+def live(translator: Translator, clip: Path, seconds: float, hold: int | None = None) -> dict[str, Any]:
+    """The clip as a camera in real time: what the live pipeline shows and draws, and how old it is by then."""
     from gnr_video.live.camera import Capture, open_camera
     from gnr_video.live.controls import Controls
     from gnr_video.live.session import LiveSession, LiveSink
@@ -61,18 +61,25 @@ def live(translator: Translator, clip: Path, seconds: float) -> dict[str, Any]:
 
     lookahead, translator.lookahead = translator.lookahead, 0
     try:
-        session = LiveSession(translator, Capture(camera(), camera), Controls(translator.engine))
+        session = LiveSession(translator, Capture(camera(), camera), Controls(translator.engine), hold=hold)
         session.add_sink(Screen("screen"))
         with session:
             session.wait(min(1.0, seconds / 2))  # the first pictures find the face
             session.times.reset()
             frames, started = session.counts.frames, time.perf_counter()
             session.wait(seconds)
-            shown = (session.counts.frames - frames) / (time.perf_counter() - started)
+            passed = time.perf_counter() - started
+            shown = (session.counts.frames - frames) / passed
             report = session.report()
     finally:
         translator.lookahead = lookahead
-    return {"fps": round(shown, 2), "dropped": report.settings["dropped"], **_facts(report)}
+    network = report.stages.get("network")
+    return {
+        "fps": round(shown, 2),
+        "drawn_fps": round(network.count / passed if network else 0.0, 2),
+        "dropped": report.settings["dropped"],
+        **_facts(report),
+    }
 
 
 def _facts(report: Report) -> dict[str, Any]:

@@ -57,7 +57,12 @@ def measure_clips(
             continue
         try:
             translator = Translator(
-                weights, engine=name, precision=precision, device=device, threads=options.threads
+                weights,
+                engine=name,
+                precision=precision,
+                device=device,
+                threads=options.threads,
+                hold=options.hold or 1,
             )
         except EngineError:
             continue  # its reason stands among those of the network alone
@@ -65,7 +70,7 @@ def measure_clips(
             if "file" in parts:
                 yield "file", label, clips.file(translator, clip, options.repeat)
             if "live" in parts:
-                yield "live", label, clips.live(translator, clip, options.seconds)
+                yield "live", label, clips.live(translator, clip, options.seconds, options.hold)
         if "cold" in parts and device == "cpu":
             yield "cold", label, clips.cold_start(str(weights), clip, name, precision, options.repeat)
 
@@ -183,8 +188,8 @@ def print_clip(part: str, name: str, label: str, row: dict[str, Any]) -> None:
             f"translator {row['translator_s']:.2f}, frame {row['frame_s']:.2f}); the very first {row['cold_s']:.2f} s"
         )
         return
-    dropped = f", {row['dropped']} dropped" if part == "live" else ""
-    print(f"{name}, {part}, {label}: {row['fps']:.1f} fps{dropped}")
+    more = f", {row['drawn_fps']:.1f} drawn, {row['dropped']} dropped" if part == "live" else ""
+    print(f"{name}, {part}, {label}: {row['fps']:.1f} fps{more}")
     print("  " + row["table"].replace("\n", "\n  "), flush=True)
 
 
@@ -208,6 +213,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--clip", type=Path, help="video to translate (default: the demo clip)")
     parser.add_argument(
         "--threads", type=int, help="CPU threads of the network (default: the engines' choice)"
+    )
+    parser.add_argument(
+        "--hold",
+        type=int,
+        help="frames that a drawing is shown for, in clips (default: 1; live: as few as keep up)",
     )
     parser.add_argument("--rounds", type=int, default=20, help="turns of the network alone")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """How late a live picture is: from the camera to a virtual camera, stage by stage; and whether it lasts.
 
-    python -m benchmarks.live [--seconds 30] [--size 640x480] [--weights ...] [--json FILE]
+    python -m benchmarks.live [--seconds 30] [--size 640x480] [--hold N] [--weights ...] [--json FILE]
     python -m benchmarks.live --soak 30                      30 minutes: memory, queues, threads
 
 The camera is the demo clip in real time, the virtual camera a pyvirtualcam backend in this process that takes
@@ -97,7 +97,7 @@ def measure(options: argparse.Namespace, clip: Path, folder: Path) -> tuple[Repo
         options.weights, engine=options.engine, precision=options.precision, threads=options.threads
     ) as translator:
         controls = Controls(translator.engine, 42)
-        session = LiveSession(translator, capture, controls)
+        session = LiveSession(translator, capture, controls, hold=options.hold)
         session.add_sink(VirtualCameraSink(session.size, camera.fps or 30.0, backend="memory"))
         recorder = Recorder(session, folder / "live.mp4")
         if options.record:
@@ -182,6 +182,9 @@ def main() -> int:
     )
     parser.add_argument("--size", default="640x480")
     parser.add_argument("--fps", type=int, default=30, help="of the camera")
+    parser.add_argument(
+        "--hold", type=int, help="frames that a drawing is shown for (default: as few as keep up)"
+    )
     parser.add_argument("--weights", default=None)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")
@@ -194,7 +197,8 @@ def main() -> int:
         clip = make_demo_clip(Path(name) / "camera.mp4", seconds=4, fps=options.fps, size=(width, height))
         report, soak = measure(options, clip, Path(name))
     print(f"{report.settings['size']} at {options.fps} fps, {report.engine}, {report.weights}")
-    print(f"{report.frames} pictures in {report.seconds:.1f} s: {report.fps:.1f} fps")
+    drawn = report.stages["network"].count / report.seconds
+    print(f"{report.frames} pictures in {report.seconds:.1f} s: {report.fps:.1f} fps, {drawn:.1f} drawn")
     print(stage_table(report.stages))
     if soak.samples:
         first, last = soak.samples[0][1], soak.samples[-1][1]

@@ -12,15 +12,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import numpy as np
-
 from gnr_video.align import crop_face, head_side, widened
 from gnr_video.compositor import HEAD_MODES
+from gnr_video.drawing import Drawings
 from gnr_video.faces import Cast
 from gnr_video.frame import Alignment, Frame, Image
 
 if TYPE_CHECKING:
-    from engines.base import Crops, Engine, Styles
+    from engines.base import Engine
     from gnr_video.compositor import Compositor, Mask
     from gnr_video.matte import PersonMatte
     from gnr_video.report import StageTimes
@@ -244,6 +243,7 @@ def translate(
     start: float = 0.0,
     grid: int = 0,
     heads: Heads | None = None,
+    drawings: Drawings | None = None,
 ) -> Generator[Translated, None, None]:
     """Cut the faces out and run the generator on them, all faces of a frame as one batch.
 
@@ -252,7 +252,9 @@ def translate(
         start: the time of the first frame on the clock of `styles`, seconds.
         grid: so many styles of the first face alone, encoded once; 0: one style for each face.
         heads: takes in whole heads where they are pasted; None: faces only.
+        drawings: how often faces are drawn, but for a grid; None: for every frame.
     """
+    drawings = drawings or Drawings(engine, times)
     first: float | None = None
     for item in items:
         seconds = item.frame.pts_seconds
@@ -273,22 +275,14 @@ def translate(
             if matte is not None:
                 with times.stage("matte"):
                     mattes = matte.mattes(crops, [a.track_id for a in chosen], item.frame.pts_seconds)
-            with times.stage("network"):
-                if styles is None:
-                    pictures = list(engine.translate(np.stack(crops)))
-                elif grid:
+            if grid and styles is not None:
+                with times.stage("network"):
                     content = engine.encode(crops[0][None])
                     pictures = list(engine.decode_styles(content, styles.codes_at(seconds, range(grid))))
-                else:
-                    pictures = list(_in_style(engine, np.stack(crops), styles.codes_at(seconds, item.roles)))
+            else:
+                codes = None if styles is None else styles.codes_at(seconds, item.roles)
+                pictures = drawings.of(crops, [a.track_id for a in chosen], codes)
         yield Translated(item, crops, pictures, mattes)
-
-
-def _in_style(engine: Engine, crops: Crops, codes: Styles) -> Crops:
-    """Translate, each in its style; the engine's own style is quicker, being folded into its weights."""
-    own = engine.style
-    is_own = own is not None and all(np.array_equal(code, own) for code in codes)
-    return engine.translate(crops, None if is_own else codes)
 
 
 def compose(
@@ -324,6 +318,7 @@ def run(
     start: float = 0.0,
     grid: int = 0,
     matte: PersonMatte | None = None,
+    hold: int = 1,
     on_frame: Callable[[Counts], None] | None = None,
 ) -> Counts:
     """Send every frame of `source` through all stages to `write`, which is called on this thread, in order.
@@ -334,6 +329,7 @@ def run(
         cast: which faces are translated; None: all that the tracker follows.
         styles, start, grid: see `translate`.
         matte: for whole heads; None: faces only.
+        hold: frames that a drawing is shown for, see `gnr_video.drawing`.
         on_frame: told after each frame what has come through.
 
     Returns:
@@ -347,7 +343,17 @@ def run(
     tracked = Threaded(track(decoded, tracker, aligner, cuts, times, cast), "track")
     heads = None if matte is None else Heads(matte, compositor)
     translated = Threaded(
-        translate(tracked, engine, times, styles, start=start, grid=grid, heads=heads), "translate"
+        translate(
+            tracked,
+            engine,
+            times,
+            styles,
+            start=start,
+            grid=grid,
+            heads=heads,
+            drawings=Drawings(engine, times, hold),
+        ),
+        "translate",
     )
     try:
         for frame in compose(translated, compositor, times, counts):

@@ -59,6 +59,7 @@ class Translator:
             the middle where there is one, else beside them.
         face_model: MediaPipe's face_landmarker.task; None finds or fetches it when it is first needed.
         lookahead: frames of a file that smoothing may look ahead (0: none, as when live).
+        hold: frames that a drawing of a face is shown for, 1 or more, see `gnr_video.drawing`.
         threads: CPU threads of the network; None: the runtime's choice.
         onnx: what an ONNX file does not say of itself.
         calibrate: a clip whose faces int8 is calibrated with; None: the demo's.
@@ -87,6 +88,7 @@ class Translator:
         grid: tuple[int, int] | None = None,
         face_model: str | os.PathLike[str] | None = None,
         lookahead: int = LOOKAHEAD,
+        hold: int = 1,
         threads: int | None = None,
         onnx: ImageModelOptions | None = None,
         calibrate: str | os.PathLike[str] | None = None,
@@ -104,6 +106,7 @@ class Translator:
         self._grid_styles = cells.styles if isinstance(cells, GridCompositor) else 0
         self.face_model = None if face_model is None else Path(face_model)
         self.lookahead = lookahead
+        self.hold = _checked_hold(hold, grid)
         self.engine: Engine
         self.style: StyleCode | None = None
         if path.suffix.lower() == ".onnx":
@@ -286,10 +289,10 @@ class Translator:
         else:
             single = False
         if self._live is None:
-            self._live = _LiveState(self.face_model, self.faces, self._matte())
+            self._live = _LiveState(self.face_model, self.faces, self._matte(), self.engine, self.hold)
         if self._schedule is None:
             self._schedule = self.schedule()
-        live, times = self._live, StageTimes()
+        live, times = self._live, self._live.times
         if live.first is None:
             live.first = frame.pts_seconds
         item = next(track([frame], live.tracker, live.aligner, live.cuts, times, live.cast))
@@ -301,6 +304,7 @@ class Translator:
             start=frame.pts_seconds - live.first,
             grid=self._grid_styles,
             heads=None if live.matte is None else Heads(live.matte, self.compositor),
+            drawings=live.drawings,
         )
         result = next(compose(translated, self.compositor, times, Counts()))
         if single:
@@ -383,6 +387,7 @@ class Translator:
                 start=start or 0.0,
                 grid=self._grid_styles,
                 matte=matte,
+                hold=self.hold,
                 on_frame=(lambda done: progress(done, video.info.frame_count)) if progress else None,
             )
             sink.finish()
@@ -409,6 +414,7 @@ class Translator:
                 "mode": self.plan.mode,
                 "codec": sink.codec,
                 "lookahead": self.lookahead,
+                "hold": self.hold,
             },
         )
 
@@ -429,9 +435,12 @@ class Translator:
 
 
 class _LiveState:
-    """Tracker, matte, aligner and cut detector of `translate_frame`."""
+    """Tracker, matte, aligner, cut detector and drawings of `translate_frame`."""
 
-    def __init__(self, face_model: Path | None, faces: FaceChoice, matte: PersonMatte | None) -> None:
+    def __init__(
+        self, face_model: Path | None, faces: FaceChoice, matte: PersonMatte | None, engine: Engine, hold: int
+    ) -> None:
+        from gnr_video.drawing import Drawings
         from gnr_video.scene import SceneCut
         from gnr_video.smooth import Aligner
         from gnr_video.tracker import FaceTracker
@@ -442,6 +451,8 @@ class _LiveState:
         self.first: float | None = None
         self.aligner = Aligner(0)
         self.cuts = SceneCut()
+        self.times = StageTimes()
+        self.drawings = Drawings(engine, self.times, hold)
         # MediaPipe's graphs must be closed before the interpreter ends, also by those who forget it.
         self.close = weakref.finalize(self, _close_all, self.tracker, matte)
 
@@ -453,6 +464,7 @@ class _LiveState:
         self.first = None
         self.aligner.flush()
         self.cuts.reset()
+        self.drawings.reset()
 
 
 def _crop_side(mode: str, generator: Engine | Architecture) -> int:
@@ -461,6 +473,14 @@ def _crop_side(mode: str, generator: Engine | Architecture) -> int:
 
     head = head_side(generator.size)
     return head if mode in HEAD_MODES and generator.fits(head) else generator.size
+
+
+def _checked_hold(hold: int, grid: tuple[int, int] | None) -> int:
+    if hold < 1:
+        raise InputError(f"a drawing is shown for one frame or more, not {hold}")
+    if hold > 1 and grid:
+        raise InputError("a grid is drawn for every frame", "leave hold out, or the grid")
+    return hold
 
 
 def _close_all(*parts: FaceTracker | PersonMatte | None) -> None:

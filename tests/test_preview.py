@@ -21,7 +21,7 @@ from tests.cli_helpers import REPOSITORY
 from tests.live_helpers import Still, live_session, until
 from tests.media_helpers import picture
 
-STATUS = Status(24.9, 31.0, 44.0, 3, "the camera", "", "camera 0: 640x480")
+STATUS = Status(24.9, 24.9, 31.0, 44.0, 3, "the camera", "", "camera 0: 640x480")
 
 
 class FakeWindow:
@@ -130,7 +130,7 @@ class TestOverlay:
     def test_everything_at_once(self, session: LiveSession, size: tuple[int, int]) -> None:
         session.controls.run("help")
         session.controls.say("a message")
-        status = Status(1, 2, 3, 4, "network (80 ms)", "no camera at /dev/vidéo0", "")
+        status = Status(1, 1, 2, 3, 4, "network (80 ms)", "no camera at /dev/vidéo0", "")
         image = picture(*size)
         out = draw_overlay(image, status, session.controls, typed="12")
         assert out.shape == image.shape

@@ -51,6 +51,12 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @generator_options
 @onnx_options
 @paste_option
+@click.option(
+    "--hold",
+    type=click.IntRange(1, 12),
+    metavar="N",
+    help="As for a file.  [default: as few as keep up with the camera, 3 at most]",
+)
 @click.option("--codec", metavar="NAME", help="Of --record: h264, vp9, or an FFmpeg encoder.")
 @click.option(
     "--capture",
@@ -86,6 +92,7 @@ def live(
     onnx_size: int | None,
     onnx_layout: Literal["nchw", "nhwc"] | None,
     paste: str,
+    hold: int | None,
     codec: str | None,
     backend: str,
     seconds: float | None,
@@ -130,6 +137,7 @@ def live(
             precision=precision,
             calibrate=calibrate,
             paste=paste,
+            hold=hold,
             codec=codec,
             backend=backend,
             seconds=seconds,

@@ -95,6 +95,14 @@ STILLS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
     show_default=True,
     help="Frames that smoothing sees ahead.",
 )
+@click.option(
+    "--hold",
+    type=click.IntRange(1, 12),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Draw a face for every N-th frame; between, its drawing moves along. 2: on twos, as anime is.",
+)
 @face_model_option
 @report_option
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
@@ -125,6 +133,7 @@ def translate(
     codec: str | None,
     crf: int | None,
     lookahead: int,
+    hold: int,
     face_model: Path | None,
     report: Path | None,
     overwrite: bool,
@@ -176,6 +185,7 @@ def translate(
             grid=cells,
             face_model=face_model,
             lookahead=lookahead,
+            hold=hold,
             onnx=onnx,
             calibrate=calibrate,
             build_progress=building,

@@ -37,6 +37,7 @@ class LiveOptions:
         virtual_camera: a device, "auto", or None for none.
         web: "HOST:PORT", "" for the default address, or None for none.
         backend: what reads the camera, see `open_camera`.
+        hold: see `LiveSession`.
     """
 
     camera: str = "0"
@@ -59,6 +60,7 @@ class LiveOptions:
     codec: str | None = None
     backend: str = "auto"
     seconds: float | None = None
+    hold: int | None = None
     face_model: Path | None = None
     overwrite: bool = False
     onnx: ImageModelOptions | None = None
@@ -152,7 +154,7 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
             mirror=options.mirror,
             face_model=options.face_model,
         )
-        session = LiveSession(translator, capture, controls)
+        session = LiveSession(translator, capture, controls, hold=options.hold)
         recorder = Recorder(session, options.record, codec=options.codec, overwrite=options.overwrite)
         controls.on_record = recorder.toggle
         # From here on the session closes what it shows in, the recording first.

@@ -8,6 +8,7 @@ the newest picture on a thread of its own, so that no sink holds up the others.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -24,6 +25,7 @@ from engines.errors import GnrVideoError
 from gnr_video import pipeline
 from gnr_video.align import crop_face, face_part, mirrored
 from gnr_video.compositor import GridCompositor
+from gnr_video.drawing import DrawingsAhead
 from gnr_video.frame import Frame, Image
 from gnr_video.live.camera import Capture, Latest, Shot
 from gnr_video.live.controls import GRID, Controls
@@ -46,6 +48,10 @@ TIDY_SECONDS = 20.0
 WINDOW = 240
 """Pictures that the current rate and latency are taken over."""
 STAGES = ("track", "matte", "network", "compose")
+MAX_HOLD = 3
+"""Frames that a drawing is shown for at most, unless the user wants more: animation is drawn on threes at most."""
+USUAL_FPS = 30.0
+"""Of cameras that do not say."""
 
 
 class LiveTimes(StageTimes):
@@ -67,6 +73,7 @@ class Status:
 
     Attributes:
         fps: pictures a second.
+        drawn: drawings of faces a second; fewer, where the network is slower than the camera.
         p50_ms, p95_ms: from capture to sink (to the slowest one), milliseconds.
         dropped: pictures of the camera that were passed over for newer ones.
         limit: what sets the rate: "camera", or the slowest stage and its time.
@@ -75,6 +82,7 @@ class Status:
     """
 
     fps: float
+    drawn: float
     p50_ms: float
     p95_ms: float
     dropped: int
@@ -83,9 +91,10 @@ class Status:
     camera: str
 
     def line(self) -> str:
-        """ "24.9 fps, 31 / 44 ms, limited by the camera, 0 dropped"."""
+        """ "24.9 fps, 31 / 44 ms p50 / p95, limited by the camera, 0 dropped"."""
+        drawn = f" ({self.drawn:.1f} drawn)" if self.drawn < self.fps else ""
         return (
-            f"{self.fps:.1f} fps, {self.p50_ms:.0f} / {self.p95_ms:.0f} ms p50 / p95, "
+            f"{self.fps:.1f} fps{drawn}, {self.p50_ms:.0f} / {self.p95_ms:.0f} ms p50 / p95, "
             f"limited by {self.limit}, {self.dropped} dropped"
         )
 
@@ -176,6 +185,8 @@ class LiveSession:
         capture: not started; the session starts and stops it.
         controls: what can be changed.
         size: (width, height) of what the sinks get; None: the camera's.
+        hold: frames that a drawing of a face is shown for (`gnr_video.drawing`); None: as few as keep up with the
+            camera, `MAX_HOLD` at most.
 
     Attributes:
         size: as given; pictures of another size are fitted into it.
@@ -192,11 +203,13 @@ class LiveSession:
         controls: Controls,
         *,
         size: tuple[int, int] | None = None,
+        hold: int | None = None,
     ) -> None:
         self.translator = translator
         self.capture = capture
         self.controls = controls
         self.size = size or capture.camera.size
+        self.hold = hold
         rows, columns = GRID
         side = min(self.size[0] // columns, self.size[1] // rows)
         self._grid = GridCompositor(rows, columns, cell=max(16, side))
@@ -213,6 +226,7 @@ class LiveSession:
         self._shown: deque[float] = deque(maxlen=WINDOW)
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._stages: list[Threaded[Any]] = []
+        self._drawings = DrawingsAhead(translator.engine, self.times)
         self._matte: PersonMatte | None = None
         self._thread = threading.Thread(target=self._present, name="gnr-video present", daemon=True)
         self._started = 0.0
@@ -320,6 +334,7 @@ class LiveSession:
         # What is still in use must not be closed under its user.
         if self._started and not any(stage.alive for stage in self._stages):
             self._tracker.close()
+            self._drawings.close(0.5)
             if self._matte is not None:
                 self._matte.close()
             self._started = 0.0
@@ -348,6 +363,7 @@ class LiveSession:
         limit = f"{slowest} ({1e3 * self.times.recent.get(slowest, 0.0):.0f} ms)" if busy else "the camera"
         return Status(
             fps,
+            fps / self._drawings.hold,
             float(p50),
             float(p95),
             self.capture.latest.dropped,
@@ -373,6 +389,7 @@ class LiveSession:
             fallbacks=[str(engine.fallback)] if engine.fallback else [],
             settings={
                 "size": f"{self.size[0]}x{self.size[1]}",
+                "hold": self.hold or "auto",
                 "camera_frames": self.capture.frames,
                 "dropped": self.capture.latest.dropped,
                 "reconnects": self.capture.reconnects,
@@ -407,8 +424,11 @@ class LiveSession:
         waiting: deque[Tracked] = deque(maxlen=1)
         engine, matte = self.translator.engine, self._matte
         heads = None if matte is None else pipeline.Heads(matte, self.translator.compositor)
-        translated = pipeline.translate(_each(waiting), engine, self.times, self.controls.styles, heads=heads)
+        translated = pipeline.translate(
+            _each(waiting), engine, self.times, self.controls.styles, heads=heads, drawings=self._drawings
+        )
         for item in items:
+            self._drawings.hold = self.hold or self._enough()
             view = self.controls.view
             if view == "grid" and item.alignments:
                 self._add_grid(item)
@@ -418,6 +438,15 @@ class LiveSession:
             if done.crops:
                 self.crop = face_part(done.crops[0], engine.size)
             yield done
+
+    def _enough(self) -> int:
+        """How many frames a drawing has to be shown for, to keep up with the camera."""
+        recent = self.times.recent
+        seconds = sum(recent.get(stage, 0.0) for stage in ("crop", "matte", "network"))
+        frames = seconds * (self.capture.camera.fps or USUAL_FPS)
+        # Once there is a thread for it, the network is slower: not back and forth.
+        is_enough = frames <= (1.0 if self._drawings.hold == 1 else 0.8)
+        return 1 if is_enough else min(max(math.ceil(frames), 2), MAX_HOLD)
 
     def _add_grid(self, item: Tracked) -> None:
         """Leave the picture of the grid with the frame."""

@@ -402,6 +402,7 @@ class WebSink(LiveSink):
         status = self._session.status()
         state = self._session.controls.state() | {
             "fps": round(status.fps, 1),
+            "drawn": round(status.drawn, 1),
             "p50": round(status.p50_ms),
             "p95": round(status.p95_ms),
             "dropped": status.dropped,

@@ -201,7 +201,7 @@ function show(state) {
   $("record").textContent = state.recording ? "Stop recording" : "Record";
   $("recorded").hidden = !state.recorded;
   $("recorded").textContent = `Download ${state.recorded}`;
-  $("fps").textContent = `${state.fps} fps`;
+  $("fps").textContent = `${state.fps} fps` + (state.drawn < state.fps ? ` (${state.drawn} drawn)` : "");
   $("p50").textContent = `${state.p50} ms`;
   $("p95").textContent = `${state.p95} ms`;
   $("limit").textContent = state.limit;
