@@ -115,11 +115,19 @@ class EngineCache:
     Args:
         folder: None: ``engines`` in the user's cache folder.
         lock_seconds: how long to wait for another process.
+        precious: whether the user is to know of a folder that cannot be written.
     """
 
-    def __init__(self, folder: str | Path | None = None, *, lock_seconds: float = LOCK_SECONDS) -> None:
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        *,
+        lock_seconds: float = LOCK_SECONDS,
+        precious: bool = True,
+    ) -> None:
         self.folder = Path(folder) if folder is not None else cache_dir() / "engines"
         self.lock_seconds = lock_seconds
+        self._severity = logging.WARNING if precious else logging.INFO
 
     def path(self, key: EngineKey) -> Path:
         return self.folder / key.filename
@@ -163,7 +171,7 @@ class EngineCache:
         path = self.path(key)
         try:
             data = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             log.warning("%s cannot be read: %s", path, error)
@@ -188,7 +196,7 @@ class EngineCache:
             write_atomically(self._sidecar(self.path(key)), json.dumps(facts, indent=2).encode())
             write_atomically(self.path(key), data)
         except (GnrVideoError, OSError) as error:
-            log.warning("the engine was built but cannot be kept: %s", error)
+            log.log(self._severity, "the engine was built but cannot be kept: %s", error)
 
     def about(self, key: EngineKey) -> dict[str, Any]:
         """The sidecar of an engine; empty if there is none that can be read."""
@@ -215,22 +223,40 @@ class EngineCache:
             path.unlink(missing_ok=True)  # where it could not be moved
 
     def entries(self) -> list[CacheEntry]:
-        """What is there, newest first: compiled engines, int8 graphs, and broken ones (in ``broken``)."""
+        """What is there, the latest written or used first: engines, graphs, and broken ones (in ``broken``)."""
         folders = (self.folder, self.folder / "broken")
         found = [p for folder in folders for p in folder.glob("*.engine")]
         found.sort(key=lambda p: p.stat().st_mtime, reverse=True)
         return [CacheEntry(p, p.stat().st_size, self._read_sidecar(p)) for p in found]
 
+    def trim(self, key: EngineKey, count: int) -> None:
+        """Keep this engine and the latest used of its kind, `count` in all: for what is quick to build."""
+        with contextlib.suppress(OSError):
+            self.path(key).touch()
+            alike = [
+                entry
+                for entry in self.entries()
+                if entry.path.parent == self.folder
+                and all(
+                    entry.about.get(name) == getattr(key, name) for name in ("engine", "part", "precision")
+                )
+            ]
+            for entry in alike[count:]:
+                self._delete(entry)
+
     def clean(self) -> tuple[int, int]:
         """Delete everything of this cache; returns the number of engines and of bytes."""
         entries = self.entries()
         for entry in entries:
-            for file in (entry.path, self._sidecar(entry.path)):
-                file.unlink(missing_ok=True)
+            self._delete(entry)
         for pattern in ("*.timing", "*.jit"):
             for file in self.folder.glob(pattern):
                 file.unlink(missing_ok=True)
         return len(entries), sum(entry.size_bytes for entry in entries)
+
+    def _delete(self, entry: CacheEntry) -> None:
+        for file in (entry.path, self._sidecar(entry.path)):
+            file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def locked(self, key: EngineKey) -> Iterator[None]:
@@ -244,7 +270,7 @@ class EngineCache:
             folder.mkdir(parents=True, exist_ok=True)
             stream = (folder / f"{key.digest[:12]}.lock").open("a+b")
         except OSError as error:
-            log.warning("no locks in %s: %s", folder, error)
+            log.log(self._severity, "no locks in %s: %s", folder, error)
             yield
             return
         with stream:

@@ -12,22 +12,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import math
-import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines import ir
 from engines.base import Crops
 from engines.errors import EngineError
 from engines.golden import psnr
@@ -517,18 +514,8 @@ def _set_input(op: Any, index: int, value: NDArray[Any] | None) -> None:
 
 
 def pack(graphs: Int8Graphs) -> bytes:
-    """The graphs as one zip archive: IR files (xml and bin) and the facts."""
-    import openvino as ov
-
-    stream = io.BytesIO()
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(stream, "w") as archive:
-        for name in GRAPHS:
-            target = Path(folder) / f"{name}.xml"
-            ov.save_model(getattr(graphs, name), target, compress_to_fp16=False)
-            for file in (target, target.with_suffix(".bin")):
-                archive.write(file, file.name)
-        archive.writestr("facts.json", json.dumps(graphs.facts))
-    return stream.getvalue()
+    """The graphs and their facts as `engines.ir` writes them."""
+    return ir.pack({name: getattr(graphs, name) for name in GRAPHS}, graphs.facts)
 
 
 def unpack(data: bytes, core: Any) -> Int8Graphs:
@@ -537,16 +524,7 @@ def unpack(data: bytes, core: Any) -> Int8Graphs:
     Raises:
         EngineError: the data are damaged.
     """
-    import openvino as ov
-
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            parts = {name: archive.read(name) for name in archive.namelist()}
-        models = [
-            core.read_model(parts[f"{n}.xml"], ov.Tensor(np.frombuffer(parts[f"{n}.bin"], np.uint8).copy()))
-            for n in GRAPHS
-        ]
-        encoder, decoder, pattern = models
-        return Int8Graphs(encoder, decoder, pattern, json.loads(parts["facts.json"]))
-    except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, EOFError, NotImplementedError) as error:
-        raise EngineError(f"damaged int8 graphs: {error}") from error
+    models, facts = ir.unpack(data, core)
+    if missing := [name for name in GRAPHS if name not in models]:
+        raise EngineError(f"damaged graphs: no {missing[0]}")
+    return Int8Graphs(**models, facts=facts)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines import int8, native_bf16
+from engines import int8, ir, native_bf16
 from engines.base import Crops, Engine
 from engines.cache import EngineCache, EngineKey
 from engines.errors import EngineError
@@ -22,6 +22,8 @@ from engines.weights import Weights, weights_hash
 
 INSTALL = 'pip install "gnr-video[cpu]"'
 PRECISIONS = ("fp32", "bf16", "int8")
+KEPT = 4
+"""Weights whose converted graphs stay in the cache."""
 
 
 def import_openvino() -> Any:
@@ -67,8 +69,8 @@ class OpenVinoEngine(Engine):
     Each side of crops has its own compiled graphs, made when the first such crop comes; the encoder's for `side` at
     once, which finds out whether OpenVINO works here.
 
-    In int8 the graphs are quantised once (`engines.int8`) and cached; what is not quantised runs in bf16 where
-    the CPU has it, else in fp32.
+    The graphs are converted once and cached. In int8 they are quantised besides (`engines.int8`); what is not
+    quantised runs in bf16 where the CPU has it, else in fp32.
 
     Args:
         device: "cpu".
@@ -113,7 +115,7 @@ class OpenVinoEngine(Engine):
             self._int8 = self._quantised(ov, calibration)
             self._encoder_model, self._decoder_model = self._int8.encoder, self._int8.decoder
         else:
-            self._encoder_model, self._decoder_model = self._graphs.encoder(), self._graphs.decoder()
+            self._encoder_model, self._decoder_model = self._converted(ov)
         self._baked_model: Any = None
         # Of the last picture: a new style is made ready for the next one.
         self._content_shape: tuple[int, ...] = ()
@@ -124,14 +126,31 @@ class OpenVinoEngine(Engine):
         side = side or self.size
         self._compiled(self._encoders, self._encoder_model, (1, side, side, 3))
 
-    def _quantised(self, ov: Any, calibration: int8.Calibration | None) -> int8.Int8Graphs:
-        if calibration is None:
-            raise EngineError("int8 needs faces to calibrate with", "give a clip: --calibrate FILE")
-        weights, a, core = self._check_open(), self.architecture, self._core
-        key = EngineKey(
+    def _converted(self, ov: Any) -> tuple[Any, Any]:
+        """The float encoder and decoder. Converting takes a second or two, so those of files are kept in the cache."""
+        graphs, core = self._graphs, self._core
+        if not self._check_open().sha256:
+            return graphs.encoder(), graphs.decoder()
+
+        def build() -> bytes:
+            return ir.pack({"encoder": graphs.encoder(), "decoder": graphs.decoder()})
+
+        def load(data: bytes) -> tuple[Any, Any]:
+            models, _ = ir.unpack(data, core)
+            return models["encoder"], models["decoder"]
+
+        key = self._key(ov, "fp32", f"torch {torch.__version__}")
+        cache = EngineCache(precious=False)
+        found = cache.get(key, build, load)
+        cache.trim(key, KEPT)
+        return found
+
+    def _key(self, ov: Any, precision: str, *options: str) -> EngineKey:
+        weights = self._check_open()
+        return EngineKey(
             part="graphs",
-            size=a.size,
-            precision="int8",
+            size=self.architecture.size,
+            precision=precision,
             batch=1,
             engine=self.name,
             version=ov.__version__.split("-")[0],
@@ -139,15 +158,23 @@ class OpenVinoEngine(Engine):
             gpu="",
             weights=weights_hash(weights),
             graph=GRAPH_VERSION,
+            options=options,
+        )
+
+    def _quantised(self, ov: Any, calibration: int8.Calibration | None) -> int8.Int8Graphs:
+        if calibration is None:
+            raise EngineError("int8 needs faces to calibrate with", "give a clip: --calibrate FILE")
+        a, core = self.architecture, self._core
+        key = self._key(
+            ov,
+            "int8",
             # Not NNCF's version: what is cached runs without it.
-            options=(
-                f"int8 {int8.VERSION}",
-                ov.__version__,
-                self._config["INFERENCE_PRECISION_HINT"],
-                *core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
-                calibration.key,
-                *(["7-bit weights"] if int8.sums_overflow() else []),
-            ),
+            f"int8 {int8.VERSION}",
+            ov.__version__,
+            self._config["INFERENCE_PRECISION_HINT"],
+            *core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
+            calibration.key,
+            *(["7-bit weights"] if int8.sums_overflow() else []),
         )
 
         def build() -> bytes:

@@ -193,7 +193,7 @@ def test_damage_is_found(quantised, damage):
         with zipfile.ZipFile(stream, "w") as archive:
             archive.writestr("note", "no graphs")
         data = bytearray(stream.getvalue())
-    with pytest.raises(EngineError, match="damaged int8 graphs"):
+    with pytest.raises(EngineError, match="damaged graphs"):
         int8.unpack(bytes(data), ov.Core())
 
 
