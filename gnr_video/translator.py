@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 import weakref
@@ -132,6 +133,7 @@ class Translator:
                 side=_crop_side(self.compositor.mode, loaded.architecture),
             )
             self.weights_name = loaded.metadata.get("name", "unnamed")
+        self._owns_engine = True
         self._live: _LiveState | None = None
         self._schedule: StyleSchedule | None = None
         self.looks: Looks | None = None
@@ -418,9 +420,30 @@ class Translator:
             },
         )
 
+    def sibling(self, paste: str, looks: Looks | None) -> Translator:
+        """Another translator on the same engine, for use at the same time: paste mode, styles and memory are its own.
+
+        Args:
+            paste: as for the constructor.
+            looks: its styles; None for weights that take none.
+
+        Returns:
+            One that looks ahead as for files, whatever this one does. This one must outlive it.
+        """
+        from gnr_video.compositor import Compositor
+
+        other = copy.copy(self)
+        other.compositor, other.grid, other._grid_styles = Compositor(paste), None, 0
+        other.looks, other.style, other.plan = looks, looks.codes[0] if looks else None, StylePlan()
+        other.lookahead = LOOKAHEAD
+        other._live = other._schedule = None
+        other._owns_engine = False
+        return other
+
     def close(self) -> None:
         """Free the engine and the tracker. May be called twice."""
-        self.engine.close()
+        if self._owns_engine:
+            self.engine.close()
         if self._live is not None:
             self._live.close()
             self._live = None

@@ -282,3 +282,20 @@ def test_accessibility(served: WebSink) -> None:
         return faults
 
     assert browse(served.url, work) == []
+
+
+def test_a_file(served: WebSink, face_clip: Path) -> None:
+    async def work(page: Page, _: Any) -> Any:
+        await page.until("document.getElementById('status').textContent !== 'connecting …'")
+        await click(page, "#file-form [type=submit]")
+        await page.until("document.getElementById('file-note').textContent.startsWith('Choose')")
+        document = await page.send("DOM.getDocument")
+        found = await page.send("DOM.querySelector", nodeId=document["root"]["nodeId"], selector="#file")
+        await page.send("DOM.setFileInputFiles", files=[str(face_clip)], nodeId=found["nodeId"])
+        await click(page, "#file-form [type=submit]")
+        await page.until("!document.getElementById('file-result').hidden", 60)
+        assert "24 frames" in await page.run("document.getElementById('file-note').textContent")
+        assert await page.run("document.getElementById('file-progress').hidden")
+        return await page.run("fetch('/file').then((r) => r.arrayBuffer()).then((b) => b.byteLength)")
+
+    assert browse(served.url, work) > 10_000

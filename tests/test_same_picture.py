@@ -78,7 +78,9 @@ def available(name: str, precision: str, heads: bool = False) -> np.ndarray:
     for module in (*NEEDS.get(name, ()), *NEEDS.get(precision, ())):
         pytest.importorskip(module, reason=f"needs {module}")
     if precision == "bf16" and not engines.native_bf16():
-        pytest.skip("needs a CPU that multiplies bf16: emulated it takes minutes (small networks: test_engines.py)")
+        pytest.skip(
+            "needs a CPU that multiplies bf16: emulated it takes minutes (small networks: test_engines.py)"
+        )
     return pictures(name, precision, heads)
 
 

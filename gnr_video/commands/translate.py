@@ -18,6 +18,7 @@ from gnr_video.commands.options import (
     report_option,
 )
 from gnr_video.commands.terminal import build_progress, frame_progress, warn
+from gnr_video.files import anime_name
 
 if TYPE_CHECKING:
     from gnr_video.report import Report
@@ -40,7 +41,6 @@ Examples:
 
 STYLE_MODES = ("normal", "blend", "beat", "sefa")
 STANDARD_INPUT = ("-", "pipe:", "pipe:0")
-STILLS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 @click.command(epilog=EXAMPLES)
@@ -226,8 +226,7 @@ def default_output(input: str) -> str:
     if path.is_dir():
         folder = path.resolve()
         return f"{folder.parent / folder.name}_anime/"
-    suffix = ".png" if path.suffix.lower() in STILLS else ".mp4"
-    return str(path.with_name(f"{path.stem}_anime{suffix}"))
+    return str(anime_name(path))
 
 
 def _summary(report: Report, quiet: bool) -> None:

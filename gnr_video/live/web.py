@@ -22,15 +22,16 @@ from fractions import Fraction
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import cv2
 import numpy as np
 
-from engines.errors import EngineError, GnrVideoError, OutputError, StyleError
+from engines.errors import EngineError, GnrVideoError, InputError, OutputError, StyleError
 from gnr_video.frame import Frame, Image
 from gnr_video.live.camera import PushCamera
 from gnr_video.live.controls import HELP, KEYS, Keys
+from gnr_video.live.files import FileTranslations
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession, LiveSink
 from gnr_video.style import Seed, parse_expressions
@@ -168,6 +169,7 @@ class WebSink(LiveSink):
         self._recorder = recorder
         self._camera = camera or PushCamera()
         self._server_camera = server_camera
+        self._files = FileTranslations(session.translator, session.controls)
         self._owner: Client | None = None
         self._clients: set[Client] = set()
         self._token = secrets.token_urlsafe(16) if remote else ""
@@ -197,6 +199,7 @@ class WebSink(LiveSink):
             with suppress(RuntimeError):  # the loop has ended by itself
                 loop.call_soon_threadsafe(ended.set)
         self._thread.join(timeout)
+        self._files.close()
 
     @property
     def viewers(self) -> int:
@@ -227,6 +230,8 @@ class WebSink(LiveSink):
         app.router.add_post("/offer", self._offer)
         app.router.add_get("/sheet.jpg", self._sheet)
         app.router.add_get("/recording", self._recording)
+        app.router.add_post("/file", self._take_file)
+        app.router.add_get("/file", self._give_file)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GRACE, handle_signals=False)
         await runner.setup()
         await web.SockSite(runner, self._listener).start()
@@ -328,8 +333,38 @@ class WebSink(LiveSink):
         path: Path | None = self._recorder.last if self._recorder else None
         if path is None or not path.is_file():
             return web.Response(status=404, text="nothing has been recorded yet\n")
-        disposition = f'attachment; filename="{path.name}"'
-        return web.FileResponse(path, headers={"Content-Disposition": disposition})
+        return _download(path)
+
+    async def _take_file(self, request: Any) -> Any:
+        """A video or picture to translate: its name in the query, its bytes the body."""
+        from aiohttp import web
+
+        if request.content_length is None:
+            return web.Response(status=411, text="the length of the file is missing\n")
+        try:
+            job = self._files.receive(request.query.get("name", ""), request.content_length)
+        except InputError as error:
+            return web.Response(status=409, text=f"{error}\n")
+        except OutputError as error:
+            return web.Response(status=507, text=f"{error}\n")
+        try:
+            with job.source.open("wb") as stream:
+                async for chunk in request.content.iter_chunked(1 << 20):
+                    await asyncio.to_thread(stream.write, chunk)
+        except BaseException as error:
+            self._files.drop(f"{job.source.name} did not come whole: {str(error) or 'the page was closed'}")
+            job.source.unlink(missing_ok=True)
+            raise
+        self._files.start()
+        return web.json_response(job.state())
+
+    async def _give_file(self, request: Any) -> Any:
+        from aiohttp import web
+
+        job = self._files.job
+        if job is None or job.stage != "done":
+            return web.Response(status=404, text="no file has been translated\n")
+        return _download(job.target)
 
     # -- the page's socket
 
@@ -384,6 +419,8 @@ class WebSink(LiveSink):
             self._start_jpeg(client)
         elif name == "source":
             self._set_source(client, value == "browser")
+        elif name == "stop-file":
+            self._files.stop()
         elif name == "key":
             await asyncio.to_thread(client.keys.press, str(value)[:1])
         else:
@@ -414,6 +451,7 @@ class WebSink(LiveSink):
             "viewers": len(self._clients),
             "recording": bool(self._recorder and self._recorder.current),
             "recorded": self._recorder.last.name if self._recorder and self._recorder.last else "",
+            "file": self._files.job.state() if self._files.job else None,
         }
         with suppress(ConnectionError, asyncio.TimeoutError, RuntimeError):
             await asyncio.wait_for(client.socket.send_json({"state": state}), 1.0)
@@ -550,6 +588,14 @@ def _track(sink: WebSink) -> Any:
             return picture
 
     return LiveTrack()
+
+
+def _download(path: Path) -> Any:
+    from aiohttp import web
+
+    # As RFC 5987 has names that are not ASCII.
+    name = f"attachment; filename*=UTF-8''{quote(path.name)}"
+    return web.FileResponse(path, headers={"Content-Disposition": name})
 
 
 def _check_seeds(text: str) -> None:

@@ -210,6 +210,39 @@ function show(state) {
   text("message", state.typed ? `style ${state.typed}_` : state.message);
   text("notice", state.notice);
   $("notice").hidden = !state.notice;
+  if (state.file && state.file.stage !== "upload") showFile(state.file); // while it is sent, its page knows more
+}
+
+// A file
+
+function sendFile() {
+  const file = $("file").files[0];
+  if (!file) return text("file-note", "Choose a video or a picture first.");
+  const token = params.get("token");
+  const request = new XMLHttpRequest();
+  request.open("POST", `/file?name=${encodeURIComponent(file.name)}${token ? `&token=${encodeURIComponent(token)}` : ""}`);
+  request.upload.onprogress = (event) => showFile({ stage: "upload", done: event.loaded, frames: event.total, name: file.name });
+  request.onload = () => { if (request.status !== 200) text("file-note", request.responseText.trim()); };
+  request.onerror = () => text("file-note", `${file.name} could not be sent.`);
+  request.send(file);
+}
+
+function showFile(job) {
+  const busy = job.stage === "upload" || job.stage === "translation";
+  $("file-progress").hidden = !busy;
+  if (busy) $("file-progress").value = job.frames ? job.done / job.frames : 0;
+  $("file-stop").hidden = job.stage !== "translation";
+  $("file-result").hidden = job.stage !== "done";
+  if (job.stage === "done") $("file-result").textContent = `Download ${job.result}`;
+  const share = job.frames ? `${Math.floor((100 * job.done) / job.frames)} %` : `${job.done} frames`;
+  const left = job.seconds_left == null ? "" : `, ${clock(job.seconds_left)} left`;
+  if (job.stage === "upload") text("file-note", `${job.name}: sending, ${share}`);
+  else if (job.stage === "translation") text("file-note", `${job.name}: ${share}${left}`);
+  else text("file-note", job.message);
+}
+
+function clock(seconds) {
+  return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }
 
 function text(id, value) {
@@ -253,6 +286,17 @@ $("style-form").onsubmit = (event) => {
   event.preventDefault();
   send("style", $("style").value);
   $("style").blur();
+};
+$("file-form").onsubmit = (event) => {
+  event.preventDefault();
+  sendFile();
+};
+const dropZone = document.querySelector(".file");
+dropZone.ondragover = (event) => event.preventDefault();
+dropZone.ondrop = (event) => {
+  event.preventDefault();
+  $("file").files = event.dataTransfer.files;
+  sendFile();
 };
 $("other").onchange = () => send("other", $("other").value);
 $("mix").oninput = () => send("mix", Number($("mix").value));

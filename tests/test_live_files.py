@@ -1,0 +1,187 @@
+"""Files that a browser hands over while it is live: translated, refused, stopped, cleared away. Device: CPU."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from engines.errors import InputError, OutputError
+from gnr_video.live.files import FileTranslations
+from gnr_video.live.session import LiveSession
+from gnr_video.live.web import WebSink, bind
+from gnr_video.translator import Translator
+from tests.live_helpers import live_session, until
+from tests.media_helpers import frame_times, picture, read_packets, read_pictures
+from tests.test_live_web import Visitor, visit
+
+aiohttp = pytest.importorskip("aiohttp", reason="needs aiohttp")
+pytest.importorskip("aiortc", reason="needs aiortc")
+pytestmark = pytest.mark.usefixtures("face_model")
+
+
+@pytest.fixture(scope="module")
+def session(tiny: Path, face_clip: Path, face_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with live_session(tiny, face_clip, style=5, folder=tmp_path_factory.mktemp("live")) as running:
+        until(lambda: running.counts.faces)
+        yield running
+
+
+@pytest.fixture
+def files(session: LiveSession) -> Iterator[FileTranslations]:
+    made = FileTranslations(session.translator, session.controls)
+    yield made
+    made.close(5)
+    assert not made._folder.exists()
+
+
+def hand_over(files: FileTranslations, path: Path, name: str | None = None) -> Any:
+    data = path.read_bytes()
+    job = files.receive(name or path.name, len(data))
+    job.source.write_bytes(data)
+    files.start()
+    return job
+
+
+def test_it_is_what_the_command_makes_of_it(
+    files: FileTranslations, session: LiveSession, tiny: Path, face_clip: Path, tmp_path: Path
+) -> None:
+    job = hand_over(files, face_clip)
+    until(lambda: not job.busy, 60)
+    assert job.stage == "done", job.message
+    assert job.done == job.frames == 24 and "24 frames" in job.message and "style 5" in job.message
+    with Translator(tiny, 5, engine="torch", precision="fp32") as translator:
+        translator.translate_video(face_clip, tmp_path / "wanted.mp4")
+    assert frame_times(job.target) == frame_times(face_clip)
+    assert read_packets(job.target, "audio") == read_packets(face_clip, "audio")
+    wanted, got = (read_pictures(path) for path in (tmp_path / "wanted.mp4", job.target))
+    assert np.abs(np.array(wanted, int) - np.array(got)).mean() < 1
+    # The live picture has gone on, and goes on.
+    seen = session.counts.frames
+    until(lambda: session.counts.frames > seen)
+
+
+def test_a_picture(files: FileTranslations, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "still.png"), picture(96, 64))
+    job = hand_over(files, tmp_path / "still.png")
+    until(lambda: not job.busy, 60)
+    assert job.stage == "done", job.message
+    assert job.target.name == "still_anime.png" and "no face" in job.message
+
+
+@pytest.mark.parametrize("name", ["../../evil.mp4", "C:\\evil.mp4", "/evil.mp4", ".evil.mp4", ""])
+def test_names_stay_in_the_folder(files: FileTranslations, name: str) -> None:
+    job = files.receive(name, 10)
+    assert job.source.parent == job.target.parent == files._folder
+    assert job.source.name == ("evil.mp4" if name else "video")
+    assert job.source != job.target
+
+
+def test_a_file_that_is_named_as_its_result(files: FileTranslations, face_clip: Path) -> None:
+    job = hand_over(files, face_clip, "face_anime.mp4")
+    until(lambda: not job.busy, 60)
+    assert job.stage == "done" and job.target.is_file()
+
+
+def test_what_is_no_video(files: FileTranslations, tmp_path: Path) -> None:
+    (tmp_path / "note.mp4").write_text("not a video")
+    job = hand_over(files, tmp_path / "note.mp4")
+    until(lambda: not job.busy)
+    assert job.stage == "failed" and "note.mp4" in job.message
+    assert not job.source.exists()
+
+
+def test_one_at_a_time_and_stopped(
+    files: FileTranslations, session: LiveSession, face_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = session.translator.engine
+    fast = engine.translate
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.1)
+        return fast(*args)
+
+    monkeypatch.setattr(engine, "translate", slow)
+    job = hand_over(files, face_clip)
+    with pytest.raises(InputError, match=r"face\.mp4 is not finished"):
+        files.receive("other.mp4", 10)
+    until(lambda: job.done > 2)
+    assert job.state()["seconds_left"] is not None
+    files.stop()
+    until(lambda: not job.busy)
+    assert job.stage == "stopped" and not job.target.exists() and not list(files._folder.iterdir())
+    files.receive("other.mp4", 10)
+
+
+def test_more_than_the_disk_holds(files: FileTranslations) -> None:
+    with pytest.raises(OutputError, match="does not fit"):
+        files.receive("long.mp4", 1 << 60)
+
+
+class TestServer:
+    @pytest.fixture
+    def served(self, session: LiveSession) -> Iterator[WebSink]:
+        sink = WebSink(session, bind("127.0.0.1", 0))
+        session.add_sink(sink)
+        yield sink
+        session.remove_sink(sink)
+        assert sink.failure is None
+
+    def test_there_and_back(self, served: WebSink, face_clip: Path, tmp_path: Path) -> None:
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as page:
+                async with http.get(served.url + "file") as answer:
+                    assert answer.status == 404
+                data = face_clip.read_bytes()
+                async with http.post(served.url + "file?name=f%C3%A4ce.mp4", data=data) as answer:
+                    assert answer.status == 200, await answer.text()
+                await page.until(lambda: (page.state.get("file") or {}).get("stage") == "done", 60)
+                assert page.state["file"]["result"] == "fäce_anime.mp4"
+                async with http.get(served.url + "file") as answer:
+                    assert "f%C3%A4ce_anime.mp4" in answer.headers["Content-Disposition"]
+                    (tmp_path / "got.mp4").write_bytes(await answer.read())
+
+        visit(served.url, work)
+        assert len(read_pictures(tmp_path / "got.mp4")) == 24
+
+    def test_refusals(self, served: WebSink, face_clip: Path) -> None:
+        async def chunks() -> Any:
+            yield b"of unknown length"
+
+        async def work(http: Any) -> None:
+            async with http.post(served.url + "file?name=a.mp4", data=chunks()) as answer:
+                assert answer.status == 411
+            headers = {"Origin": "https://evil.example"}
+            async with http.post(served.url + "file?name=a.mp4", data=b"x", headers=headers) as answer:
+                assert answer.status == 403
+            async with Visitor(http, served.url) as page:
+                # Half a file, then silence for ever: the page has gone.
+                host, port = served._listener.getsockname()[:2]
+                _, writer = await asyncio.open_connection(host, port)
+                head = f"POST /file?name=half.mp4 HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 1000\r\n\r\n"
+                writer.write(head.encode() + b"x" * 500)
+                await writer.drain()
+                await page.until(lambda: (page.state.get("file") or {}).get("stage") == "upload")
+                async with http.post(served.url + "file?name=b.mp4", data=b"x") as answer:
+                    assert answer.status == 409 and "half.mp4" in await answer.text()
+                writer.close()
+                await page.until(lambda: page.state["file"]["stage"] == "failed")
+                assert "did not come whole" in page.state["file"]["message"]
+
+        visit(served.url, work)
+
+    def test_closing_ends_it(self, session: LiveSession, face_clip: Path) -> None:
+        sink = WebSink(session, bind("127.0.0.1", 0))
+        hand_over(sink._files, face_clip)
+        started = time.perf_counter()
+        sink.close()
+        assert time.perf_counter() - started < 3
+        until(lambda: not [t for t in threading.enumerate() if t.name == "gnr-video file"])
+        assert not sink._files._folder.exists()
