@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink, bind
 from gnr_video.translator import Translator
 from tests.live_helpers import live_session, until
-from tests.media_helpers import frame_times, picture, read_packets, read_pictures
+from tests.media_helpers import frame_times, make_clip, picture, read_packets, read_pictures
 from tests.test_live_web import Visitor, visit
 
 aiohttp = pytest.importorskip("aiohttp", reason="needs aiohttp")
@@ -96,6 +97,26 @@ def test_what_is_no_video(files: FileTranslations, tmp_path: Path) -> None:
     until(lambda: not job.busy)
     assert job.stage == "failed" and "note.mp4" in job.message
     assert not job.source.exists()
+
+
+@pytest.mark.parametrize("kind", ["hls", "concat"])
+@pytest.mark.parametrize("name", ["list.m3u8", "list.mp4", "list"])
+def test_a_list_of_this_machines_files(files: FileTranslations, tmp_path: Path, kind: str, name: str) -> None:
+    """FFmpeg tells such lists by what is in them."""
+    own = make_clip(tmp_path / "own.ts", codec="mpeg2video")
+    job = files.receive(name, 10)
+    if kind == "hls":
+        job.source.write_text(
+            f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.4,\nfile://{own}\n#EXT-X-ENDLIST\n"
+        )
+    else:
+        shutil.copy(own, files._folder)
+        job.source.write_text("ffconcat version 1.0\nfile own.ts\n")
+    files.start()
+    until(lambda: not job.busy)
+    assert job.stage == "failed" and not job.target.exists(), job.message
+    # By its name FFmpeg itself refuses some.
+    assert name != "list.m3u8" or kind == "concat" or "list of other files" in job.message, job.message
 
 
 def test_one_at_a_time_and_stopped(

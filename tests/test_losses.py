@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.losses import (
+    SMALLEST_VARIANCE,
     discriminator_adversarial,
     generator_adversarial,
+    latent_divergence,
     r1_penalty,
     shuffle_within,
     style_consistency,
@@ -55,3 +57,51 @@ def test_shuffling_stays_within_an_image(contents, copies, seed):
     shuffled = shuffle_within(codes, contents, torch.Generator().manual_seed(seed))
     for before, after in zip(codes.split(copies), shuffled.split(copies), strict=True):
         assert sorted(before.flatten().tolist()) == sorted(after.flatten().tolist())
+
+
+def normal(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def divergence(codes: torch.Tensor) -> torch.Tensor:
+    """KL of a Gaussian with the codes' own moments from N(0, I), by torch's formula; differentiable."""
+    mean = codes.mean(0)
+    unit = torch.eye(codes.shape[1])
+    covariance = (codes - mean).T @ (codes - mean) / len(codes) + SMALLEST_VARIANCE * unit
+    found = torch.distributions.MultivariateNormal(mean, covariance)
+    return torch.distributions.kl_divergence(
+        found, torch.distributions.MultivariateNormal(torch.zeros_like(mean), unit)
+    )
+
+
+@given(st.integers(2, 40), st.integers(1, 9), st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_latent_divergence_is_that_of_two_gaussians(count, axes, seed):
+    codes = normal(count, axes, seed=seed) @ normal(axes, axes, seed=seed + 1) + 0.5
+    one, other = codes.clone().requires_grad_(), codes.clone().requires_grad_()
+    found, expected = latent_divergence(one, one), divergence(other)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    found.backward()
+    expected.backward()
+    torch.testing.assert_close(one.grad, other.grad, rtol=1e-2, atol=1e-3)
+
+
+def test_codes_along_one_line_are_spread_over_all_directions():
+    """A deviation of 1 along each axis does not do: all codes may lie along the diagonal."""
+    codes = normal(64, 1, seed=0).expand(-1, 8) + 0.05 * normal(64, 8, seed=1)
+    assert codes.std(0).sub(1).abs().max() < 0.15
+    recent = codes
+    for step in range(400):
+        # Eight of them at a time, as in training: too few for a covariance of their own.
+        mine = torch.randperm(64, generator=torch.Generator().manual_seed(step))[:8]
+        batch = codes[mine].requires_grad_()
+        recent = torch.cat([recent, batch.detach()])[-128:]
+        (gradient,) = torch.autograd.grad(latent_divergence(batch, recent), batch)
+        codes = codes.index_add(0, mine, -0.3 * gradient)
+    deviations = torch.linalg.eigvalsh(codes.T.cov()).sqrt()
+    assert deviations.min() > 0.8 and deviations.max() < 1.25, deviations
+    assert codes.mean(0).abs().max() < 0.15
+
+
+def test_codes_that_are_not_finite_are_no_error_here():
+    assert latent_divergence(torch.full((4, 8), math.nan), torch.full((4, 8), math.nan)).isnan()

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.distributed import gather, mine, world
+from train.distributed import mine, world
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class LossWeights:
         style_consistency: variance of the style codes of one image under augmentation.
         cycle_l2, cycle_lpips: A -> B -> A, with style codes shuffled among the augmentations of an image.
         style_reconstruction: the style read off a translation is the one it was decoded with.
-        latent: encoded style codes look like N(0, I).
+        latent: encoded style codes look like N(0, I): a discriminator says so, or, in warm-up and one-way training,
+            `latent_divergence`.
         identity: an image decoded from its own content and style is itself; faded out by the trainer. Without
             it a short training settles on tone-inverted translations.
         content: domain-invariant perceptual distance between a face and its translation (one-way training).
@@ -76,6 +77,10 @@ PAPER = LossWeights(
     latent=0.0,
     r1_form="sample",
 )
+
+
+SMALLEST_VARIANCE = 0.02
+"""Added to a covariance of style codes along each direction, so that few codes have an inverse too."""
 
 
 def generator_adversarial(logits: Sequence[Tensor]) -> Tensor:
@@ -149,7 +154,32 @@ def shuffle_within(codes: Tensor, contents: int, generator: torch.Generator) -> 
     return codes[order.flatten().to(codes.device)]
 
 
-def style_moments(codes: Tensor) -> Tensor:
-    """How far the batch's style codes (N, latent_dim) are from mean 0 and deviation 1, where seeds are drawn."""
-    codes = gather(codes)
-    return codes.mean(0).square().sum() + (codes.std(0) - 1).square().sum()
+def latent_divergence(codes: Tensor, recent: Tensor) -> Tensor:
+    """KL(N(mean, covariance) || N(0, I)) of style codes: how far they are from where seeds are drawn.
+
+    A deviation of 1 along each axis does not do: codes that all lie along one diagonal have it. And a batch is too
+    small for a covariance. So both moments are taken over the codes of the last steps, and each code of the batch
+    gets the gradient that it would have as one of them: mean + (I - covariance^-1) (code - mean), which is the
+    stronger along a direction the less the codes reach there.
+
+    Args:
+        codes: (N, D), the batch's; only they get gradients.
+        recent: (M, D), codes of the last steps, the batch's among them.
+
+    Returns:
+        Scalar, float32.
+    """
+    with torch.autocast(codes.device.type, enabled=False):
+        codes, recent = codes.float(), recent.detach().float()
+        mean = recent.mean(0)
+        unit = torch.eye(recent.shape[1], device=recent.device)
+        spread = recent - mean
+        covariance = spread.T @ spread / len(recent) + SMALLEST_VARIANCE * unit
+        # inv_ex: codes that are not finite are the trainer's to report.
+        push = unit - torch.linalg.inv_ex(covariance).inverse
+        value = (
+            covariance.trace() + mean.square().sum() - len(mean) - torch.linalg.slogdet(covariance)[1]
+        ) / 2
+        centred = codes - mean
+        descent = ((centred @ push * centred).sum(1) / 2 + codes @ mean).mean()
+        return value + descent - descent.detach()

@@ -24,7 +24,7 @@ from train.augment import recolour, relight, resample, to_float
 from train.distributed import gather, mine, world
 from train.flow import motion_difference
 from train.grow import set_fade
-from train.losses import masked_mse, style_consistency, style_moments
+from train.losses import masked_mse, style_consistency
 from train.networks import FadeIn, Generator, GrownStem
 from train.parts import PartsHead, part_centres, part_distance
 from train.projected import (
@@ -221,7 +221,7 @@ class OneWayTrainer(Trainer):
             terms["cycle_lpips"] = self.lpips(same, [tap[some] for tap in taps_b]).mean()
             pairs = torch.stack([style_b[:twice], style_b[batch:]], 1).flatten(0, 1)
             terms["style_consistency"] = style_consistency(pairs, twice)
-            terms["latent"] = style_moments(style_b[:batch])
+            terms["latent"] = self._latent(style_b[:batch])
             self._add_path_length(terms, g_ab=(content_a, to_b))
         total = torch.stack([value * self._weight(name) for name, value in terms.items()]).sum()
         self._update_generators(total)

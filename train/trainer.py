@@ -30,12 +30,12 @@ from train.grow import grow, set_fade
 from train.losses import (
     discriminator_adversarial,
     generator_adversarial,
+    latent_divergence,
     masked_mse,
     path_lengths,
     r1_penalty,
     shuffle_within,
     style_consistency,
-    style_moments,
 )
 from train.lpips import Lpips, try_lpips
 from train.networks import Discriminator, Generator, LatentDiscriminator
@@ -43,6 +43,9 @@ from train.recipes import Recipe
 from train.sheets import sample_sheet, save_png
 
 log = logging.getLogger(__name__)
+
+CODES_PER_AXIS = 16
+"""How many of the last style codes a covariance is taken over, for each of its axes (`LossWeights.latent`)."""
 
 LICENCE = (
     "research and personal use: trained on selfie2anime, which holds photographs of real people and frames "
@@ -177,6 +180,8 @@ class Trainer:
         self._make_optimisers()
         self.painted: list[Tensor] = []
         """Colours of the last translations, by kind of style (`LossWeights.palette`)."""
+        self.codes = torch.zeros(0, recipe.architecture.latent_dim, device=self.device)
+        """Style codes of the last steps (`LossWeights.latent`)."""
         self.path_means = {name: torch.zeros((), device=self.device) for name in ("g_ab", "g_ba")}
         self.ada = {
             name: AdaptiveAugment(recipe.ada, recipe.ada_images) for name in ("d_a", "d_b") if recipe.ada
@@ -419,6 +424,12 @@ class Trainer:
             total = total + (lengths - self.path_means[name]).square().mean()
         terms["path_length"] = total
 
+    def _latent(self, codes: Tensor) -> Tensor:
+        """`latent_divergence` of this step's style codes (N, latent_dim) and those before."""
+        count = CODES_PER_AXIS * codes.shape[1]
+        self.codes = torch.cat([self.codes, gather(codes.detach()).float()])[-count:]
+        return latent_divergence(codes, self.codes)
+
     def _weight(self, name: str) -> float:
         """What a term counts now; a lazy one stands for the steps without it."""
         weight: float = getattr(self.recipe.loss, name)
@@ -560,7 +571,7 @@ class Trainer:
         """One update of a single generator as an autoencoder of both domains.
 
         Half the images are faces, half anime, each under two augmentations; codes of the same image are drawn
-        together, codes of all images towards mean 0 and variance 1, where seeds will be drawn from.
+        together, codes of all images to where seeds will be drawn from.
         """
         w, generator = self.recipe.loss, self.networks.g_ab
         raw = [
@@ -573,7 +584,7 @@ class Trainer:
             again, _, style = generator(x)
             terms["identity"] = F.l1_loss(again, x)
             terms["style_consistency"] = style_consistency(style, batch)
-            terms["latent"] = style_moments(style)
+            terms["latent"] = self._latent(style)
             if self.lpips is not None:
                 terms["cycle_lpips"] = self.lpips(
                     again.contiguous(memory_format=self.memory_format), x
@@ -739,6 +750,7 @@ class Trainer:
             "architecture": self.recipe.architecture.to_json(),
             "path_means": self.path_means,
             "painted": self.painted,
+            "codes": self.codes,
             "ada": {name: ada.state_dict() for name, ada in self.ada.items()},
             "rng": self.generator.get_state(),
             "torch_rng": torch.get_rng_state(),
@@ -806,6 +818,7 @@ class Trainer:
         for name, average in state.get("path_means", {}).items():
             self.path_means[name].copy_(average)
         self.painted = [colours.to(self.device) for colours in state.get("painted", [])]
+        self.codes = state.get("codes", self.codes).to(self.device)
         for name in self.ada.keys() & state.get("ada", {}).keys():
             self.ada[name].load_state_dict(state["ada"][name])
         self.step = state["step"]

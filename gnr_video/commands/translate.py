@@ -18,7 +18,6 @@ from gnr_video.commands.options import (
     report_option,
 )
 from gnr_video.commands.terminal import build_progress, frame_progress, warn
-from gnr_video.files import anime_name
 
 if TYPE_CHECKING:
     from gnr_video.report import Report
@@ -226,6 +225,8 @@ def default_output(input: str) -> str:
     if path.is_dir():
         folder = path.resolve()
         return f"{folder.parent / folder.name}_anime/"
+    from gnr_video.files import anime_name
+
     return str(anime_name(path))
 
 

@@ -6,6 +6,7 @@ controls.py        what can be changed while it runs, the same from every keyboa
 virtual_camera.py  sink: a camera for video calls
 preview.py         sink: a window
 web.py, page/      sink and camera: the browser
+files.py           videos that the browser hands over
 recorder.py        sink: a file
 memory.py          freed memory is given back, so that a session can run for hours
 """

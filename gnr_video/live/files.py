@@ -15,9 +15,13 @@ from engines.errors import GnrVideoError, InputError, OutputError
 from gnr_video.files import anime_name
 from gnr_video.live.controls import Controls
 from gnr_video.pipeline import Counts
+from gnr_video.source import open_source
 from gnr_video.translator import Translator
 
 log = logging.getLogger(__name__)
+
+LISTS = {"concat", "dash", "hls", "imf", "sdp"}
+"""FFmpeg's names of containers that are lists of other files: those of this machine are none of a page's business."""
 
 
 class _Stopped(Exception):
@@ -135,6 +139,11 @@ class FileTranslations:
             job.done, job.frames = counts.frames, frames
 
         try:
+            with open_source(job.source) as source:
+                if source.info.container in LISTS:
+                    raise InputError(
+                        f"{job.source.name} is a list of other files", "hand over the video itself"
+                    )
             report = translator.translate_video(job.source, job.target, overwrite=True, progress=progress)
             warnings = "".join(f"; {text}" for text in report.warnings)
             job.message = f"{report.frames} frames in {report.seconds:.0f} s, style {report.style}{warnings}"
