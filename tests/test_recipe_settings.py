@@ -107,6 +107,7 @@ def test_values_of_another_kind_are_answered_with_an_example(setting, example):
         ("stages=32:0:4", "needs a step"),
         ("lr_schedule=linear", "lr_schedule is 'linear'"),
         ("loss.r1_form=both", "r1_form is 'both'"),
+        ("loss.latent_form=both", "latent_form is 'both'"),
         ("lr=-1", "lr is -1"),
         ("contents=0", "contents is 0"),
         ("ema=1", "ema is 1"),

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.distributed import mine, world
+from train.distributed import gather, mine, world
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class LossWeights:
         cycle_l2, cycle_lpips: A -> B -> A, with style codes shuffled among the augmentations of an image.
         style_reconstruction: the style read off a translation is the one it was decoded with.
         latent: encoded style codes look like N(0, I): a discriminator says so, or, in warm-up and one-way training,
-            `latent_divergence`.
+            their moments.
+        latent_form: which: "gaussian" is `latent_divergence`, "axes" is `style_moments`.
         identity: an image decoded from its own content and style is itself; faded out by the trainer. Without
             it a short training settles on tone-inverted translations.
         content: domain-invariant perceptual distance between a face and its translation (one-way training).
@@ -55,6 +56,7 @@ class LossWeights:
     cycle_lpips: float = 10.0
     style_reconstruction: float = 5.0
     latent: float = 2.0
+    latent_form: str = "gaussian"
     identity: float = 0.0
     content: float = 0.0
     parts: float = 0.0
@@ -183,3 +185,10 @@ def latent_divergence(codes: Tensor, recent: Tensor) -> Tensor:
         centred = codes - mean
         descent = ((centred @ push * centred).sum(1) / 2 + codes @ mean).mean()
         return value + descent - descent.detach()
+
+
+def style_moments(codes: Tensor) -> Tensor:
+    """How far the batch's style codes (N, D) are from mean 0 and deviation 1 along each axis. Those along one diagonal
+    have both."""
+    codes = gather(codes)
+    return codes.mean(0).square().sum() + (codes.std(0) - 1).square().sum()

@@ -133,7 +133,7 @@ class Recipe:
             if stage.steps < 1 or stage.fade_steps < 0:
                 raise RecipeError(f"a stage needs a step or more, got {stage}")
         for name, allowed in _CHOICES.items():
-            owner = self.loss if name == "r1_form" else self
+            owner = self.loss if hasattr(self.loss, name) else self
             if getattr(owner, name) not in allowed:
                 raise RecipeError(f"{name} is {getattr(owner, name)!r}", f"there are {', '.join(allowed)}")
         if self.one_way and self.loss.cyclegan_identity:
@@ -181,7 +181,12 @@ class Recipe:
         return replace(self, stages=stages)
 
 
-_CHOICES = {"lr_schedule": ("halve", "cosine"), "lpips_net": ("vgg", "alex"), "r1_form": ("sample", "mean")}
+_CHOICES = {
+    "lr_schedule": ("halve", "cosine"),
+    "lpips_net": ("vgg", "alex"),
+    "r1_form": ("sample", "mean"),
+    "latent_form": ("gaussian", "axes"),
+}
 _RANGES = (
     ("lr", 1e-9, 1),
     ("d_lr", 1e-3, 1e3),
@@ -270,7 +275,7 @@ RECIPES = {
                 motion=40.0,
                 style_reconstruction=2.0,
                 style_consistency=1.0,
-                latent=0.5,
+                latent=2.0,
                 identity=10.0,
                 cycle_lpips=5.0,
                 r1=0.0,

@@ -36,6 +36,7 @@ from train.losses import (
     r1_penalty,
     shuffle_within,
     style_consistency,
+    style_moments,
 )
 from train.lpips import Lpips, try_lpips
 from train.networks import Discriminator, Generator, LatentDiscriminator
@@ -425,7 +426,9 @@ class Trainer:
         terms["path_length"] = total
 
     def _latent(self, codes: Tensor) -> Tensor:
-        """`latent_divergence` of this step's style codes (N, latent_dim) and those before."""
+        """How far this step's style codes (N, latent_dim) are from where seeds are drawn."""
+        if self.recipe.loss.latent_form == "axes":
+            return style_moments(codes)
         count = CODES_PER_AXIS * codes.shape[1]
         self.codes = torch.cat([self.codes, gather(codes.detach()).float()])[-count:]
         return latent_divergence(codes, self.codes)
