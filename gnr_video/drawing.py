@@ -115,6 +115,8 @@ class DrawingsAhead(Drawings):
 
 def _in_style(engine: Engine, crops: Crops, codes: Styles | None) -> Crops:
     """Translate, each in its style; the engine's own style is quicker, being folded into its weights."""
+    if codes is None:  # an engine that takes no styles has none of its own either
+        return engine.translate(crops)
     own = engine.style
-    is_own = codes is None or (own is not None and all(np.array_equal(code, own) for code in codes))
+    is_own = own is not None and all(np.array_equal(code, own) for code in codes)
     return engine.translate(crops, None if is_own else codes)

@@ -107,7 +107,7 @@ def live(
     Examples:
       gnr-video live                                   webcam to a window (or the browser)
       gnr-video live --virtual-camera --preview        for a video call
-      gnr-video live --web --camera browser            the browser's camera, translated here
+      gnr-video live --web --camera browser            a page: the browser's camera, and dropped files
       gnr-video live --camera clip.mp4 --record out.mp4
 
     Keys, in the window, the terminal and the browser: n, p next and previous style; digits and Enter a seed;
