@@ -85,6 +85,13 @@ def test_names_stay_in_the_folder(files: FileTranslations, name: str) -> None:
     assert job.source != job.target
 
 
+def test_long_names_are_cut(files: FileTranslations) -> None:
+    job = files.receive("語" * 300 + ".mp4", 10)
+    job.source.touch()
+    job.target.touch()
+    assert job.source.suffix == job.target.suffix == ".mp4"
+
+
 def test_a_file_that_is_named_as_its_result(files: FileTranslations, face_clip: Path) -> None:
     job = hand_over(files, face_clip, "face_anime.mp4")
     until(lambda: not job.busy, 60)

@@ -20,6 +20,8 @@ from gnr_video.translator import Translator
 
 log = logging.getLogger(__name__)
 
+NAME_LENGTH = 50
+"""Letters that are kept of a file's name: disks take 255 bytes, and a letter may have four."""
 LISTS = {"concat", "dash", "hls", "imf", "sdp"}
 """FFmpeg's names of containers that are lists of other files: those of this machine are none of a page's business."""
 
@@ -93,16 +95,16 @@ class FileTranslations:
             InputError: another one is not finished.
             OutputError: it does not fit on the disk.
         """
-        name = Path(name.replace("\\", "/")).name.lstrip(".")[-120:] or "video"
+        source = self._folder / (Path(name.replace("\\", "/")).name.lstrip(".")[-NAME_LENGTH:] or "video")
         with self._lock:
             if self.job is not None and self.job.busy:
                 raise InputError(f"{self.job.source.name} is not finished yet", "wait for it, or stop it")
             self._clear()
             free = shutil.disk_usage(self._folder).free
             if 2 * size > free:
-                raise OutputError(f"{name} does not fit on the disk: {free / 1e9:.1f} GB are free")
+                raise OutputError(f"{source.name} does not fit on the disk: {free / 1e9:.1f} GB are free")
             self._stop.clear()
-            self.job = Job(self._folder / name, self._folder / anime_name(Path("result") / name).name)
+            self.job = Job(source, anime_name(source))
             return self.job
 
     def start(self) -> None:
