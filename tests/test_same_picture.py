@@ -1,6 +1,6 @@
 """Every engine gives the same picture: pairwise PSNR over ten faces in five styles, and from torch over heads.
 
-Default weights. Device: CPU; in bf16 one that multiplies it.
+Default weights. Device: CPU.
 The faces are one real portrait under a camera's motion and changes of light; int8 is calibrated on others.
 """
 
@@ -77,10 +77,6 @@ def pictures(name: str, precision: str, heads: bool) -> np.ndarray:
 def available(name: str, precision: str, heads: bool = False) -> np.ndarray:
     for module in (*NEEDS.get(name, ()), *NEEDS.get(precision, ())):
         pytest.importorskip(module, reason=f"needs {module}")
-    if precision == "bf16" and not engines.native_bf16():
-        pytest.skip(
-            "needs a CPU that multiplies bf16: emulated it takes minutes (small networks: test_engines.py)"
-        )
     return pictures(name, precision, heads)
 
 
