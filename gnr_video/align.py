@@ -21,6 +21,12 @@ HEAD_EXTENT = 5 / 4
 HEAD_RISE = 24.0
 """The crop around a whole head: so much larger than a face's, and its middle so many pixels of that one higher."""
 
+BUST = 256
+"""Side of the crop around head and shoulders, pixels: what MediaPipe's person segmentation looks at."""
+BUST_EXTENT = 8 / 5
+BUST_DROP = 25.6
+"""The crop around head and shoulders: so much larger than a head's, and its middle so many pixels of that one lower."""
+
 # Landmarks of the nose, the eyes' surroundings, forehead and cheekbones: none of lips, jaw, eyelids or brows.
 # Positions: means over 1,001 generated frontal faces, made symmetric, in crop pixels. Weights: fitted by
 # gradient descent on five generated faces under the motion of benchmarks/tracking.py and on clips of
@@ -125,19 +131,35 @@ def with_landmarks(alignment: Alignment, landmarks: Points) -> Alignment:
 
 
 def widened(alignment: Alignment) -> Alignment:
-    """The alignment of the crop around the whole head: `HEAD_EXTENT` larger, `HEAD_RISE` higher."""
+    """The alignment of the crop around the whole head, from that of the face."""
+    return _larger(alignment, HEAD_EXTENT, -HEAD_RISE)
+
+
+def bust(head: Alignment) -> Alignment:
+    """The alignment of the crop around head and shoulders, from that of the whole head (`widened`)."""
+    return _larger(head, BUST_EXTENT, BUST_DROP)
+
+
+def bust_head(side: int) -> tuple[slice, slice]:
+    """Rows and columns of the head's crop within that of the bust, of `side` pixels (a multiple of 128)."""
+    half, drop = side / BUST_EXTENT / 2, BUST_DROP / BUST_EXTENT * side / CROP
+    start, top = round(side / 2 - half), round(side / 2 - drop - half)
+    length = round(2 * half)
+    return slice(top, top + length), slice(start, start + length)
+
+
+def _larger(alignment: Alignment, extent: float, drop: float) -> Alignment:
+    """The alignment of a crop `extent` larger, its middle `drop` crop pixels lower."""
     c, s = math.cos(alignment.angle) * alignment.scale, math.sin(alignment.angle) * alignment.scale
     landmarks = alignment.landmarks
     if landmarks is not None:
         middle = np.float32(CROP / 2)
-        landmarks = (landmarks - middle + np.array([0, HEAD_RISE], np.float32)) / np.float32(
-            HEAD_EXTENT
-        ) + middle
+        landmarks = (landmarks - middle - np.array([0, drop], np.float32)) / np.float32(extent) + middle
     return replace(
         alignment,
-        center_x=alignment.center_x + HEAD_RISE * s,
-        center_y=alignment.center_y - HEAD_RISE * c,
-        scale=alignment.scale * HEAD_EXTENT,
+        center_x=alignment.center_x - drop * s,
+        center_y=alignment.center_y + drop * c,
+        scale=alignment.scale * extent,
         landmarks=landmarks,
     )
 

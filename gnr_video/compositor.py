@@ -8,30 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import zip_longest
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from gnr_video.align import HEAD_EXTENT, HEAD_RISE, crop_face
-from gnr_video.frame import Alignment, Image, Points
-
-Mask = NDArray[np.uint8]
-"""uint8 SxS, 0 = frame, 255 = translated crop."""
+from gnr_video.align import bust_head, crop_face
+from gnr_video.frame import Alignment, Bust, Image
+from gnr_video.masks import (
+    Mask,
+    above_jaw,
+    face_mask,
+    head_mask,
+    nearest_part,
+    square_mask,
+    whole_head_mask,
+)
+from gnr_video.tint import Tint
 
 MODES = ("head", "face", "square", "crop", "side-by-side")
 HEAD_MODES = ("head", "side-by-side")
-"""Those that paste whole heads, where there are mattes."""
-
-# MediaPipe's face oval, in order around the face.
-# fmt: off
-FACE_OVAL = (
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
-    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
-)
-# fmt: on
+"""Those that paste whole heads, where there are busts."""
 
 # Side the crop is resampled to before it is warped. A bilinear warp of a crop oversampled twice is as sharp
 # at every sub-pixel phase as a bicubic warp of the crop itself, in a third of the time.
@@ -39,146 +36,12 @@ _OVERSAMPLED = 512
 _GREY = 127
 
 
-def head_mask(landmarks: Points | None = None, size: int = 256) -> Mask:
-    """Soft shape around the whole anime head: hair, ears and chin.
-
-    A superellipse, as high as the crop allows, because human hair usually goes on above the crop: the more of
-    the crop is used, the less of that hair is left. Below the jaw it narrows, so that it ends on the neck and
-    leaves the shoulders alone. Landmarks keep it to the head: a turned face fills only one side of the crop,
-    and beside it the translation's background, whose colour the style chooses, would be a halo.
-
-    Args:
-        landmarks: float32 Nx2 (N >= 468, MediaPipe's order), pixels of the 256 crop; None: the superellipse.
-        size: side of the crop, pixels. The shape fits a crop with the eyes' midpoint at (128, 92) of 256.
-
-    Returns:
-        uint8 size x size, zero on the border.
-    """
-    if landmarks is None or len(landmarks) <= max(FACE_OVAL):
-        return _superellipse(size)
-    oval = np.asarray(landmarks, np.float64)[list(FACE_OVAL), :2]
-    middle = oval.mean(axis=0)
-    wide = (oval - middle) * HEAD_MARGIN + middle
-    # Hair and forehead: the face goes on upwards.
-    outline = np.asarray(
-        cv2.convexHull(np.vstack([wide, wide - (0.0, 90.0)]).astype(np.float32))[:, 0], np.float64
-    )
-    return np.asarray(cv2.multiply(_filled(outline, size, 9.0), _superellipse(size), scale=1 / 255), np.uint8)
-
-
-def whole_head_mask(matte: Mask) -> Mask:
-    """What a crop around the whole head (`align.widened`) shows of its person: the head, not the shoulders.
-
-    Args:
-        matte: uint8 SxS, 255 = person.
-
-    Returns:
-        uint8 SxS, zero on the border.
-    """
-    return np.asarray(cv2.multiply(matte, _head_region(matte.shape[0]), scale=1 / 255), np.uint8)
-
-
-@lru_cache(maxsize=16)
-def _head_region(size: int) -> Mask:
-    """Nearly all of the crop above the chin; below it a neck's width."""
-    x, y = _grid(size)
-    # Pixels of the face's crop, from its middle.
-    u, v = (x - 127.5) * HEAD_EXTENT, (y - 127.5) * HEAD_EXTENT - HEAD_RISE
-    half_height = np.where(v < 0, 182.0, 126.0)
-    half_width = 156.0 - 74.0 * _smoothstep((v + 10.0) / 110.0)
-    return _to_mask(_in_superellipse(u / half_width, v / half_height, 0.18))
-
-
-def nearest_part(mask: Mask, alignment: Alignment, others: Sequence[Alignment]) -> Mask:
-    """The part of a head's mask that is nearer to it than to heads pasted before, by their sizes: a person
-    segmentation does not tell two people who sit side by side apart.
-
-    Args:
-        mask: uint8 SxS, of the head that lies at `alignment`.
-
-    Returns:
-        uint8 SxS; the mask itself where no other head is near.
-    """
-    x, y = alignment.center_x, alignment.center_y
-    near = [
-        o for o in others if math.hypot(o.center_x - x, o.center_y - y) < 256 * (o.scale + alignment.scale)
-    ]
-    if not near:
-        return mask
-    size = mask.shape[0]
-    u, v = np.meshgrid(np.arange(size), np.arange(size))
-    (a, b, c), (d, e, f) = alignment.crop_to_frame(size)
-    frame_x, frame_y = a * u + b * v + c, d * u + e * v + f
-    own = np.hypot(frame_x - x, frame_y - y) / alignment.scale
-    other = np.min([np.hypot(frame_x - o.center_x, frame_y - o.center_y) / o.scale for o in near], axis=0)
-    share = np.clip(0.5 + (other - own) / _BORDER, 0.0, 1.0)
-    return np.asarray(np.round(mask * share), np.uint8)
-
-
-_BORDER = 24.0
-"""Width of the soft border between two heads, pixels of the 256 crop."""
-
-HEAD_MARGIN = 1.16
-"""The head's outline in face ovals: ears and some hair."""
-
-
-def _filled(outline: NDArray[np.floating], size: int, sigma: float) -> Mask:
-    """A polygon, pixels of the 256 crop, filled and blurred by `sigma` of them."""
-    if not np.isfinite(outline).all():
-        raise ValueError("landmarks must be finite")
-    points = np.clip((outline + 0.5) * (size / 256.0) - 0.5, -size, 2 * size)
-    mask = np.zeros((size, size), np.uint8)
-    cv2.fillPoly(mask, [np.round(points * 16.0).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
-    soft = cv2.GaussianBlur(mask, (0, 0), sigma * size / 256.0, borderType=cv2.BORDER_CONSTANT)
-    return np.asarray(soft, np.uint8)
-
-
-@lru_cache(maxsize=16)
-def _superellipse(size: int) -> Mask:
-    x, y = _grid(size)
-    u, v = x - 127.5, y - 122.0
-    half_height = np.where(v < 0, 119.0, 131.0)
-    half_width = 114.0 - 22.0 * _smoothstep(v / 131.0)
-    return _to_mask(_in_superellipse(u / half_width, v / half_height, 0.21))
-
-
-@lru_cache(maxsize=16)
-def square_mask(size: int = 256) -> Mask:
-    """Feathered rounded square over the whole crop, uint8 size x size, zero on the border."""
-    x, y = _grid(size)
-    corner, feather, half = 40.0, 20.0, 127.0
-    dx, dy = np.abs(x - 127.5) - (half - corner), np.abs(y - 127.5) - (half - corner)
-    outside = np.hypot(np.maximum(dx, 0.0), np.maximum(dy, 0.0)) + np.minimum(np.maximum(dx, dy), 0.0)
-    return _to_mask(_smoothstep((corner - outside) / feather))
-
-
-def face_mask(landmarks: Points | None, size: int = 256) -> Mask:
-    """Feathered face oval from landmarks.
-
-    Args:
-        landmarks: float32 Nx2 (N >= 468, MediaPipe's order), pixels of the 256 crop; None: an average oval.
-        size: side of the crop, pixels.
-
-    Returns:
-        uint8 size x size, zero on the border.
-    """
-    if landmarks is None or len(landmarks) <= max(FACE_OVAL):
-        turn = np.linspace(0.0, 2.0 * np.pi, 36, endpoint=False)
-        oval = np.stack([128.0 + 82.0 * np.sin(turn), 128.0 - 104.0 * np.cos(turn)], axis=1)
-    else:
-        oval = np.asarray(landmarks, np.float64)[list(FACE_OVAL), :2]
-    # Drawn a little smaller, so that the feather ends at the jaw and not on the background behind it.
-    middle = oval.mean(axis=0)
-    soft = _filled((oval - middle) * 0.93 + middle, size, 6.0)
-    return np.asarray(cv2.multiply(soft, square_mask(size), scale=1 / 255), np.uint8)
-
-
 class Compositor:
     """Pastes translated crops into frames.
 
     Modes:
-        head: soft shape that keeps to the head (default). With mattes it takes in all the hair; else as much of
-            it as is in the face's crop.
+        head: soft shape that keeps to the head (default). With busts it takes in all the hair, and neck and hair
+            below it are tinted; else as much hair as is in the face's crop.
         face: landmark oval, feathered; hair stays human.
         square: the crop with a feathered edge.
         crop: the translated crop alone, size x size. A fading face dissolves to its source crop where that is
@@ -188,12 +51,13 @@ class Compositor:
     Args:
         mode: one of the above.
         size: side of the output of mode `crop`, pixels.
+        tint: whether what stays human around a head takes on its drawing's colours.
 
     Raises:
         ValueError: a mode that does not exist, or a size below 16.
     """
 
-    def __init__(self, mode: str = "head", *, size: int = 256) -> None:
+    def __init__(self, mode: str = "head", *, size: int = 256, tint: bool = True) -> None:
         if mode not in MODES:
             raise ValueError(f"unknown paste mode {mode!r}, expected one of {', '.join(MODES)}")
         if size < 16:
@@ -201,6 +65,7 @@ class Compositor:
         self.mode = mode
         self.size = size
         self.captions: Sequence[str] = ()
+        self._tint = Tint() if tint else None
         self._last: Image | None = None
 
     def output_size(self, frame_size: tuple[int, int]) -> tuple[int, int]:
@@ -211,15 +76,17 @@ class Compositor:
         return (2 * width, height) if self.mode == "side-by-side" else (width, height)
 
     def reset(self) -> None:
-        """Forget the picture that mode `crop` holds."""
+        """Forget the frames before: the colours of the tint, and the picture that mode `crop` holds."""
         self._last = None
+        if self._tint is not None:
+            self._tint.reset()
 
     def compose(
         self,
         image: Image,
         faces: Sequence[tuple[Alignment, Image]],
         crops: Sequence[Image] | None = None,
-        mattes: Sequence[Mask] = (),
+        busts: Sequence[Bust] = (),
     ) -> Image:
         """Paste the faces into one frame.
 
@@ -228,10 +95,10 @@ class Compositor:
             faces: an alignment and its translated crop (uint8 SxSx3 RGB, any S) for each face. Larger faces
                 cover smaller ones where they overlap; mode `crop` shows the lowest track id.
             crops: the source crops in the same order, any side; only mode `crop` uses them.
-            mattes: uint8 SxS in the same order, 255 = person, where the crops are of whole heads; else none.
+            busts: in the same order, where the crops are of whole heads; else none.
 
         Returns:
-            uint8 RGB of `output_size`; a new array. Pixels outside the masks equal the input's.
+            uint8 RGB of `output_size`; a new array. Pixels outside of masks and busts equal the input's.
 
         Raises:
             ValueError: a crop that is not uint8 SxSx3, or `crops` of another length.
@@ -250,20 +117,29 @@ class Compositor:
             target[...] = image
         else:
             target = out = image.copy()
+        masks = [self._mask(alignment, crop, bust) for (alignment, crop), bust in zip_longest(faces, busts)]
+        if busts and self._tint is not None and self.mode in HEAD_MODES:
+            self._tint.apply(target, busts, [crop for _, crop in faces], masks)
         pasted: list[Alignment] = []
         # Far faces first.
-        layers = [(*face, matte) for face, matte in zip_longest(faces, mattes)]
-        for alignment, crop, matte in sorted(layers, key=lambda one: (one[0].scale, one[0].track_id)):
-            mask = self._mask(alignment, crop.shape[0], matte)
-            if matte is not None:
+        layers = [(*face, mask) for face, mask in zip(faces, masks)]
+        for alignment, crop, mask in sorted(layers, key=lambda one: (one[0].scale, one[0].track_id)):
+            if busts:
                 mask = nearest_part(mask, alignment, pasted)
             paste(target, alignment, crop, mask)
             pasted.append(alignment)
         return out
 
-    def _mask(self, alignment: Alignment, size: int, matte: Mask | None) -> Mask:
-        if matte is not None and self.mode in HEAD_MODES:
-            return whole_head_mask(matte)
+    def _mask(self, alignment: Alignment, crop: Image, bust: Bust | None) -> Mask:
+        size = crop.shape[0]
+        if bust is not None and self.mode in HEAD_MODES:
+            matte = bust.matte[bust_head(bust.matte.shape[0])]
+            mask = whole_head_mask(np.asarray(cv2.resize(matte, (size, size)), np.uint8))
+            if self._tint is None or alignment.landmarks is None:
+                return mask
+            return np.asarray(
+                cv2.multiply(mask, above_jaw(alignment.landmarks, crop), scale=1 / 255), np.uint8
+            )
         if self.mode == "face":
             return face_mask(alignment.landmarks, size)
         return square_mask(size) if self.mode == "square" else head_mask(alignment.landmarks, size)
@@ -322,7 +198,7 @@ class GridCompositor(Compositor):
         image: Image,
         faces: Sequence[tuple[Alignment, Image]],
         crops: Sequence[Image] | None = None,
-        mattes: Sequence[Mask] = (),
+        busts: Sequence[Bust] = (),
     ) -> Image:
         """The grid for one frame.
 
@@ -422,33 +298,6 @@ def _region(alignment: Alignment, mask: Mask, width: int, height: int) -> tuple[
     left, top = max(int(low[0]), 0), max(int(low[1]), 0)
     right, bottom = min(int(high[0]), width), min(int(high[1]), height)
     return (left, top, right, bottom) if left < right and top < bottom else None
-
-
-def _grid(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pixels of a size x size crop in coordinates of the 256 crop (whose middle is at 127.5)."""
-    axis = (np.arange(size) + 0.5) * (256.0 / size) - 0.5
-    x, y = np.meshgrid(axis, axis)
-    return x, y
-
-
-def _smoothstep(t: NDArray[np.float64]) -> NDArray[np.float64]:
-    """0 below 0, 1 above 1, and a cubic without corners between them."""
-    t = np.clip(t, 0.0, 1.0)
-    return np.asarray(t * t * (3.0 - 2.0 * t))
-
-
-def _in_superellipse(u: NDArray[np.float64], v: NDArray[np.float64], feather: float) -> NDArray[np.float64]:
-    """0 outside of the superellipse of unit axes, 1 where it is deeper than `feather`."""
-    radius = (np.abs(u) ** 2.5 + np.abs(v) ** 2.5) ** (1 / 2.5)
-    return _smoothstep((1.0 - radius) / feather)
-
-
-def _to_mask(alpha: NDArray[np.float64]) -> Mask:
-    mask = np.round(alpha * 255.0).astype(np.uint8)
-    mask[[0, -1]] = 0
-    mask[:, [0, -1]] = 0
-    mask.setflags(write=False)  # it is shared by every caller
-    return mask
 
 
 def _resized(crop: Image, size: int) -> Image:

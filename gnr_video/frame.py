@@ -120,3 +120,20 @@ class Alignment:
                 [b * zoom, a * zoom, self.center_y + b * offset + a * offset],
             ]
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Bust:
+    """Head and shoulders of a person, as they are in the frame.
+
+    Attributes:
+        alignment: of the crop, with the face's landmarks.
+        picture: uint8 SxSx3 RGB.
+        matte: uint8 SxS, 255 = person.
+        seconds: the frame's time.
+    """
+
+    alignment: Alignment
+    picture: Image
+    matte: NDArray[np.uint8]
+    seconds: float

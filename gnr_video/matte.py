@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import ModelFileError
-from gnr_video.compositor import Mask
 from gnr_video.frame import Image
+from gnr_video.masks import Mask
 from gnr_video.mediapipe_tasks import explained, import_mediapipe, quiet_stderr
 from gnr_video.model_files import PERSON_MODEL
 

@@ -12,15 +12,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from gnr_video.align import crop_face, head_side, widened
+from gnr_video.align import BUST, bust, crop_face, head_side, widened
 from gnr_video.compositor import HEAD_MODES
 from gnr_video.drawing import Drawings
 from gnr_video.faces import Cast
-from gnr_video.frame import Alignment, Frame, Image
+from gnr_video.frame import Alignment, Bust, Frame, Image
 
 if TYPE_CHECKING:
     from engines.base import Engine
-    from gnr_video.compositor import Compositor, Mask
+    from gnr_video.compositor import Compositor
     from gnr_video.matte import PersonMatte
     from gnr_video.report import StageTimes
     from gnr_video.scene import SceneCut
@@ -162,13 +162,13 @@ class Tracked:
 class Translated:
     """A frame, its faces' source crops and translations (uint8 S x S x 3), in the order of `alignments`.
 
-    Where there are mattes (uint8 S x S), crops and alignments are those of whole heads.
+    Where there are busts, in the same order, crops and alignments are those of whole heads.
     """
 
     tracked: Tracked
     crops: list[Image]
     pictures: list[Image]
-    mattes: list[Mask] = field(default_factory=list)
+    busts: list[Bust] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ def translate(
         seconds += start - first
         crops: list[Image] = []
         pictures: list[Image] = []
-        mattes: list[Mask] = []
+        busts: list[Bust] = []
         if item.alignments:
             side = engine.size
             matte = heads.matte if heads is not None and heads.wanted else None
@@ -273,8 +273,7 @@ def translate(
                 chosen = item.alignments[:1] if grid else item.alignments
                 crops = [crop_face(item.frame.image, a, side) for a in chosen]
             if matte is not None:
-                with times.stage("matte"):
-                    mattes = matte.mattes(crops, [a.track_id for a in chosen], item.frame.pts_seconds)
+                busts = _busts(item.frame, chosen, matte, times)
             if grid and styles is not None:
                 with times.stage("network"):
                     content = engine.encode(crops[0][None])
@@ -282,7 +281,17 @@ def translate(
             else:
                 codes = None if styles is None else styles.codes_at(seconds, item.roles)
                 pictures = drawings.of(crops, [a.track_id for a in chosen], codes)
-        yield Translated(item, crops, pictures, mattes)
+        yield Translated(item, crops, pictures, busts)
+
+
+def _busts(frame: Frame, heads: list[Alignment], matte: PersonMatte, times: StageTimes) -> list[Bust]:
+    """Head and shoulders of the people whose heads lie at `heads`."""
+    places = [bust(head) for head in heads]
+    with times.stage("crop"):
+        pictures = [crop_face(frame.image, place, BUST) for place in places]
+    with times.stage("matte"):
+        mattes = matte.mattes(pictures, [place.track_id for place in places], frame.pts_seconds)
+    return [Bust(*parts, frame.pts_seconds) for parts in zip(places, pictures, mattes, strict=True)]
 
 
 def compose(
@@ -296,7 +305,7 @@ def compose(
             faces = (
                 alignments if len(item.crops) == len(item.pictures) else alignments[:1] * len(item.pictures)
             )
-            image = compositor.compose(frame.image, list(zip(faces, item.pictures)), item.crops, item.mattes)
+            image = compositor.compose(frame.image, list(zip(faces, item.pictures)), item.crops, item.busts)
         counts.frames += 1
         counts.faces += len(item.crops)
         counts.frames_without_face += not alignments

@@ -54,6 +54,7 @@ class Translator:
         precision: "auto", "fp32", "bf16", "fp16", "int8".
         paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositor.Compositor`. Heads are
             whole, with their hair, where `gnr_video.matte` finds its model, but for an ONNX file.
+        tint: whether neck and long hair take on the colours of whole heads, see `gnr_video.tint`.
         faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
         plan: how the style changes with time; None: not at all.
         grid: (rows, columns): show the first face under so many styles at once instead of the video, itself in
@@ -84,6 +85,7 @@ class Translator:
         device: str = "auto",
         precision: str = "auto",
         paste: str = "head",
+        tint: bool = True,
         faces: str | int | FaceChoice = "all",
         plan: StylePlan | None = None,
         grid: tuple[int, int] | None = None,
@@ -103,7 +105,8 @@ class Translator:
         self.plan = plan or StylePlan()
         self.grid = grid
         path = resolve_weights(weights)
-        self.compositor = cells = GridCompositor(*grid) if grid else Compositor(paste)
+        self.tint = tint
+        self.compositor = cells = GridCompositor(*grid) if grid else Compositor(paste, tint=tint)
         self._grid_styles = cells.styles if isinstance(cells, GridCompositor) else 0
         self.face_model = None if face_model is None else Path(face_model)
         self.lookahead = lookahead
@@ -416,6 +419,7 @@ class Translator:
                 "mode": self.plan.mode,
                 "codec": sink.codec,
                 "lookahead": self.lookahead,
+                "tint": self.tint,
                 "hold": self.hold,
             },
         )
@@ -433,7 +437,7 @@ class Translator:
         from gnr_video.compositor import Compositor
 
         other = copy.copy(self)
-        other.compositor, other.grid, other._grid_styles = Compositor(paste), None, 0
+        other.compositor, other.grid, other._grid_styles = Compositor(paste, tint=self.tint), None, 0
         other.looks, other.style, other.plan = looks, looks.codes[0] if looks else None, StylePlan()
         other.lookahead = LOOKAHEAD
         other._live = other._schedule = None

@@ -11,19 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnr_video.align import HEAD_EXTENT, HEAD_RISE, crop_face
-from gnr_video.compositor import (
-    FACE_OVAL,
-    MODES,
-    Compositor,
-    GridCompositor,
-    face_mask,
-    head_mask,
-    nearest_part,
-    square_mask,
-    whole_head_mask,
-)
-from gnr_video.frame import Alignment
+from gnr_video.align import bust, bust_head, crop_face
+from gnr_video.compositor import MODES, Compositor, GridCompositor
+from gnr_video.frame import Alignment, Bust
+from gnr_video.masks import face_mask, head_mask, nearest_part, square_mask, whole_head_mask
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -41,16 +32,9 @@ def gradient(size: int) -> np.ndarray:
     return np.round(np.stack([40 + 170 * x, 200 - 150 * y, 60 + 90 * x * y], axis=2)).astype(np.uint8)
 
 
-def oval_landmarks(dx: float = 0.0, dy: float = 0.0) -> np.ndarray:
-    """478 points whose face oval is an ellipse around (128, 130) in the 256 crop."""
-    points = np.full((478, 2), 128.0, np.float32)
-    turn = np.arange(len(FACE_OVAL)) * 2 * np.pi / len(FACE_OVAL)
-    points[list(FACE_OVAL)] = np.stack([128 + 75 * np.sin(turn) + dx, 130 - 100 * np.cos(turn) + dy], axis=1)
-    return points
-
-
-def superellipse(size: int) -> np.ndarray:
-    return head_mask(None, size)
+def bust_of(head: Alignment, value: int) -> Bust:
+    """The bust around a head, all of it person (255) or nobody (0)."""
+    return Bust(bust(head), plain(256, (9, 9, 9)), np.full((256, 256), value, np.uint8), 0.0)
 
 
 def crop_coordinates(alignment: Alignment, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,65 +69,32 @@ alignments = st.builds(
 )
 
 
-@pytest.mark.parametrize("size", [16, 128, 256, 512])
-@pytest.mark.parametrize(
-    "make",
-    [
-        superellipse,
-        lambda size: head_mask(oval_landmarks(), size),
-        square_mask,
-        lambda size: face_mask(oval_landmarks(), size),
-        lambda size: whole_head_mask(np.full((size, size), 255, np.uint8)),
-    ],
-)
-def test_masks_are_zero_on_the_border_and_whole_in_the_middle(make, size):
-    mask = make(size)
-    assert mask.shape == (size, size)
-    assert mask.dtype == np.uint8
-    assert not mask[[0, -1]].any()
-    assert not mask[:, [0, -1]].any()
-    assert mask[size // 2, size // 2] == 255
-
-
-def test_head_mask_takes_in_hair_ears_and_chin_but_no_corner():
-    mask = head_mask()
-    for x, y in ((128, 92), (92, 92), (164, 92), (128, 200), (60, 110), (196, 110)):
-        assert mask[y, x] == 255, "eyes, mouth and cheeks are all anime"
-    assert mask[230, 128] > 0.8 * 255, "chin"
-    assert mask[18, 128] > 0.5 * 255, "hair on top"
-    assert min(mask[110, 32], mask[110, 223]) > 0.5 * 255, "ears"
-    assert max(mask[10, 10], mask[10, 245], mask[240, 20], mask[240, 235]) == 0, "background and shoulders"
-    np.testing.assert_array_equal(mask, mask[:, ::-1])
-
-
-def test_whole_head_mask_takes_in_all_hair_of_the_person_and_no_shoulders():
-    everything = np.full((256, 256), 255, np.uint8)
-
-    def at(mask, x, y):  # pixels of the face's crop, which may lie outside of it
-        x, y = ((c - 128 + rise) / HEAD_EXTENT + 128 for c, rise in ((x, 0.0), (y, HEAD_RISE)))
-        return mask[round(y), round(x)] / 255
-
-    mask = whole_head_mask(everything)
-    for x, y in ((128, 92), (60, 110), (128, 200), (128, 0), (20, 60), (236, 60)):
-        assert at(mask, x, y) == 1, "face and hair, also beyond the face's crop"
-    assert at(mask, 128, 228) > 0.8, "chin"
-    assert max(at(mask, 30, 225), at(mask, 226, 225)) == 0, "shoulders"
-    left = everything.copy()
-    left[:, 128:] = 0
-    assert not whole_head_mask(left)[:, 128:].any(), "background"
-    np.testing.assert_array_equal(whole_head_mask(left)[:, :128], mask[:, :128])
-
-
 @pytest.mark.parametrize("mode", ["head", "face"])
 def test_a_matte_counts_where_heads_are_pasted(mode):
     image, white = picture(300, 300, 0), plain(160, (255, 255, 255))
     alignment = Alignment(0, 150, 150, 1.0, 0.0)
-    nobody, someone = np.zeros((160, 160), np.uint8), np.full((160, 160), 255, np.uint8)
     made = [
-        Compositor(mode).compose(image, [(alignment, white)], mattes=[matte]) for matte in (nobody, someone)
+        Compositor(mode).compose(image, [(alignment, white)], busts=[bust_of(alignment, value)])
+        for value in (0, 255)
     ]
     assert np.array_equal(*made) == (mode == "face")
     assert np.array_equal(made[0], image) == (mode == "head")
+
+
+def test_the_head_is_cut_from_the_busts_matte():
+    """Left of the head's middle somebody, right of it nobody."""
+    alignment = Alignment(0, 150, 150, 0.8, 0.2)
+    half = bust_of(alignment, 0)
+    half.matte[:, :128] = 255
+    rows, columns = bust_head(256)
+    assert (rows.stop - rows.start, columns.stop - columns.start) == (160, 160)
+    made = Compositor().compose(
+        np.zeros((300, 300, 3), np.uint8), [(alignment, plain(160, (255, 255, 255)))], busts=[half]
+    )
+    x, y = crop_coordinates(alignment, 300, 300)
+    inside = (np.abs(x - 128) < 60) & (np.abs(y - 128) < 60)
+    assert made[inside & (x < 125)].min() == 255
+    assert made[inside & (x > 131)].max() == 0
 
 
 def test_two_heads_side_by_side_share_what_is_between_them():
@@ -157,60 +108,14 @@ def test_two_heads_side_by_side_share_what_is_between_them():
     assert (less < mine).any(), "a larger head reaches further"
     red, blue = (plain(160, colour) for colour in ((255, 0, 0), (0, 0, 255)))
     out = Compositor().compose(
-        np.zeros((300, 300, 3), np.uint8), [(left, red), (right, blue)], mattes=[matte, matte]
+        np.zeros((300, 300, 3), np.uint8),
+        [(left, red), (right, blue)],
+        busts=[bust_of(left, 255), bust_of(right, 255)],
     )
     line = out[150, 60:241].astype(int)
     assert (line.sum(axis=1) >= 253).all(), "no gap"
     np.testing.assert_array_equal(line[80], [255, 0, 0])
     np.testing.assert_array_equal(line[100], [0, 0, 255])
-
-
-@pytest.mark.parametrize("make", [superellipse, square_mask])
-def test_masks_have_the_same_shape_at_every_size_and_no_step(make):
-    large = make(256).astype(int)
-    small = cv2.resize(make(256), (128, 128), interpolation=cv2.INTER_AREA).astype(int)
-    assert np.abs(make(128).astype(int) - small).max() <= 12
-    steps = max(np.abs(np.diff(large, axis=0)).max(), np.abs(np.diff(large, axis=1)).max())
-    assert steps <= 32, "a step would be seen as an edge"
-
-
-def test_head_mask_keeps_to_a_turned_head():
-    straight, turned = head_mask(oval_landmarks()), head_mask(oval_landmarks(dx=30))
-    whole = head_mask()
-    for mask in (straight, turned):
-        assert (mask <= whole).all()
-        assert mask[60, 128] == 255, "forehead"
-        assert mask[20, 128] > 0.4 * 255, "hair"
-    assert straight[130, 52] > 200, "ears"
-    assert turned[130, 45] < 10, "the far side is background"
-    assert turned[130, 220] > 150
-    jaw = oval_landmarks()[list(FACE_OVAL)].round().astype(int)
-    assert all(straight[y, x] > 0.6 * 255 for x, y in jaw if 60 < y < 200), "the face is covered"
-
-
-def test_face_mask_follows_the_landmarks():
-    here, there = face_mask(oval_landmarks()), face_mask(oval_landmarks(dx=9.5, dy=-6.25))
-
-    def centre(mask: np.ndarray) -> np.ndarray:
-        m = cv2.moments(mask)
-        return np.array([m["m10"] / m["m00"], m["m01"] / m["m00"]])
-
-    np.testing.assert_allclose(centre(there) - centre(here), [9.5, -6.25], atol=0.3)
-    jaw = oval_landmarks()[list(FACE_OVAL)].round().astype(int)
-    assert all(here[y, x] < 128 for x, y in jaw), "the feather ends on the face"
-    assert here[92, 100] == 255
-
-
-def test_face_mask_survives_landmarks_outside_the_crop_and_their_absence():
-    assert not face_mask(oval_landmarks(dx=5000)).any()
-    leaning = face_mask(oval_landmarks(dx=90))
-    assert leaning.any()
-    assert not leaning[:, -1].any()
-    assert face_mask(None)[128, 128] == 255
-    broken = oval_landmarks()
-    broken[FACE_OVAL[3]] = np.nan
-    with pytest.raises(ValueError, match="finite"):
-        face_mask(broken)
 
 
 @settings(deadline=None, max_examples=40)

@@ -15,6 +15,7 @@ from gnr_video.commands.options import (
     onnx_options,
     paste_option,
     report_option,
+    tint_option,
 )
 
 
@@ -51,6 +52,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @generator_options
 @onnx_options
 @paste_option
+@tint_option
 @click.option(
     "--hold",
     type=click.IntRange(1, 12),
@@ -92,6 +94,7 @@ def live(
     onnx_size: int | None,
     onnx_layout: Literal["nchw", "nhwc"] | None,
     paste: str,
+    tint: bool,
     hold: int | None,
     codec: str | None,
     backend: str,
@@ -137,6 +140,7 @@ def live(
             precision=precision,
             calibrate=calibrate,
             paste=paste,
+            tint=tint,
             hold=hold,
             codec=codec,
             backend=backend,

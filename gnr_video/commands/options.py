@@ -81,6 +81,12 @@ paste_option = click.option(
     help="head: with its hair. face: its oval only. square: the whole crop. crop: nothing but that. "
     "side-by-side: before and after.",
 )
+tint_option = click.option(
+    "--tint/--no-tint",
+    default=True,
+    show_default=True,
+    help="With --paste head: neck and long hair take on the drawing's colours.",
+)
 report_option = click.option(
     "--report", type=click.Path(path_type=Path), metavar="FILE.json", help="Write times and settings."
 )

@@ -16,6 +16,7 @@ from gnr_video.commands.options import (
     onnx_options,
     paste_option,
     report_option,
+    tint_option,
 )
 from gnr_video.commands.terminal import build_progress, frame_progress, warn
 
@@ -79,6 +80,7 @@ STANDARD_INPUT = ("-", "pipe:", "pipe:0")
 @generator_options
 @onnx_options
 @paste_option
+@tint_option
 @click.option("--start", type=float, metavar="SECONDS", help="Leave out what is before.")
 @click.option("--end", type=float, metavar="SECONDS", help="Leave out what is after.")
 @click.option(
@@ -127,6 +129,7 @@ def translate(
     onnx_layout: Literal["nchw", "nhwc"] | None,
     calibrate: Path | None,
     paste: str,
+    tint: bool,
     start: float | None,
     end: float | None,
     codec: str | None,
@@ -179,6 +182,7 @@ def translate(
             device=device,
             precision=precision,
             paste=paste,
+            tint=tint,
             faces=choice,
             plan=plan,
             grid=cells,

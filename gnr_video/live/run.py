@@ -57,6 +57,7 @@ class LiveOptions:
     precision: str = "auto"
     calibrate: Path | None = None
     paste: str = "head"
+    tint: bool = True
     codec: str | None = None
     backend: str = "auto"
     seconds: float | None = None
@@ -141,6 +142,7 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
                 precision=options.precision,
                 calibrate=options.calibrate,
                 paste=options.paste,
+                tint=options.tint,
                 face_model=options.face_model,
                 lookahead=0,
                 faces=choice,
