@@ -2,6 +2,8 @@
 
 Between two drawings the last one goes where the face goes. Alignment takes the motion of head and camera out of the
 crops, so what waits for the next drawing is little more than eyes and mouth.
+
+A drawing follows the one before it at once where much changes, and slowly where little does, which is mostly noise.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
+import cv2
 import numpy as np
 
 from gnr_video.frame import Image
@@ -22,6 +25,12 @@ if TYPE_CHECKING:
 
 Drawn: TypeAlias = dict[int, Image]
 """Translations by track id."""
+
+CALM, AT_ONCE = 0.2, 24
+"""The share of a change that is followed: from `CALM` of the smallest evenly up to all from `AT_ONCE` levels on."""
+
+_change = np.arange(256)
+_FOLLOWED = np.round(_change * np.minimum(CALM + (1 - CALM) * _change / AT_ONCE, 1)).astype(np.uint8)
 
 
 class Drawings:
@@ -63,8 +72,10 @@ class Drawings:
         )
 
     def _draw(self, crops: Sequence[Image], ids: Sequence[int], codes: Styles | None) -> Drawn:
+        before = self._newest
         with self._times.stage("network"):
-            return dict(zip(ids, _in_style(self._engine, np.stack(crops), codes)))
+            drawn = dict(zip(ids, _in_style(self._engine, np.stack(crops), codes)))
+        return {one: settled(before[one], new) if one in before else new for one, new in drawn.items()}
 
     def reset(self) -> None:
         """The next frame is of another video."""
@@ -111,6 +122,19 @@ class DrawingsAhead(Drawings):
         self._begun.put(None)
         if self._thread.ident is not None:
             self._thread.join(timeout)
+
+
+def settled(before: Image, now: Image) -> Image:
+    """A drawing without the noise in which it differs from the one before; 5 levels off at most.
+
+    Args:
+        before, now: uint8 SxSx3 of the same face. One of another size is given back as it is.
+    """
+    if before.shape != now.shape:
+        return now
+    rise = cv2.LUT(cv2.subtract(now, before), _FOLLOWED)
+    fall = cv2.LUT(cv2.subtract(before, now), _FOLLOWED)
+    return np.asarray(cv2.subtract(cv2.add(before, rise), fall), np.uint8)
 
 
 def _in_style(engine: Engine, crops: Crops, codes: Styles | None) -> Crops:

@@ -55,6 +55,7 @@ class Translator:
         paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositor.Compositor`. Heads are
             whole, with their hair, where `gnr_video.matte` finds its model, but for an ONNX file.
         tint: whether neck and long hair take on the colours of whole heads, see `gnr_video.tint`.
+        ink: whether the lines of drawings are made even and crisp, see `gnr_video.ink`; never an ONNX file's.
         faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
         plan: how the style changes with time; None: not at all.
         grid: (rows, columns): show the first face under so many styles at once instead of the video, itself in
@@ -86,6 +87,7 @@ class Translator:
         precision: str = "auto",
         paste: str = "head",
         tint: bool = True,
+        ink: bool = True,
         faces: str | int | FaceChoice = "all",
         plan: StylePlan | None = None,
         grid: tuple[int, int] | None = None,
@@ -136,6 +138,10 @@ class Translator:
                 side=_crop_side(self.compositor.mode, loaded.architecture),
             )
             self.weights_name = loaded.metadata.get("name", "unnamed")
+            if ink:
+                from gnr_video.ink import ink as finish
+
+                self.engine.finish = finish
         self._owns_engine = True
         self._live: _LiveState | None = None
         self._schedule: StyleSchedule | None = None
@@ -420,6 +426,7 @@ class Translator:
                 "codec": sink.codec,
                 "lookahead": self.lookahead,
                 "tint": self.tint,
+                "ink": self.engine.finish is not None,
                 "hold": self.hold,
             },
         )

@@ -19,7 +19,7 @@ import engines
 from engines.base import Engine
 from engines.errors import InputError
 from engines.weights import load_weights
-from gnr_video.drawing import Drawings, DrawingsAhead
+from gnr_video.drawing import Drawings, DrawingsAhead, settled
 from gnr_video.frame import Image
 from gnr_video.live.session import MAX_HOLD
 from gnr_video.report import StageTimes
@@ -54,6 +54,14 @@ def made(times: StageTimes) -> int:
     return times.summary()["network"].count
 
 
+def in_turn(*drawings: Image) -> Image:
+    """What the last of some drawings of a face looks like, each having followed the one before."""
+    shown, *others = drawings
+    for drawing in others:
+        shown = settled(shown, drawing)
+    return shown
+
+
 class Gated:
     """An engine that draws only as often as it is let."""
 
@@ -78,7 +86,8 @@ class TestDrawings:
         times = StageTimes()
         drawings = Drawings(engine, times, hold)
         for i in range(frames):
-            np.testing.assert_array_equal(drawings.of([faces[i]], [7], None)[0], drawn[i - i % hold])
+            shown = in_turn(*drawn[: i + 1 : hold])
+            np.testing.assert_array_equal(drawings.of([faces[i]], [7], None)[0], shown)
         assert made(times) == math.ceil(frames / hold)
 
     def test_a_face_that_appears_is_drawn_at_once(
@@ -87,9 +96,9 @@ class TestDrawings:
         drawings = Drawings(engine, StageTimes(), 5)
         drawings.of([faces[0]], [1], None)
         both = drawings.of([faces[2], faces[1]], [2, 1], None)
-        np.testing.assert_array_equal(both, [drawn[2], drawn[1]])
+        np.testing.assert_array_equal(both, [drawn[2], in_turn(*drawn[:2])])
         (left,) = drawings.of([faces[3]], [1], None)
-        np.testing.assert_array_equal(left, drawn[1])
+        np.testing.assert_array_equal(left, both[1])
 
     def test_so_is_a_crop_of_another_size_and_another_video(
         self, engine: Engine, faces: list[Image], drawn: list[Image]
@@ -117,7 +126,7 @@ class TestAhead:
         for i in range(6):
             np.testing.assert_array_equal(drawings.of([faces[i]], [1], None)[0], drawn[0])
         gated.gate.release(2)
-        np.testing.assert_array_equal(drawings.of([faces[6]], [1], None)[0], drawn[3])
+        np.testing.assert_array_equal(drawings.of([faces[6]], [1], None)[0], in_turn(drawn[0], drawn[3]))
         drawings.close(20)
 
     def test_it_is_shown_once_it_is_there(
@@ -128,7 +137,7 @@ class TestAhead:
         for i in range(5):
             drawings.of([faces[i]], [1], None)
         until(lambda: drawings._pending is not None and drawings._pending.done())
-        np.testing.assert_array_equal(drawings.of([faces[5]], [1], None)[0], drawn[4])
+        np.testing.assert_array_equal(drawings.of([faces[5]], [1], None)[0], in_turn(drawn[0], drawn[4]))
         assert made(times) == 2
         drawings.close(20)
 
@@ -136,8 +145,8 @@ class TestAhead:
         self, engine: Engine, faces: list[Image], drawn: list[Image]
     ) -> None:
         drawings = DrawingsAhead(engine, StageTimes())
-        for face, picture in zip(faces, drawn, strict=True):
-            np.testing.assert_array_equal(drawings.of([face], [1], None)[0], picture)
+        for i, face in enumerate(faces):
+            np.testing.assert_array_equal(drawings.of([face], [1], None)[0], in_turn(*drawn[: i + 1]))
         assert "gnr-video draw" not in {thread.name for thread in threading.enumerate()}
         drawings.close()
 
@@ -147,7 +156,8 @@ class TestAhead:
             drawings.of([faces[i]], [1], None)
         drawings.hold = 1
         for i in range(3, 6):
-            np.testing.assert_array_equal(drawings.of([faces[i]], [1], None)[0], drawn[i])
+            shown = in_turn(drawn[0], drawn[2], *drawn[3 : i + 1])
+            np.testing.assert_array_equal(drawings.of([faces[i]], [1], None)[0], shown)
         drawings.close(20)
 
     def test_a_new_face_waits_for_its_own(
@@ -262,3 +272,34 @@ class TestLive:
                 session._drawings.hold = session._enough()
                 wanted.append(session._drawings.hold)
         assert wanted == [1, 1, 2, 3, 3, 3, 2, 2, 1, 1]
+
+
+def test_small_changes_are_followed_slowly_and_large_ones_at_once():
+    before = np.full((8, 8, 3), 100, np.uint8)
+    for step, followed in ((0, 0), (1, 0), (2, 1), (8, 4), (24, 24), (100, 100)):
+        for sign in (1, -1):
+            now = (before.astype(int) + sign * step).astype(np.uint8)
+            assert (settled(before, now).astype(int) - before == sign * followed).all()
+    smaller = np.zeros((4, 4, 3), np.uint8)
+    assert settled(before, smaller) is smaller
+
+
+@settings(deadline=None)
+@given(st.integers(0, 255), st.integers(0, 255))
+def test_a_settled_drawing_lies_between_the_two_and_near_the_new_one(before, now):
+    made = int(settled(*(np.full((1, 1, 3), value, np.uint8) for value in (before, now)))[0, 0, 0])
+    assert min(before, now) <= made <= max(before, now)
+    assert abs(made - now) <= 5
+
+
+def test_noise_in_drawings_is_calmed():
+    rng = np.random.default_rng(0)
+    noisy = [np.round(np.clip(rng.normal(128, 3, (64, 64, 3)), 0, 255)).astype(np.uint8) for _ in range(20)]
+    calm = [noisy[0]]
+    for picture in noisy[1:]:
+        calm.append(settled(calm[-1], picture))
+
+    def flicker(pictures: list[np.ndarray]) -> float:
+        return float(np.abs(np.diff(np.stack(pictures[5:]).astype(int), axis=0)).mean())
+
+    assert flicker(calm) < 0.5 * flicker(noisy)

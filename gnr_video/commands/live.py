@@ -12,10 +12,10 @@ from gnr_video.commands.options import (
     common_options,
     face_model_option,
     generator_options,
+    look_options,
     onnx_options,
     paste_option,
     report_option,
-    tint_option,
 )
 
 
@@ -52,7 +52,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @generator_options
 @onnx_options
 @paste_option
-@tint_option
+@look_options
 @click.option(
     "--hold",
     type=click.IntRange(1, 12),
@@ -95,6 +95,7 @@ def live(
     onnx_layout: Literal["nchw", "nhwc"] | None,
     paste: str,
     tint: bool,
+    ink: bool,
     hold: int | None,
     codec: str | None,
     backend: str,
@@ -141,6 +142,7 @@ def live(
             calibrate=calibrate,
             paste=paste,
             tint=tint,
+            ink=ink,
             hold=hold,
             codec=codec,
             backend=backend,

@@ -81,12 +81,25 @@ paste_option = click.option(
     help="head: with its hair. face: its oval only. square: the whole crop. crop: nothing but that. "
     "side-by-side: before and after.",
 )
-tint_option = click.option(
-    "--tint/--no-tint",
-    default=True,
-    show_default=True,
-    help="With --paste head: neck and long hair take on the drawing's colours.",
-)
+
+
+def look_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What is done to drawings and around them."""
+    for option in (
+        click.option(
+            "--ink/--no-ink", default=True, show_default=True, help="Make the drawing's lines even and crisp."
+        ),
+        click.option(
+            "--tint/--no-tint",
+            default=True,
+            show_default=True,
+            help="With --paste head: neck and long hair take on the drawing's colours.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 report_option = click.option(
     "--report", type=click.Path(path_type=Path), metavar="FILE.json", help="Write times and settings."
 )

@@ -13,10 +13,10 @@ from gnr_video.commands.options import (
     common_options,
     face_model_option,
     generator_options,
+    look_options,
     onnx_options,
     paste_option,
     report_option,
-    tint_option,
 )
 from gnr_video.commands.terminal import build_progress, frame_progress, warn
 
@@ -80,7 +80,7 @@ STANDARD_INPUT = ("-", "pipe:", "pipe:0")
 @generator_options
 @onnx_options
 @paste_option
-@tint_option
+@look_options
 @click.option("--start", type=float, metavar="SECONDS", help="Leave out what is before.")
 @click.option("--end", type=float, metavar="SECONDS", help="Leave out what is after.")
 @click.option(
@@ -130,6 +130,7 @@ def translate(
     calibrate: Path | None,
     paste: str,
     tint: bool,
+    ink: bool,
     start: float | None,
     end: float | None,
     codec: str | None,
@@ -183,6 +184,7 @@ def translate(
             precision=precision,
             paste=paste,
             tint=tint,
+            ink=ink,
             faces=choice,
             plan=plan,
             grid=cells,

@@ -58,6 +58,7 @@ class LiveOptions:
     calibrate: Path | None = None
     paste: str = "head"
     tint: bool = True
+    ink: bool = True
     codec: str | None = None
     backend: str = "auto"
     seconds: float | None = None
@@ -143,6 +144,7 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
                 calibrate=options.calibrate,
                 paste=options.paste,
                 tint=options.tint,
+                ink=options.ink,
                 face_model=options.face_model,
                 lookahead=0,
                 faces=choice,
