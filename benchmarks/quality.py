@@ -1,7 +1,7 @@
 """The model card's table of metrics: weights, what doing nothing and what real drawings give, and clips.
 
     python -m benchmarks.quality DATA [--weights NAME|FILE ...] [--outputs FOLDER ...] [--videos FOLDER]
-        [--quick] [--json FILE]
+        [--ink] [--quick] [--json FILE]
 
 DATA holds testA and testB (and trainB). Two columns stand beside the weights: "input" compares testA itself with
 testB, which is what a translator that changes nothing gets, and "real" compares as many drawings of trainB with
@@ -29,6 +29,7 @@ from engines.files import write_atomically
 from engines.weights import load_weights
 from gnr_video.clips import face_run
 from gnr_video.frame import Image
+from gnr_video.ink import ink
 from gnr_video.report import hardware
 from gnr_video.weights import resolve_weights
 from train.metrics.evaluate import FULL, QUICK, Evaluator, Networks, format_table, report_json
@@ -57,6 +58,7 @@ def main() -> int:
     parser.add_argument("--weights", nargs="*", default=["default"])
     parser.add_argument("--outputs", nargs="*", type=Path, default=[], help="folders of finished outputs")
     parser.add_argument("--videos", type=Path, default=SHARED / "data" / "video", help="folder of clips")
+    parser.add_argument("--ink", action="store_true", help="measure the weights once more with inked lines")
     parser.add_argument("--inception", help="Inception's weights: a file, or download")
     parser.add_argument("--lpips-trunk", type=Path, help="folder with VGG16 and AlexNet trunk weights")
     parser.add_argument("--quick", action="store_true")
@@ -80,7 +82,9 @@ def main() -> int:
         folders["real"] = Folder.open(options.data / "trainB", len(evaluator.real))
     folders |= {folder.name: Folder.open(folder, settings.limit) for folder in options.outputs}
     frames = sum(map(len, clips.values()))
-    total = evaluator.units(len(faces), map(len, folders.values()), len(options.weights), frames)
+    finishes = {"": None, ", inked": ink} if options.ink else {"": None}
+    columns = len(options.weights) * len(finishes)
+    total = evaluator.units(len(faces), map(len, folders.values()), columns, frames)
 
     results = []
     with ExitStack() as stack:
@@ -94,9 +98,11 @@ def main() -> int:
         for name in options.weights:
             loaded = load_weights(resolve_weights(name))
             with engines.create(loaded) as engine:
-                results.append(
-                    evaluator.generator(name, engine, faces, weights=loaded, clips=list(clips.values()))
-                )
+                for suffix, engine.finish in finishes.items():
+                    column = name + suffix
+                    results.append(
+                        evaluator.generator(column, engine, faces, weights=loaded, clips=list(clips.values()))
+                    )
         for name, folder in folders.items():
             results.append(evaluator.outputs(name, folder))
     machine = hardware()
