@@ -124,13 +124,13 @@ class Alignment:
 
 @dataclass(frozen=True, eq=False)
 class Bust:
-    """Head and shoulders of a person, as they are in the frame.
+    """Head and shoulders of a person.
 
     Attributes:
-        alignment: of the crop, with the face's landmarks.
-        picture: uint8 SxSx3 RGB.
+        alignment: of the crop in the frame, with the face's landmarks.
+        picture: uint8 SxSx3 RGB. It and the matte may be those of a frame shortly before, where the crop lay then.
         matte: uint8 SxS, 255 = person.
-        seconds: the frame's time.
+        seconds: the time of that frame.
     """
 
     alignment: Alignment

@@ -117,7 +117,7 @@ def above_jaw(landmarks: Points, drawing: Image) -> Mask:
     return np.asarray(cv2.resize(cv2.bitwise_not(cv2.max(sharp, soft)), (size, size)), np.uint8)
 
 
-_JAW_SIDE = 128
+_JAW_SIDE = 80
 """Side of the picture that the jaw is looked for in, pixels."""
 
 

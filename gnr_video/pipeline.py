@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from gnr_video.align import BUST, bust, crop_face, head_side, widened
+from gnr_video.align import crop_face, head_side, widened
 from gnr_video.compositor import HEAD_MODES
 from gnr_video.drawing import Drawings
 from gnr_video.faces import Cast
@@ -273,7 +273,8 @@ def translate(
                 chosen = item.alignments[:1] if grid else item.alignments
                 crops = [crop_face(item.frame.image, a, side) for a in chosen]
             if matte is not None:
-                busts = _busts(item.frame, chosen, matte, times)
+                with times.stage("matte"):
+                    busts = matte.busts(item.frame.image, chosen, item.frame.pts_seconds)
             if grid and styles is not None:
                 with times.stage("network"):
                     content = engine.encode(crops[0][None])
@@ -282,16 +283,6 @@ def translate(
                 codes = None if styles is None else styles.codes_at(seconds, item.roles)
                 pictures = drawings.of(crops, [a.track_id for a in chosen], codes)
         yield Translated(item, crops, pictures, busts)
-
-
-def _busts(frame: Frame, heads: list[Alignment], matte: PersonMatte, times: StageTimes) -> list[Bust]:
-    """Head and shoulders of the people whose heads lie at `heads`."""
-    places = [bust(head) for head in heads]
-    with times.stage("crop"):
-        pictures = [crop_face(frame.image, place, BUST) for place in places]
-    with times.stage("matte"):
-        mattes = matte.mattes(pictures, [place.track_id for place in places], frame.pts_seconds)
-    return [Bust(*parts, frame.pts_seconds) for parts in zip(places, pictures, mattes, strict=True)]
 
 
 def compose(

@@ -70,11 +70,20 @@ class _Colours:
         return self.skin, self.skin_spread, self.hair, self.hair_spread
 
 
+@dataclass(frozen=True)
+class _Tinted:
+    """What was done to a person's bust: good for as long as the same picture of it comes."""
+
+    picture: Image
+    colours: _Colours
+    correction: Floats
+
+
 class Tint:
     """Tints the surroundings of the drawings in one video. One thread at a time."""
 
     def __init__(self) -> None:
-        self._before: dict[int, _Colours] = {}
+        self._before: dict[int, _Tinted] = {}
 
     def reset(self) -> None:
         """Forget the frames before."""
@@ -96,13 +105,16 @@ class Tint:
             place = bust.alignment
             if place.landmarks is None:
                 continue
-            matte = nearest_part(bust.matte, place, [b.alignment for b in busts if b is not bust])
-            person = _Person(bust.picture, matte, place.landmarks, drawing, mask)
-            colours = person.colours(bust.seconds)
-            if place.track_id in before and bust.seconds > before[place.track_id].seconds:
-                colours = before[place.track_id].towards(colours)
-            self._before[place.track_id] = colours
-            _add(image, place, person.correction(colours))
+            last = before.get(place.track_id)
+            if last is None or last.picture is not bust.picture:
+                matte = nearest_part(bust.matte, place, [b.alignment for b in busts if b is not bust])
+                person = _Person(bust.picture, matte, place.landmarks, drawing, mask)
+                colours = person.colours(bust.seconds)
+                if last is not None and bust.seconds > last.colours.seconds:
+                    colours = last.colours.towards(colours)
+                last = _Tinted(bust.picture, colours, person.correction(colours))
+            self._before[place.track_id] = last
+            _add(image, place, last.correction)
 
 
 class _Person:

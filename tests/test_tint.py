@@ -143,7 +143,8 @@ def test_colours_settle_and_begin_anew_for_others():
     def neck(tint: Tint, seconds: float, drawing: np.ndarray, track: int = 0) -> np.ndarray:
         out = one.frame.copy()
         place = replace(one.bust.alignment, track_id=track)
-        tint.apply(out, [replace(one.bust, alignment=place, seconds=seconds)], [drawing], [whole(one)])
+        new = replace(one.bust, alignment=place, seconds=seconds, picture=one.bust.picture.copy())
+        tint.apply(out, [new], [drawing], [whole(one)])
         return at(out, HERE, 128, 255)
 
     tint = Tint()

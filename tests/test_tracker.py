@@ -26,6 +26,7 @@ from gnr_video.tracker import (
     FaceTracker,
     Identities,
     MillisecondClock,
+    _ResultArrays,
     hungarian,
     iou,
     low_pass,
@@ -352,3 +353,19 @@ def test_low_pass_blurs_large_faces_only() -> None:
     np.testing.assert_array_equal(medium[:, 700:], noise[:, 700:])
     assert low_pass(noise, [square(100, 50, 600)]).shape == (240, 427, 3)
     np.testing.assert_array_equal(noise, before)
+
+
+def test_landmarks_read_from_the_c_result_are_those_of_mediapipes_objects(
+    face_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for read in (_ResultArrays.of, lambda graph: None):
+        monkeypatch.setattr(_ResultArrays, "of", read)
+        with FaceTracker(face_model) as tracker:
+            found.append([tracker.track(np.roll(astronaut(), i, 1), i / 30)[0].landmarks for i in range(4)])
+    assert found[0][0].shape == (478, 3)
+    np.testing.assert_array_equal(*found)
+
+
+def test_an_unknown_mediapipe_is_read_by_its_objects() -> None:
+    assert _ResultArrays.of(object()) is None
