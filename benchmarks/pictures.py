@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -26,27 +27,40 @@ from gnr_video.translator import Translator
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images"
 SEEDS = (0, 1, 2, 3, 4, 42)
+PEOPLE_SEEDS = (42, 7, 3, 12)
 
 
-def found_faces(translator: Translator, folder: Path, count: int) -> list[Image]:
-    """Crops of the last `count` images of a folder in which a face is found (the trainer holds those out)."""
+def found_faces(translator: Translator, folder: Path, count: int) -> tuple[list[Image], list[Image]]:
+    """The last `count` images of a folder in which a face is found (the trainer holds those out), and its crops."""
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_EXTENSIONS)
+    pictures: list[Image] = []
     faces: list[Image] = []
     for file in reversed(files):
+        picture = read_image(file)
         try:
-            faces.append(translator.find_face(read_image(file)))
+            faces.append(translator.find_face(picture))
         except InputError:
             continue
+        pictures.append(picture)
         if len(faces) == count:
             break
-    return faces
+    return pictures, faces
+
+
+def in_styles(translator: Translator, picture: Image, seeds: Sequence[int]) -> list[Image]:
+    """A picture as it is and as it is translated under some seeds."""
+    made = [picture]
+    for seed in seeds:
+        translator.set_style(seed)
+        made.append(translator.translate_frame(picture))
+    return made
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--faces", type=Path, help="folder of generated faces for the model card's sheet")
+    parser.add_argument("--faces", type=Path, help="folder of generated faces for the sheets of people")
     parser.add_argument("--weights", default=None)
     parser.add_argument("--style", default=STYLE, help="style of the demo clip")
     options = parser.parse_args()
@@ -59,12 +73,12 @@ def main() -> int:
         face = translator.find_face(np.ascontiguousarray(portrait()))
         save_png(folder / "styles.png", style_sheet(translator, face, range(15)))
         if options.faces:
-            rows = [
-                [face, *(translator.translate_face(face, seed) for seed in SEEDS)]
-                for face in found_faces(translator, options.faces, 8)
-            ]
+            pictures, faces = found_faces(translator, options.faces, 8)
+            rows = [[face, *(translator.translate_face(face, seed) for seed in SEEDS)] for face in faces]
             labels = ["input", *(f"seed {seed}" for seed in SEEDS)]
             save_png(folder / "card.png", contact_sheet(rows, column_labels=labels, cell=128))
+            people = [in_styles(translator, picture, PEOPLE_SEEDS) for picture in pictures[:4]]
+            save_png(folder / "people.png", contact_sheet(people, cell=192))
         for picture in sorted(folder.glob("*.png")):
             pixels = cv2.imread(str(picture))
             assert pixels is not None

@@ -122,7 +122,7 @@ class _Person:
 
     def __init__(self, picture: Image, matte: Mask, landmarks: Points, drawing: Image, mask: Mask) -> None:
         self.points = (np.asarray(landmarks[:, :2], np.float64) + 0.5) * (SIDE / 256) - 0.5
-        self.height = float(np.linalg.norm(self.points[CHIN] - self.points[FOREHEAD]))
+        self.height = max(float(np.linalg.norm(self.points[CHIN] - self.points[FOREHEAD])), 1.0)
         self.rgb = _planes(_small(picture, SIDE))
         self.opponent = _opponent(self.rgb)
         self.matte = _small(matte, SIDE).astype(np.float32) / np.float32(255)
@@ -130,6 +130,7 @@ class _Person:
         side = self.head[0].stop - self.head[0].start
         self.drawing = _planes(_small(drawing, side))
         self.mask = _small(mask, side)
+        self._face = polygon(self._oval(0.97), SIDE)
         self.skin_place = self._skin_place()
 
     def _oval(self, factor: float) -> NDArray[np.float64]:
@@ -142,7 +143,7 @@ class _Person:
         half = [[right[0], chin + 0.15 * h], [right[0] + 0.8 * h, chin + 0.6 * h], [right[0] + 0.8 * h, SIDE]]
         other = [[left[0] - 0.8 * h, SIDE], [left[0] - 0.8 * h, chin + 0.6 * h], [left[0], chin + 0.15 * h]]
         neck = np.array([right, *half, *other, left])
-        place = cv2.bitwise_or(polygon(self._oval(0.97), SIDE), polygon(neck, SIDE))
+        place = cv2.bitwise_or(self._face, polygon(neck, SIDE))
         soft = cv2.GaussianBlur(place, (0, 0), 0.05 * h + 0.1).astype(np.float32)
         return np.float32(0.06) + np.float32(0.88 / 255) * soft
 
@@ -182,7 +183,8 @@ class _Person:
             hair = _likelihood(self.opponent, _opponent(fields[0]), colours.hair_spread) * (
                 1 - self.skin_place
             )
-        share = (1 + _NEITHER) * self.matte / (skin + hair + _NEITHER)
+        neither = np.where(self._face > 127, _NEITHER / 8, _NEITHER)  # a beard is hair
+        share = (1 + neither) * self.matte / (skin + hair + neither)
         skin = np.minimum(_guided(skin * share * near_skin, grey), self.matte)
         added = skin * self._change(photo, drawn)
         if fields is not None:
@@ -218,10 +220,13 @@ class _Person:
         """How far from the head skin and hair are tinted, fading."""
         x, y = _grid()
         middle = self._oval(1.0).mean(axis=0).astype(np.float32)
-        distance: Floats = np.hypot(x - middle[0], (y - middle[1]) * np.float32(0.85)) / np.float32(
-            self.height
-        )
-        skin, hair = _smoothstep((1.35 - distance) / 0.5), _smoothstep((2.0 - distance) / 0.6)
+        across, down = ((x - middle[0]) / np.float32(self.height), (y - middle[1]) / np.float32(self.height))
+        down *= np.float32(0.85)
+        skin = _smoothstep((np.float32(1.35) - np.hypot(across, down)) / 0.5)
+        # Hair hangs further down than it stands out; beside the face, what is far is somebody else's.
+        hair = _smoothstep((np.float32(2.0) - np.hypot(np.float32(1.5) * across, down)) / 0.6)
+        beside = self.points[list(_JAW_CORNERS), 1].mean()
+        hair[: max(int(beside), 0)] *= _smoothstep((1.1 - np.abs(across[0])) / 0.3)
         return skin * _border(), hair * _border()
 
     def _hanging(self, hair: Floats) -> Floats:
