@@ -119,7 +119,8 @@ class Compositor:
             target = out = image.copy()
         masks = [self._mask(alignment, crop, bust) for (alignment, crop), bust in zip_longest(faces, busts)]
         if busts and self._tint is not None and self.mode in HEAD_MODES:
-            self._tint.apply(target, busts, [crop for _, crop in faces], masks)
+            drawings = self._tint.apply(target, busts, [crop for _, crop in faces], masks)
+            faces = [(alignment, drawing) for (alignment, _), drawing in zip(faces, drawings)]
         pasted: list[Alignment] = []
         # Far faces first.
         layers = [(*face, mask) for face, mask in zip(faces, masks)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -52,6 +52,8 @@ class _Colours:
         skin_spread: float32 3, standard deviations in the photograph, of opponent colours.
         hair: float32 7xCxC by cells of the bust: a weight, times RGB in the photograph and in the drawing; the weight.
         hair_spread: as for skin.
+        scalp: float32 HxH of the head's crop, where the photograph surely has hair, 0..1.
+        strands: float32 4, RGB of that hair in the drawing, and the share of it that is drawn as such.
     """
 
     seconds: float
@@ -59,6 +61,8 @@ class _Colours:
     skin_spread: Floats
     hair: Floats
     hair_spread: Floats
+    scalp: Floats
+    strands: Floats
 
     def towards(self, new: _Colours) -> _Colours:
         """These colours, on their way to newer ones."""
@@ -67,7 +71,7 @@ class _Colours:
         return _Colours(new.seconds, *(old + share * (now - old) for old, now in pairs))
 
     def _arrays(self) -> tuple[Floats, ...]:
-        return self.skin, self.skin_spread, self.hair, self.hair_spread
+        return self.skin, self.skin_spread, self.hair, self.hair_spread, self.scalp, self.strands
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class _Tinted:
 
 
 class Tint:
-    """Tints the surroundings of the drawings in one video. One thread at a time."""
+    """Tints the surroundings of the drawings in one video, and hair that was left bare. One thread at a time."""
 
     def __init__(self) -> None:
         self._before: dict[int, _Tinted] = {}
@@ -91,7 +95,7 @@ class Tint:
 
     def apply(
         self, image: Image, busts: Sequence[Bust], drawings: Sequence[Image], masks: Sequence[Mask]
-    ) -> None:
+    ) -> list[Image]:
         """Tint the people in a frame, in place.
 
         Args:
@@ -99,11 +103,17 @@ class Tint:
             busts: head and shoulders of each person. One without landmarks stays as it is.
             drawings: uint8 SxSx3, of their heads.
             masks: uint8 SxS, what of the drawings will be pasted.
+
+        Returns:
+            The drawings. Where the photograph surely has hair and the drawing has skin (the network's blots in light
+            hair), they have the colour of their hair.
         """
+        made: list[Image] = []
         before, self._before = self._before, {}
         for bust, drawing, mask in zip(busts, drawings, masks, strict=True):
             place = bust.alignment
             if place.landmarks is None:
+                made.append(drawing)
                 continue
             last = before.get(place.track_id)
             if last is None or last.picture is not bust.picture:
@@ -115,6 +125,8 @@ class Tint:
                 last = _Tinted(bust.picture, colours, person.correction(colours))
             self._before[place.track_id] = last
             _add(image, place, last.correction)
+            made.append(_covered(drawing, last.colours))
+        return made
 
 
 class _Person:
@@ -167,22 +179,45 @@ class _Person:
             middle = np.median(opponent[:, is_hair], axis=1)
             hair_spread = np.clip(1.5 * np.abs(opponent[:, is_hair].T - middle).mean(axis=0), *_HAIR)
             weight = is_hair * _likelihood(opponent, middle[:, None, None], hair_spread)
+            # A high forehead reaches beyond the oval, and hair may have been drawn as skin.
+            like_skin = _likelihood(opponent, _opponent(skin[0][:, None, None]), skin_spread)
+            weight *= (1 - np.float32(0.9) * like_skin) * (1 - np.float32(0.9) * _bare(self.drawing, skin[1]))
             window = tuple(slice(pixels.start // _CELL, pixels.stop // _CELL) for pixels in self.head)
             values = np.concatenate([weight * rgb, weight * self.drawing, weight[None]])
             hair[:, window[0], window[1]] = [_by_cells(plane) for plane in values]
-        return _Colours(seconds, skin, skin_spread, hair, hair_spread)
+        strands = np.array([*skin[1], 0], np.float32)
+        found = _Colours(seconds, skin, skin_spread, hair, hair_spread, self.matte[self.head], strands)
+        scalp = self._scalp(found)
+        drawn = (scalp > 0.6) & (_bare(self.drawing, skin[1]) < 0.3)
+        if np.count_nonzero(scalp > 0.6) >= LEAST_HAIR and drawn.any():
+            share = np.count_nonzero(drawn) / np.count_nonzero(scalp > 0.6)
+            strands = np.array([*np.median(self.drawing[:, drawn], axis=1), share], np.float32)
+        return replace(found, scalp=scalp, strands=strands)
+
+    def _likelihoods(self, colours: _Colours) -> tuple[Floats, Floats, tuple[Floats, Floats] | None]:
+        """Of skin, of hair, and the fields of hair."""
+        skin = _likelihood(self.opponent, _opponent(colours.skin[0][:, None, None]), colours.skin_spread)
+        fields = self._hair(colours.hair)
+        if fields is None:
+            return skin, np.zeros_like(skin), None
+        return skin, _likelihood(self.opponent, _opponent(fields[0]), colours.hair_spread), fields
+
+    def _scalp(self, colours: _Colours) -> Floats:
+        """Where in the head's crop the photograph surely has hair, 0..1: nothing near the face."""
+        skin, hair, _ = self._likelihoods(colours)
+        odds = hair * (1 - self.skin_place) / (hair * (1 - self.skin_place) + skin * self.skin_place + 0.05)
+        sure = odds * self.matte * np.clip((np.float32(0.75) - skin) / np.float32(0.4), 0, 1)
+        face = cv2.GaussianBlur(polygon(self._oval(1.15), SIDE), (0, 0), 2.0)[self.head]
+        soft: Floats = cv2.GaussianBlur(sure[self.head], (0, 0), 1.2)
+        return soft * (1 - face.astype(np.float32) / np.float32(255))
 
     def correction(self, colours: _Colours) -> Floats:
         """What to add to the photograph, float32 SIDExSIDEx3."""
         grey = self.opponent[0] / np.float32(255)
         near_skin, near_hair = self._near()
         photo, drawn = (colour[:, None, None] for colour in colours.skin)
-        skin = _likelihood(self.opponent, _opponent(photo), colours.skin_spread) * self.skin_place
-        hair, fields = np.zeros_like(skin), self._hair(colours.hair)
-        if fields is not None:
-            hair = _likelihood(self.opponent, _opponent(fields[0]), colours.hair_spread) * (
-                1 - self.skin_place
-            )
+        skin, hair, fields = self._likelihoods(colours)
+        skin, hair = skin * self.skin_place, hair * (1 - self.skin_place)
         neither = np.where(self._face > 127, _NEITHER / 8, _NEITHER)  # a beard is hair
         share = (1 + neither) * self.matte / (skin + hair + neither)
         skin = np.minimum(_guided(skin * share * near_skin, grey), self.matte)
@@ -267,6 +302,25 @@ def _likelihood(opponent: Floats, middle: Floats, spread: Floats) -> Floats:
     away *= np.float32(math.sqrt(0.5)) / spread[:, None, None].astype(np.float32)
     away *= away
     return np.asarray(np.exp(-(away[0] + away[1] + away[2])), np.float32)
+
+
+def _bare(drawing: Floats, skin: Floats) -> Floats:
+    """How much a drawing (3xHxW) is like its skin (RGB), 0..1."""
+    spread = np.array([45.0, 14.0, 14.0], np.float32)
+    return _likelihood(_opponent(drawing), _opponent(skin[:, None, None]), spread)
+
+
+def _covered(drawing: Image, colours: _Colours) -> Image:
+    """A drawing with the colour of its hair where it has skin and the photograph has hair."""
+    # Where little of the hair is drawn as such, the drawing means it.
+    share = _smoothstep((colours.strands[3:] - np.float32(0.4)) / np.float32(0.2))
+    skin = colours.skin[1]
+    bare = _bare(_planes(_small(drawing, colours.scalp.shape[0])), skin)
+    weight = share * np.clip((colours.scalp - np.float32(0.35)) / np.float32(0.3), 0, 1) * bare
+    if weight.max() < 0.02:
+        return drawing
+    change = np.rint(weight[..., None] * (colours.strands[:3] - skin)).astype(np.int16)
+    return np.asarray(cv2.add(drawing, cv2.resize(change, drawing.shape[:2]), dtype=cv2.CV_8U), np.uint8)
 
 
 def _guided(weight: Floats, grey: Floats) -> Floats:
