@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from gnr_video.align import HEAD_EXTENT, HEAD_RISE
 from gnr_video.frame import Alignment, Image, Points
+
+F = TypeVar("F", bound=np.floating)
 
 Mask = NDArray[np.uint8]
 """uint8 SxS, 0 = frame, 255 = translated crop."""
@@ -141,7 +144,7 @@ def _head_region(size: int) -> Mask:
     # Pixels of the face's crop, from its middle.
     u, v = (x - 127.5) * HEAD_EXTENT, (y - 127.5) * HEAD_EXTENT - HEAD_RISE
     half_height = np.where(v < 0, 182.0, 126.0)
-    half_width = 156.0 - 74.0 * _smoothstep((v + 10.0) / 110.0)
+    half_width = 156.0 - 74.0 * smoothstep((v + 10.0) / 110.0)
     return _to_mask(_in_superellipse(u / half_width, v / half_height, 0.18))
 
 
@@ -194,7 +197,7 @@ def _superellipse(size: int) -> Mask:
     x, y = _grid(size)
     u, v = x - 127.5, y - 122.0
     half_height = np.where(v < 0, 119.0, 131.0)
-    half_width = 114.0 - 22.0 * _smoothstep(v / 131.0)
+    half_width = 114.0 - 22.0 * smoothstep(v / 131.0)
     return _to_mask(_in_superellipse(u / half_width, v / half_height, 0.21))
 
 
@@ -205,7 +208,7 @@ def square_mask(size: int = 256) -> Mask:
     corner, feather, half = 40.0, 20.0, 127.0
     dx, dy = np.abs(x - 127.5) - (half - corner), np.abs(y - 127.5) - (half - corner)
     outside = np.hypot(np.maximum(dx, 0.0), np.maximum(dy, 0.0)) + np.minimum(np.maximum(dx, dy), 0.0)
-    return _to_mask(_smoothstep((corner - outside) / feather))
+    return _to_mask(smoothstep((corner - outside) / feather))
 
 
 def face_mask(landmarks: Points | None, size: int = 256) -> Mask:
@@ -235,16 +238,16 @@ def _grid(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return x, y
 
 
-def _smoothstep(t: NDArray[np.float64]) -> NDArray[np.float64]:
-    """0 below 0, 1 above 1, and a cubic without corners between them."""
+def smoothstep(t: NDArray[F]) -> NDArray[F]:
+    """0 below 0, 1 above 1, and a cubic without corners between them; in the type of `t`."""
     t = np.clip(t, 0.0, 1.0)
-    return np.asarray(t * t * (3.0 - 2.0 * t))
+    return np.asarray(t * t * (3.0 - 2.0 * t), t.dtype)
 
 
 def _in_superellipse(u: NDArray[np.float64], v: NDArray[np.float64], feather: float) -> NDArray[np.float64]:
     """0 outside of the superellipse of unit axes, 1 where it is deeper than `feather`."""
     radius = (np.abs(u) ** 2.5 + np.abs(v) ** 2.5) ** (1 / 2.5)
-    return _smoothstep((1.0 - radius) / feather)
+    return smoothstep((1.0 - radius) / feather)
 
 
 def _to_mask(alpha: NDArray[np.float64]) -> Mask:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gnr_video.align import bust_head
 from gnr_video.frame import Alignment, Bust, Image, Points
-from gnr_video.masks import CHIN, EYES, FACE_OVAL, FOREHEAD, Mask, nearest_part, polygon, scaled
+from gnr_video.masks import CHIN, EYES, FACE_OVAL, FOREHEAD, Mask, nearest_part, polygon, scaled, smoothstep
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -257,11 +257,11 @@ class _Person:
         middle = self._oval(1.0).mean(axis=0).astype(np.float32)
         across, down = ((x - middle[0]) / np.float32(self.height), (y - middle[1]) / np.float32(self.height))
         down *= np.float32(0.85)
-        skin = _smoothstep((np.float32(1.35) - np.hypot(across, down)) / 0.5)
+        skin = smoothstep((np.float32(1.35) - np.hypot(across, down)) / 0.5)
         # Hair hangs further down than it stands out; beside the face, what is far is somebody else's.
-        hair = _smoothstep((np.float32(2.0) - np.hypot(np.float32(1.5) * across, down)) / 0.6)
+        hair = smoothstep((np.float32(2.0) - np.hypot(np.float32(1.5) * across, down)) / 0.6)
         beside = self.points[list(_JAW_CORNERS), 1].mean()
-        hair[: max(int(beside), 0)] *= _smoothstep((1.1 - np.abs(across[0])) / 0.3)
+        hair[: max(int(beside), 0)] *= smoothstep((1.1 - np.abs(across[0])) / 0.3)
         return skin * _border(), hair * _border()
 
     def _hanging(self, hair: Floats) -> Floats:
@@ -313,7 +313,7 @@ def _bare(drawing: Floats, skin: Floats) -> Floats:
 def _covered(drawing: Image, colours: _Colours) -> Image:
     """A drawing with the colour of its hair where it has skin and the photograph has hair."""
     # Where little of the hair is drawn as such, the drawing means it.
-    share = _smoothstep((colours.strands[3:] - np.float32(0.4)) / np.float32(0.2))
+    share = smoothstep((colours.strands[3:] - np.float32(0.4)) / np.float32(0.2))
     skin = colours.skin[1]
     bare = _bare(_planes(_small(drawing, colours.scalp.shape[0])), skin)
     weight = share * np.clip((colours.scalp - np.float32(0.35)) / np.float32(0.3), 0, 1) * bare
@@ -375,9 +375,4 @@ def _border() -> Floats:
     x, y = _grid()
     # Much hair reaches up there.
     edge: Floats = np.minimum(np.minimum(x, SIDE - 1 - x), np.minimum(np.float32(2.5) * y, SIDE - 1 - y))
-    return _smoothstep(edge * np.float32(10 / SIDE))
-
-
-def _smoothstep(t: Floats) -> Floats:
-    t = np.clip(t, np.float32(0), np.float32(1))
-    return t * t * (np.float32(3) - np.float32(2) * t)
+    return smoothstep(edge * np.float32(10 / SIDE))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -43,15 +43,7 @@ def person(alignment: Alignment, shape: tuple[int, int] = (480, 640), *, long_ha
     The drawing has another skin, other hair, and a collar from just above the chin downwards.
     """
     points = oval_landmarks()
-    face = Alignment(
-        alignment.track_id,
-        alignment.center_x,
-        alignment.center_y,
-        alignment.scale,
-        alignment.angle,
-        alignment.opacity,
-        points,
-    )
+    face = replace(alignment, landmarks=points)
     head = widened(face)
     frame = np.full((*shape, 3), WALL, np.uint8)
     body = np.zeros(shape, np.uint8)
