@@ -13,10 +13,11 @@ import engines
 from engines.baseline import OfficialGenerator
 from engines.errors import InputError, WeightsError
 from engines.weights import STYLE_ENCODER, Weights, load_weights, save_weights
+from gnr_video.style import style_from_seed
 from tests.golden import golden_weights, narrow
 from train.metrics.pictures import Folder
 from train.metrics.style_tools import encode_styles
-from train.seeds import MINIMUM, fit_seeds, main, principal_axes
+from train.seeds import MINIMUM, fit_seeds, main, principal_axes, turn_seeds
 
 ARCHITECTURE = narrow(size=64, num_down=2, latent_dim=4, style_dim=16)
 
@@ -92,6 +93,18 @@ def test_fitting_twice_changes_nothing_more(weights, codes):
         torch.testing.assert_close(tensor, fitted.tensors[name], msg=name)
 
 
+def test_a_seed_takes_over_the_look_of_another(weights, drawings):
+    turned = turn_seeds(weights, 42, 7)
+    a, b = (torch.from_numpy(style_from_seed(seed, 4).array())[None] for seed in (42, 7))
+    folder = Folder.open(drawings, 4)
+    one, other = drawings_codes(weights, folder).float(), drawings_codes(turned, folder).float()
+    with torch.inference_mode():
+        before, after = OfficialGenerator(weights).mapping, OfficialGenerator(turned).mapping
+        torch.testing.assert_close(after(a), before(b * a.norm() / b.norm()), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(after(other), before(one), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(other.norm(dim=1), one.norm(dim=1), rtol=1e-3, atol=1e-4)
+
+
 def test_weights_without_a_style_head_and_too_few_drawings_are_refused(weights, drawings):
     bare = {name: t for name, t in weights.tensors.items() if not name.startswith(STYLE_ENCODER)}
     with pytest.raises(WeightsError, match="hold no style encoder"):
@@ -103,7 +116,7 @@ def test_weights_without_a_style_head_and_too_few_drawings_are_refused(weights, 
 def test_command_writes_weights_that_load(weights, drawings, tmp_path, capsys):
     source, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     save_weights(source, weights.architecture, weights.tensors, weights.metadata)
-    assert main([str(source), str(drawings), "-o", str(target), "--least", "0.5"]) == 0
+    assert main([str(source), str(drawings), "-o", str(target), "--least", "0.5", "--look", "7"]) == 0
     assert f"deviations of {MINIMUM} drawings: " in capsys.readouterr().out
     written = load_weights(target)
     assert written.metadata["seeds"] == "fitted to drawings"
