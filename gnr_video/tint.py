@@ -188,9 +188,10 @@ class _Person:
         strands = np.array([*skin[1], 0], np.float32)
         found = _Colours(seconds, skin, skin_spread, hair, hair_spread, self.matte[self.head], strands)
         scalp = self._scalp(found)
-        drawn = (scalp > 0.6) & (_bare(self.drawing, skin[1]) < 0.3)
-        if np.count_nonzero(scalp > 0.6) >= LEAST_HAIR and drawn.any():
-            share = np.count_nonzero(drawn) / np.count_nonzero(scalp > 0.6)
+        sure = scalp > 0.6
+        drawn = sure & (_bare(self.drawing, skin[1]) < 0.3)
+        if np.count_nonzero(sure) >= LEAST_HAIR and drawn.any():
+            share = np.count_nonzero(drawn) / np.count_nonzero(sure)
             strands = np.array([*np.median(self.drawing[:, drawn], axis=1), share], np.float32)
         return replace(found, scalp=scalp, strands=strands)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import cos, isfinite, pi
@@ -33,7 +32,7 @@ from train.losses import latent_divergence
 from train.networks import Encoder, Generator, StyledConv
 from train.one_way import face_of
 from train.projected import palette_energy
-from train.trainer import CODES_PER_AXIS, TrainingDiverged, has_fast_bf16
+from train.trainer import CODES_PER_AXIS, Clock, TrainingDiverged, Window, has_fast_bf16
 
 CELLS = 32
 """Of the side, for `palette`; an iris is about two of them wide."""
@@ -168,28 +167,29 @@ class Repainting:
 
     def train_step(self) -> dict[str, Tensor]:
         """One update; the losses, unweighted."""
-        s, wide = self.settings, self.data.heads is not None and self.step % WIDE == WIDE - 1
+        s = self.settings
+        heads = self.data.heads if self.step % WIDE == WIDE - 1 else None
         self.optimiser.param_groups[0]["lr"] = (
             s.lr * min(1, (self.step + 1) / WARMUP) * (1 + cos(pi * self.step / s.steps)) / 2
         )
-        faces = self._sample(self.data.heads if wide and self.data.heads else self.data.train_a, s.batch)
+        faces = self._sample(heads or self.data.train_a, s.batch)
         drawings = self._sample(self.data.train_b, s.drawings)
-        some = drawings[: s.batch // 2]
+        half = s.batch // 2
+        some = drawings[:half]
         with self._autocast(), torch.no_grad():
             content = self.network.content(faces)
             drawn = self.network.content(relight(recolour(some, self.generator), self.generator))
             stem = self.style.stem(drawings).contiguous()
-            half, latent = s.batch // 2, self.codes.shape[1]
-            seeds = torch.randn(half, latent, generator=self.generator).to(self.device)
-            lent = slice(len(some), len(some) + s.batch - half)
+            seeds = torch.randn(half, self.codes.shape[1], generator=self.generator).to(self.device)
+            lent = slice(half, s.batch)
             looks = torch.cat([seeds, self.head_before(stem[lent]).float()])
             before = self.before.decode(content, looks).float().clamp(-1, 1)
         with self._autocast():
             codes = self.style.style(stem).float()
             styles = torch.cat([seeds, codes[lent]])
             picture = self.network.decode(content, styles).float()
-            again = self.network.decode(drawn, codes[: len(some)]).float()
-        terms = self._palettes(palette(face_of(picture) if wide else picture), half)
+            again = self.network.decode(drawn, codes[:half]).float()
+        terms = self._palettes(palette(face_of(picture) if heads else picture), half)
         terms["reproduction"] = F.l1_loss(F.avg_pool2d(again, 4), F.avg_pool2d(some, 4))
         grey, grey_before = luma(picture), luma(before)
         terms["lines"] = line_loss(grey, grey_before)
@@ -335,24 +335,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         cache=arguments.cache,
     )
     repainting = Repainting(weights, data, settings, device=arguments.device)
-    started, window = time.monotonic(), []
+    clock, window = Clock(), Window()
     while repainting.step < settings.steps:
-        window.append(repainting.train_step())
+        terms = repainting.train_step()
+        window.add(repainting.step, terms)
+        clock.steps += 1
         if repainting.step % arguments.log_every == 0 or repainting.step == settings.steps:
-            names = sorted({name for terms in window for name in terms})
-            means = {n: float(torch.stack([t[n] for t in window if n in t]).mean()) for n in names}
+            means = dict(sorted(window.means().items()))
             bad = [name for name, value in means.items() if not isfinite(value)]
             if bad:
                 raise TrainingDiverged(
                     f"not finite at step {repainting.step}: {', '.join(bad)}", "begin with a lower --lr"
                 )
-            pace = (time.monotonic() - started) / repainting.step
+            pace = clock.seconds_per_step()
             left = pace * (settings.steps - repainting.step) / 60
             values = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
             print(
                 f"step {repainting.step}/{settings.steps}  {pace:.2f} s/step  {left:.0f} min left  {values}"
             )
-            window = []
+            window = Window()
         if repainting.step % SAVE_EVERY == 0 or repainting.step == settings.steps:
             done = repainting.result()
             save_weights(arguments.output, done.architecture, done.tensors, done.metadata)
