@@ -17,6 +17,7 @@ from gnr_video.compositor import HEAD_MODES
 from gnr_video.drawing import Drawings
 from gnr_video.faces import Cast
 from gnr_video.frame import Alignment, Bust, Frame, Image
+from gnr_video.hair import DarkHair
 
 if TYPE_CHECKING:
     from engines.base import Engine
@@ -173,10 +174,11 @@ class Translated:
 
 @dataclass(frozen=True)
 class Heads:
-    """The matte of a run, and the compositor that decides from frame to frame whether it is of use."""
+    """The matte of a run, what darkens hair, and the compositor, which decides whether they are of use just now."""
 
     matte: PersonMatte
     compositor: Compositor
+    hair: DarkHair = field(default_factory=DarkHair)
 
     @property
     def wanted(self) -> bool:
@@ -281,7 +283,11 @@ def translate(
                     pictures = list(engine.decode_styles(content, styles.codes_at(seconds, range(grid))))
             else:
                 codes = None if styles is None else styles.codes_at(seconds, item.roles)
-                pictures = drawings.of(crops, [a.track_id for a in chosen], codes)
+                shown = crops
+                if heads is not None and busts and engine.takes_styles:
+                    with times.stage("matte"):
+                        shown = heads.hair.apply(crops, chosen, busts)
+                pictures = drawings.of(shown, [a.track_id for a in chosen], codes)
         yield Translated(item, crops, pictures, busts)
 
 

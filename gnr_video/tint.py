@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -19,9 +18,8 @@ from numpy.typing import NDArray
 
 from gnr_video.align import bust_head
 from gnr_video.frame import Alignment, Bust, Image, Points
+from gnr_video.likeness import Floats, guided, likelihood, opponent, planes
 from gnr_video.masks import CHIN, EYES, FACE_OVAL, FOREHEAD, Mask, nearest_part, polygon, scaled, smoothstep
-
-Floats: TypeAlias = NDArray[np.float32]
 
 SIDE = 128
 """Of the bust that is worked on, pixels: colours are smooth enough for so few."""
@@ -34,7 +32,6 @@ _CELL = 4
 """Hair's colours are means over cells of so many pixels, then over their surroundings."""
 _JAW_CORNERS = (397, 172)
 """MediaPipe's landmarks of them, right and left in the picture."""
-_OPPONENT = np.array([[0.299, 0.587, 0.114], [0.5, -0.419, -0.081], [-0.169, -0.331, 0.5]], np.float32)
 # Least and greatest standard deviations of these. A neck lies in the shadow of its chin.
 _SKIN = np.array([[40.0, 8.0, 8.0], [60.0, 14.0, 14.0]], np.float32)
 _HAIR = np.array([[24.0, 6.0, 6.0], [50.0, 14.0, 14.0]], np.float32)
@@ -52,8 +49,6 @@ class _Colours:
         skin_spread: float32 3, standard deviations in the photograph, of opponent colours.
         hair: float32 7xCxC by cells of the bust: a weight, times RGB in the photograph and in the drawing; the weight.
         hair_spread: as for skin.
-        scalp: float32 HxH of the head's crop, where the photograph surely has hair, 0..1.
-        strands: float32 4, RGB of that hair in the drawing, and the share of it that is drawn as such.
     """
 
     seconds: float
@@ -61,8 +56,6 @@ class _Colours:
     skin_spread: Floats
     hair: Floats
     hair_spread: Floats
-    scalp: Floats
-    strands: Floats
 
     def towards(self, new: _Colours) -> _Colours:
         """These colours, on their way to newer ones."""
@@ -71,7 +64,7 @@ class _Colours:
         return _Colours(new.seconds, *(old + share * (now - old) for old, now in pairs))
 
     def _arrays(self) -> tuple[Floats, ...]:
-        return self.skin, self.skin_spread, self.hair, self.hair_spread, self.scalp, self.strands
+        return self.skin, self.skin_spread, self.hair, self.hair_spread
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ class _Tinted:
 
 
 class Tint:
-    """Tints the surroundings of the drawings in one video, and hair that was left bare. One thread at a time."""
+    """Tints the surroundings of the drawings in one video. One thread at a time."""
 
     def __init__(self) -> None:
         self._before: dict[int, _Tinted] = {}
@@ -95,7 +88,7 @@ class Tint:
 
     def apply(
         self, image: Image, busts: Sequence[Bust], drawings: Sequence[Image], masks: Sequence[Mask]
-    ) -> list[Image]:
+    ) -> None:
         """Tint the people in a frame, in place.
 
         Args:
@@ -103,17 +96,11 @@ class Tint:
             busts: head and shoulders of each person. One without landmarks stays as it is.
             drawings: uint8 SxSx3, of their heads.
             masks: uint8 SxS, what of the drawings will be pasted.
-
-        Returns:
-            The drawings. Where the photograph surely has hair and the drawing has skin (the network's blots in light
-            hair), they have the colour of their hair.
         """
-        made: list[Image] = []
         before, self._before = self._before, {}
         for bust, drawing, mask in zip(busts, drawings, masks, strict=True):
             place = bust.alignment
             if place.landmarks is None:
-                made.append(drawing)
                 continue
             last = before.get(place.track_id)
             if last is None or last.picture is not bust.picture:
@@ -125,8 +112,6 @@ class Tint:
                 last = _Tinted(bust.picture, colours, person.correction(colours))
             self._before[place.track_id] = last
             _add(image, place, last.correction)
-            made.append(_covered(drawing, last.colours))
-        return made
 
 
 class _Person:
@@ -135,12 +120,12 @@ class _Person:
     def __init__(self, picture: Image, matte: Mask, landmarks: Points, drawing: Image, mask: Mask) -> None:
         self.points = (np.asarray(landmarks[:, :2], np.float64) + 0.5) * (SIDE / 256) - 0.5
         self.height = max(float(np.linalg.norm(self.points[CHIN] - self.points[FOREHEAD])), 1.0)
-        self.rgb = _planes(_small(picture, SIDE))
-        self.opponent = _opponent(self.rgb)
+        self.rgb = planes(_small(picture, SIDE))
+        self.opponent = opponent(self.rgb)
         self.matte = _small(matte, SIDE).astype(np.float32) / np.float32(255)
         self.head = bust_head(SIDE)
         side = self.head[0].stop - self.head[0].start
-        self.drawing = _planes(_small(drawing, side))
+        self.drawing = planes(_small(drawing, side))
         self.mask = _small(mask, side)
         self._face = polygon(self._oval(0.97), SIDE)
         self.skin_place = self._skin_place()
@@ -161,14 +146,14 @@ class _Person:
 
     def colours(self, seconds: float) -> _Colours:
         """Colours of skin and hair, in the photograph and in the drawing."""
-        rgb, opponent = (planes[:, self.head[0], self.head[1]] for planes in (self.rgb, self.opponent))
+        rgb, seen = (colour[:, self.head[0], self.head[1]] for colour in (self.rgb, self.opponent))
         eyes = self.points[list(EYES), 1].mean() - self.head[0].start
         is_skin = polygon(self._oval(0.8), SIDE)[self.head] > 127
         is_skin[: max(int(eyes + 0.05 * self.height), 0)] = False
         if not is_skin.any():
             is_skin[...] = True
         skin = np.stack([np.median(rgb[:, is_skin], axis=1), np.median(self.drawing[:, is_skin], axis=1)])
-        skin_spread = np.clip(1.5 * opponent[:, is_skin].std(axis=1), *_SKIN)
+        skin_spread = np.clip(1.5 * seen[:, is_skin].std(axis=1), *_SKIN)
         # Around the face, down to the cheeks.
         is_hair = (polygon(self._oval(1.12), SIDE)[self.head] < 8) & (self.mask > 240)
         is_hair &= self.matte[self.head] > 0.9
@@ -176,55 +161,32 @@ class _Person:
         hair, hair_spread = np.zeros((7, SIDE // _CELL, SIDE // _CELL), np.float32), _HAIR[0]
         if np.count_nonzero(is_hair) >= LEAST_HAIR:
             # Once more without what is far from most of it: ears, background.
-            middle = np.median(opponent[:, is_hair], axis=1)
-            hair_spread = np.clip(1.5 * np.abs(opponent[:, is_hair].T - middle).mean(axis=0), *_HAIR)
-            weight = is_hair * _likelihood(opponent, middle[:, None, None], hair_spread)
+            middle = np.median(seen[:, is_hair], axis=1)
+            hair_spread = np.clip(1.5 * np.abs(seen[:, is_hair].T - middle).mean(axis=0), *_HAIR)
+            weight = is_hair * likelihood(seen, middle[:, None, None], hair_spread)
             # A high forehead reaches beyond the oval, and hair may have been drawn as skin.
-            like_skin = _likelihood(opponent, _opponent(skin[0][:, None, None]), skin_spread)
+            like_skin = likelihood(seen, opponent(skin[0][:, None, None]), skin_spread)
             weight *= (1 - np.float32(0.9) * like_skin) * (1 - np.float32(0.9) * _bare(self.drawing, skin[1]))
             window = tuple(slice(pixels.start // _CELL, pixels.stop // _CELL) for pixels in self.head)
             values = np.concatenate([weight * rgb, weight * self.drawing, weight[None]])
             hair[:, window[0], window[1]] = [_by_cells(plane) for plane in values]
-        strands = np.array([*skin[1], 0], np.float32)
-        found = _Colours(seconds, skin, skin_spread, hair, hair_spread, self.matte[self.head], strands)
-        scalp = self._scalp(found)
-        sure = scalp > 0.6
-        drawn = sure & (_bare(self.drawing, skin[1]) < 0.3)
-        if np.count_nonzero(sure) >= LEAST_HAIR and drawn.any():
-            share = np.count_nonzero(drawn) / np.count_nonzero(sure)
-            strands = np.array([*np.median(self.drawing[:, drawn], axis=1), share], np.float32)
-        return replace(found, scalp=scalp, strands=strands)
-
-    def _likelihoods(self, colours: _Colours) -> tuple[Floats, Floats, tuple[Floats, Floats] | None]:
-        """Of skin, of hair, and the fields of hair."""
-        skin = _likelihood(self.opponent, _opponent(colours.skin[0][:, None, None]), colours.skin_spread)
-        fields = self._hair(colours.hair)
-        if fields is None:
-            return skin, np.zeros_like(skin), None
-        return skin, _likelihood(self.opponent, _opponent(fields[0]), colours.hair_spread), fields
-
-    def _scalp(self, colours: _Colours) -> Floats:
-        """Where in the head's crop the photograph surely has hair, 0..1: nothing near the face."""
-        skin, hair, _ = self._likelihoods(colours)
-        odds = hair * (1 - self.skin_place) / (hair * (1 - self.skin_place) + skin * self.skin_place + 0.05)
-        sure = odds * self.matte * np.clip((np.float32(0.75) - skin) / np.float32(0.4), 0, 1)
-        face = cv2.GaussianBlur(polygon(self._oval(1.15), SIDE), (0, 0), 2.0)[self.head]
-        soft: Floats = cv2.GaussianBlur(sure[self.head], (0, 0), 1.2)
-        return soft * (1 - face.astype(np.float32) / np.float32(255))
+        return _Colours(seconds, skin, skin_spread, hair, hair_spread)
 
     def correction(self, colours: _Colours) -> Floats:
         """What to add to the photograph, float32 SIDExSIDEx3."""
         grey = self.opponent[0] / np.float32(255)
         near_skin, near_hair = self._near()
         photo, drawn = (colour[:, None, None] for colour in colours.skin)
-        skin, hair, fields = self._likelihoods(colours)
-        skin, hair = skin * self.skin_place, hair * (1 - self.skin_place)
+        skin = likelihood(self.opponent, opponent(photo), colours.skin_spread) * self.skin_place
+        hair, fields = np.zeros_like(skin), self._hair(colours.hair)
+        if fields is not None:
+            hair = likelihood(self.opponent, opponent(fields[0]), colours.hair_spread) * (1 - self.skin_place)
         neither = np.where(self._face > 127, _NEITHER / 8, _NEITHER)  # a beard is hair
         share = (1 + neither) * self.matte / (skin + hair + neither)
-        skin = np.minimum(_guided(skin * share * near_skin, grey), self.matte)
+        skin = np.minimum(guided(skin * share * near_skin, grey), self.matte)
         added = skin * self._change(photo, drawn)
         if fields is not None:
-            hair = _guided(self._hanging(hair * share) * near_hair, grey)
+            hair = guided(self._hanging(hair * share) * near_hair, grey)
             hair = np.minimum(np.minimum(hair, self.matte), 1 - skin)
             added += hair * self._change(*fields)
         return np.asarray(cv2.merge(list(added)), np.float32)
@@ -245,7 +207,7 @@ class _Person:
         """What takes the photograph's mean to the drawing's (3xHxW or 3x1x1). Contrast grows with brightness, within
         bounds; of differences in colour half is left, as drawings are flat.
         """
-        before, after = _opponent(photo)[0], _opponent(drawn)[0]
+        before, after = opponent(photo)[0], opponent(drawn)[0]
         contrast: Floats = np.clip(
             after / np.maximum(before, np.float32(1)), np.float32(0.8), np.float32(1.2)
         )
@@ -282,58 +244,15 @@ def _small(picture: Image | Mask, side: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _planes(picture: Image) -> Floats:
-    return np.stack(cv2.split(picture)).astype(np.float32)
-
-
-def _opponent(rgb: Floats) -> Floats:
-    """Brightness and two differences of colour, of planes."""
-    # Not a matrix product: that of so many pixels would start BLAS's threads.
-    return np.stack([r * rgb[0] + g * rgb[1] + b * rgb[2] for r, g, b in _OPPONENT])
-
-
 def _by_cells(plane: Floats) -> Floats:
     cells = plane.shape[0] // _CELL
     return np.asarray(cv2.resize(plane, (cells, cells), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _likelihood(opponent: Floats, middle: Floats, spread: Floats) -> Floats:
-    """exp(-d^2 / 2) of opponent colours, d their distance from a middle (3xHxW or 3x1x1) in spreads (3)."""
-    away = opponent - middle
-    away *= np.float32(math.sqrt(0.5)) / spread[:, None, None].astype(np.float32)
-    away *= away
-    return np.asarray(np.exp(-(away[0] + away[1] + away[2])), np.float32)
-
-
 def _bare(drawing: Floats, skin: Floats) -> Floats:
     """How much a drawing (3xHxW) is like its skin (RGB), 0..1."""
     spread = np.array([45.0, 14.0, 14.0], np.float32)
-    return _likelihood(_opponent(drawing), _opponent(skin[:, None, None]), spread)
-
-
-def _covered(drawing: Image, colours: _Colours) -> Image:
-    """A drawing with the colour of its hair where it has skin and the photograph has hair."""
-    # Where little of the hair is drawn as such, the drawing means it.
-    share = smoothstep((colours.strands[3:] - np.float32(0.4)) / np.float32(0.2))
-    skin = colours.skin[1]
-    bare = _bare(_planes(_small(drawing, colours.scalp.shape[0])), skin)
-    weight = share * np.clip((colours.scalp - np.float32(0.35)) / np.float32(0.3), 0, 1) * bare
-    if weight.max() < 0.02:
-        return drawing
-    change = np.rint(weight[..., None] * (colours.strands[:3] - skin)).astype(np.int16)
-    return np.asarray(cv2.add(drawing, cv2.resize(change, drawing.shape[:2]), dtype=cv2.CV_8U), np.uint8)
-
-
-def _guided(weight: Floats, grey: Floats) -> Floats:
-    """Smoothed along the picture's edges, not across them (guided filter, He et al. 2010)."""
-
-    def mean(x: Floats) -> Floats:
-        return np.asarray(cv2.blur(x, (5, 5)), np.float32)
-
-    mean_grey, mean_weight = mean(grey), mean(weight)
-    variance = mean(grey * grey) - mean_grey * mean_grey + np.float32(3e-4)
-    slope: Floats = np.divide(mean(grey * weight) - mean_grey * mean_weight, variance)
-    return np.clip(mean(slope) * grey + mean(mean_weight - slope * mean_grey), 0, 1)
+    return likelihood(opponent(drawing), opponent(skin[:, None, None]), spread)
 
 
 def _add(image: Image, place: Alignment, correction: Floats) -> None:

@@ -194,50 +194,6 @@ def test_two_people_have_their_own_colours():
     np.testing.assert_allclose(second, (200, 250, 200), atol=8)
 
 
-class TestBareHair:
-    """The network draws blots of skin into light hair."""
-
-    @staticmethod
-    def blotted(one: Person, *, everywhere: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """The person's drawing with blots, and where they are."""
-        drawing, blot = one.drawing.copy(), np.zeros(one.drawing.shape[:2], np.uint8)
-        cv2.ellipse(blot, (160, 58), (40, 7), 0, 0, 360, 1, -1)
-        if everywhere:
-            blot[:, :] = (one.drawing == NEW_HAIR).all(axis=2)
-        drawing[blot > 0] = NEW_SKIN
-        return drawing, cv2.erode(blot, np.ones((5, 5), np.uint8)) > 0
-
-    def test_takes_on_the_colour_of_the_hair(self):
-        one = person(HERE)
-        drawing, blot = self.blotted(one)
-        [made] = Tint().apply(one.frame.copy(), [one.bust], [drawing], [whole(one)])
-        before, after = (np.abs(d[blot] - np.array(NEW_HAIR)).mean() for d in (drawing.astype(int), made))
-        assert after < 0.3 * before
-        rest = np.abs(made.astype(int) - drawing).max(axis=2)
-        assert rest[90:].max() <= 2, "face, neck and what hangs beside them"
-
-    def test_a_drawing_without_any_stays_bit_by_bit(self):
-        one = person(HERE)
-        [made] = Tint().apply(one.frame.copy(), [one.bust], [one.drawing], [whole(one)])
-        np.testing.assert_array_equal(made, one.drawing)
-
-    def test_light_hair_that_is_meant_stays_light(self):
-        one = person(HERE)
-        drawing, blot = self.blotted(one, everywhere=True)
-        [made] = Tint().apply(one.frame.copy(), [one.bust], [drawing], [whole(one)])
-        np.testing.assert_array_equal(made[blot], drawing[blot])
-
-    def test_a_forehead_stays_bare(self):
-        """Where the photograph has skin too there is nothing to mend."""
-        one = person(HERE)
-        drawing, blot = self.blotted(one)
-        frame = one.frame.copy()
-        frame[40:110, 260:380] = SKIN  # the top of the head
-        bald = replace(one.bust, picture=crop_face(frame, one.bust.alignment))
-        [made] = Tint().apply(frame, [bald], [drawing], [whole(one)])
-        np.testing.assert_allclose(made[blot].mean(axis=0), NEW_SKIN, atol=12)
-
-
 def test_no_hair_no_landmarks_no_person():
     one = person(HERE)
     nobody = replace(one.bust, matte=np.zeros_like(one.bust.matte))
@@ -263,6 +219,10 @@ def test_the_compositor_tints_unless_told_not_to():
     np.testing.assert_allclose(at(without, HERE, 128, 268), SKIN, atol=8)
     for out in (with_tint, without):
         np.testing.assert_allclose(at(out, HERE, 128, 140), NEW_SKIN, atol=2)
+    changed = Compositor()
+    for tint, expected in ((True, with_tint), (False, without), (True, with_tint)):
+        changed.tint = tint
+        np.testing.assert_array_equal(changed.compose(one.frame, faces, busts=[one.bust]), expected)
     both = Compositor("side-by-side").compose(one.frame, faces, busts=[one.bust])
     np.testing.assert_array_equal(both[:, :640], one.frame)
     np.testing.assert_array_equal(both[:, 640:], with_tint)
