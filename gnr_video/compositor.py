@@ -53,6 +53,9 @@ class Compositor:
         size: side of the output of mode `crop`, pixels.
         tint: whether what stays human around a head takes on its drawing's colours.
 
+    Attributes:
+        mode, tint: may be changed between frames.
+
     Raises:
         ValueError: a mode that does not exist, or a size below 16.
     """
@@ -65,7 +68,8 @@ class Compositor:
         self.mode = mode
         self.size = size
         self.captions: Sequence[str] = ()
-        self._tint = Tint() if tint else None
+        self.tint = tint
+        self._tint = Tint()
         self._last: Image | None = None
 
     def output_size(self, frame_size: tuple[int, int]) -> tuple[int, int]:
@@ -78,8 +82,7 @@ class Compositor:
     def reset(self) -> None:
         """Forget the frames before: the colours of the tint, and the picture that mode `crop` holds."""
         self._last = None
-        if self._tint is not None:
-            self._tint.reset()
+        self._tint.reset()
 
     def compose(
         self,
@@ -118,9 +121,8 @@ class Compositor:
         else:
             target = out = image.copy()
         masks = [self._mask(alignment, crop, bust) for (alignment, crop), bust in zip_longest(faces, busts)]
-        if busts and self._tint is not None and self.mode in HEAD_MODES:
-            drawings = self._tint.apply(target, busts, [crop for _, crop in faces], masks)
-            faces = [(alignment, drawing) for (alignment, _), drawing in zip(faces, drawings)]
+        if busts and self.tint and self.mode in HEAD_MODES:
+            self._tint.apply(target, busts, [crop for _, crop in faces], masks)
         pasted: list[Alignment] = []
         # Far faces first.
         layers = [(*face, mask) for face, mask in zip(faces, masks)]
@@ -136,7 +138,7 @@ class Compositor:
         if bust is not None and self.mode in HEAD_MODES:
             matte = bust.matte[bust_head(bust.matte.shape[0])]
             mask = whole_head_mask(np.asarray(cv2.resize(matte, (size, size)), np.uint8))
-            if self._tint is None or alignment.landmarks is None:
+            if not self.tint or alignment.landmarks is None:
                 return mask
             return np.asarray(
                 cv2.multiply(mask, above_jaw(alignment.landmarks, crop), scale=1 / 255), np.uint8

@@ -21,7 +21,7 @@ from gnr_video.faces import Cast, FaceChoice
 from gnr_video.frame import Frame, Image
 from gnr_video.report import Report, StageTimes
 from gnr_video.schedule import StylePlan, StyleSchedule, make_schedule
-from gnr_video.style import Looks, StyleCode, parse_style
+from gnr_video.style import DEFAULT_SEED, Looks, StyleCode, parse_style
 from gnr_video.weights import resolve_weights
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gnr_video.pipeline import Counts
     from gnr_video.tracker import FaceTracker
 
-DEFAULT_STYLE = 42
+DEFAULT_STYLE = DEFAULT_SEED
 LOOKAHEAD = 15
 DECODE_BATCH = 16
 
@@ -107,7 +107,6 @@ class Translator:
         self.plan = plan or StylePlan()
         self.grid = grid
         path = resolve_weights(weights)
-        self.tint = tint
         self.compositor = cells = GridCompositor(*grid) if grid else Compositor(paste, tint=tint)
         self._grid_styles = cells.styles if isinstance(cells, GridCompositor) else 0
         self.face_model = None if face_model is None else Path(face_model)
@@ -138,10 +137,7 @@ class Translator:
                 side=_crop_side(self.compositor.mode, loaded.architecture),
             )
             self.weights_name = loaded.metadata.get("name", "unnamed")
-            if ink:
-                from gnr_video.ink import ink as finish
-
-                self.engine.finish = finish
+            self.ink = ink
         self._owns_engine = True
         self._live: _LiveState | None = None
         self._schedule: StyleSchedule | None = None
@@ -154,6 +150,26 @@ class Translator:
     def crop_side(self) -> int:
         """Side of the crops that the engine is given, pixels: of faces, or of whole heads."""
         return _crop_side(self.compositor.mode, self.engine)
+
+    @property
+    def tint(self) -> bool:
+        """See the constructor; may be changed between frames."""
+        return self.compositor.tint
+
+    @tint.setter
+    def tint(self, on: bool) -> None:
+        self.compositor.tint = on
+
+    @property
+    def ink(self) -> bool:
+        """See the constructor; may be changed between frames, for all translators on this engine."""
+        return self.engine.finish is not None
+
+    @ink.setter
+    def ink(self, on: bool) -> None:
+        from gnr_video.ink import ink
+
+        self.engine.finish = ink if on else None
 
     def open_matte(self) -> PersonMatte | None:
         """What whole heads are cut out with; None where the engine takes no such crops, or there is no model."""
@@ -314,7 +330,7 @@ class Translator:
             self._schedule,
             start=frame.pts_seconds - live.first,
             grid=self._grid_styles,
-            heads=None if live.matte is None else Heads(live.matte, self.compositor),
+            heads=None if live.matte is None else Heads(live.matte, self.compositor, live.hair),
             drawings=live.drawings,
         )
         result = next(compose(translated, self.compositor, times, Counts()))
@@ -426,7 +442,7 @@ class Translator:
                 "codec": sink.codec,
                 "lookahead": self.lookahead,
                 "tint": self.tint,
-                "ink": self.engine.finish is not None,
+                "ink": self.ink,
                 "hold": self.hold,
             },
         )
@@ -469,18 +485,20 @@ class Translator:
 
 
 class _LiveState:
-    """Tracker, matte, aligner, cut detector and drawings of `translate_frame`."""
+    """Tracker, matte, darkener of hair, aligner, cut detector and drawings of `translate_frame`."""
 
     def __init__(
         self, face_model: Path | None, faces: FaceChoice, matte: PersonMatte | None, engine: Engine, hold: int
     ) -> None:
         from gnr_video.drawing import Drawings
+        from gnr_video.hair import DarkHair
         from gnr_video.scene import SceneCut
         from gnr_video.smooth import Aligner
         from gnr_video.tracker import FaceTracker
 
         self.tracker = FaceTracker(face_model, max_faces=faces.max_faces)
         self.matte = matte
+        self.hair = DarkHair()
         self.cast = Cast(faces)
         self.first: float | None = None
         self.aligner = Aligner(0)
@@ -494,6 +512,7 @@ class _LiveState:
         self.tracker.reset()
         if self.matte is not None:
             self.matte.reset()
+        self.hair.reset()
         self.cast.reset()
         self.first = None
         self.aligner.flush()

@@ -15,6 +15,7 @@ from gnr_video.live import controls as controls_module
 from gnr_video.live.controls import KEYS, Controls, Keys
 from gnr_video.style import parse_style
 from tests.live_helpers import until
+from tests.tiny_weights import with_colours
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,13 @@ def engine(tiny: Path) -> Iterator[Engine]:
 @pytest.fixture
 def controls(engine: Engine, tmp_path: Path) -> Controls:
     return Controls(engine, 7, folder=tmp_path)
+
+
+@pytest.fixture
+def coloured(tiny: Path, tmp_path: Path) -> Iterator[Controls]:
+    weights = with_colours(load_weights(tiny))
+    with engines.create(weights, engine="torch", precision="fp32") as created:
+        yield Controls(created, 7, folder=tmp_path)
 
 
 def codes(controls: Controls, *track_ids: int) -> np.ndarray:
@@ -45,6 +53,27 @@ class TestStyle:
         controls.run("previous")
         assert controls.state()["style"] == "6"
         np.testing.assert_array_equal(codes(controls), w(engine, 6))
+
+    def test_colours_stay_from_seed_to_seed(self, coloured: Controls) -> None:
+        shown = coloured.state()["colours"]
+        assert shown.keys() == {"skin", "hair", "eyes"}
+        assert coloured.run("colour", "hair:#c03060") == "style 7+hair:#c03060"
+        assert coloured.state()["colours"]["hair"] != shown["hair"]
+        coloured.run("next")
+        assert coloured.state()["style"] == "8+hair:#c03060"
+        coloured.run("colour", "hair:black")
+        coloured.run("colour", "eyes:green")
+        assert coloured.state()["style"] == "8+hair:black+eyes:green"
+
+    @pytest.mark.parametrize("value", ["hair", "nose:red", "hair:magic", "hair:red+7", None, 3])
+    def test_colours_that_are_none_change_nothing(self, coloured: Controls, value: object) -> None:
+        assert "is wanted" in coloured.run("colour", value)
+        assert coloured.state()["style"] == "7"
+
+    def test_weights_that_know_no_colours_say_so(self, controls: Controls) -> None:
+        assert controls.state()["colours"] == {}
+        assert "do not say which colours" in controls.run("colour", "hair:red")
+        assert controls.state()["style"] == "7"
 
     def test_text_that_does_not_parse_keeps_the_style(self, controls: Controls) -> None:
         said = controls.run("style", "nonsense")
@@ -120,6 +149,8 @@ class TestStyle:
             assert "one look only" in controls.run(command)
         assert controls.styles is None
         assert controls.state()["style"] == ""
+        assert "another network" in controls.run("ink")
+        assert not controls.ink
 
 
 class TestViews:
@@ -136,11 +167,13 @@ class TestViews:
         controls.run("grid")
         assert controls.view == "after"
 
-    def test_mirror(self, controls: Controls) -> None:
-        controls.run("mirror")
-        assert controls.mirror
-        controls.run("mirror", False)
-        assert not controls.mirror
+    @pytest.mark.parametrize("switch", ["mirror", "tint", "ink"])
+    def test_switches(self, controls: Controls, switch: str) -> None:
+        before = controls.state()[switch]
+        assert controls.run(switch)
+        assert controls.state()[switch] is not before
+        controls.run(switch, before)
+        assert controls.state()[switch] is before
 
     @pytest.mark.parametrize(("command", "value"), [("paste", "x"), ("view", "x"), ("dance", None)])
     def test_what_does_not_exist(self, controls: Controls, command: str, value: object) -> None:

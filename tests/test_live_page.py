@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from engines.weights import load_weights, save_weights
 from gnr_video.live.camera import open_camera
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
@@ -21,6 +22,7 @@ from gnr_video.live.web import WebSink, bind
 from tests.browser import Page, chromium, needs_chromium
 from tests.cli_helpers import REPOSITORY
 from tests.live_helpers import live_session, until
+from tests.tiny_weights import with_colours
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 pytest.importorskip("aiortc", reason="needs aiortc")
@@ -41,7 +43,9 @@ SHOWN = "document.getElementById('video').videoWidth > 0 || document.getElementB
 @pytest.fixture(scope="module")
 def session(tiny: Path, face_clip: Path, face_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("live")
-    with live_session(tiny, face_clip, folder=folder) as running:
+    known = with_colours(load_weights(tiny))
+    save_weights(folder / "tiny.safetensors", known.architecture, known.tensors)
+    with live_session(folder / "tiny.safetensors", face_clip, folder=folder) as running:
         until(lambda: running.counts.faces)
         yield running
 
@@ -130,6 +134,16 @@ def test_controls_change_the_picture(served: WebSink, session: LiveSession, tmp_
         await page.until("document.querySelectorAll('#sheet button').length === 12")
         await click(page, "#sheet button:nth-child(6)")
         await page.until("document.getElementById('style').value === '5'")
+        await page.until("!document.getElementById('colours').hidden")
+        await page.run(
+            "(() => { const h = document.getElementById('hair'); h.value = '#c03060';"
+            " h.dispatchEvent(new Event('change')); })()"
+        )
+        await page.until("document.getElementById('style').value === '5+hair:#c03060'")
+        await click(page, "[data-command=next]")
+        await page.until("document.getElementById('style').value === '6+hair:#c03060'")
+        await click(page, "#sheet button:nth-child(6)")
+        await page.until("document.getElementById('style').value === '5'")
         await page.run(
             "(() => { const m = document.getElementById('mix'); m.value = 0.5;"
             " m.dispatchEvent(new Event('input')); })()"
@@ -140,6 +154,10 @@ def test_controls_change_the_picture(served: WebSink, session: LiveSession, tmp_
             " p.dispatchEvent(new Event('change')); })()"
         )
         await asyncio.to_thread(until, lambda: session.controls.paste == "square")
+
+        await click(page, "#tint")
+        await page.until("document.getElementById('tint').getAttribute('aria-pressed') === 'false'")
+        await asyncio.to_thread(until, lambda: not session.translator.tint)
 
         for key in ("4", "2", "Enter", "m"):
             await page.run(
@@ -156,7 +174,7 @@ def test_controls_change_the_picture(served: WebSink, session: LiveSession, tmp_
 
     browse(served.url, work)
     assert (tmp_path / "out.mp4").stat().st_size > 1000
-    for command in (("mirror", False), ("paste", "head"), ("style", 1)):
+    for command in (("mirror", False), ("tint", True), ("paste", "head"), ("style", 1)):
         session.controls.run(*command)
 
 

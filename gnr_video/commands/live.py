@@ -115,7 +115,7 @@ def live(
       gnr-video live --camera clip.mp4 --record out.mp4
 
     Keys, in the window, the terminal and the browser: n, p next and previous style; digits and Enter a seed;
-    s save; b blend; c before/after; g grid; m mirror; r record; h help; q quit.
+    s save; b blend; c before/after; g grid; m mirror; t tint; i ink; r record; h help; q quit.
     """
     if report is not None:
         check_writable(report)

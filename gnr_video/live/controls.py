@@ -18,7 +18,16 @@ import numpy as np
 from engines.errors import GnrVideoError, InputError, OutputError, StyleError
 from gnr_video.compositor import MODES
 from gnr_video.schedule import Row, StyleSchedule
-from gnr_video.style import SAVED, Looks, StyleCode, save_style
+from gnr_video.style import (
+    SAVED,
+    Looks,
+    Seed,
+    StyleCode,
+    StyleExpression,
+    parse_colour,
+    save_style,
+    style_colours,
+)
 
 if TYPE_CHECKING:
     from engines.base import Engine
@@ -37,6 +46,8 @@ KEYS = {
     "c": ("compare", "after / both / before"),
     "g": ("grid", "grid of styles"),
     "m": ("mirror", "mirror"),
+    "t": ("tint", "tint of neck and long hair"),
+    "i": ("ink", "ink of lines"),
     "r": ("record", "record / stop"),
     "h": ("help", "these keys"),
     "q": ("quit", "quit"),
@@ -73,7 +84,18 @@ class LiveStyles(StyleSchedule):
 
     def parse(self, text: str | int) -> Looks:
         """The styles a text stands for; StyleError where it does not parse."""
-        return Looks(str(text).strip(), self._engine, face_model=self._face_model)
+        return self._looks(str(text).strip())
+
+    def coloured(self, place: str, name: str) -> Looks:
+        """The styles on show with another colour of hair, eyes or skin; StyleError where that cannot be had."""
+        return self._looks([look.expression.coloured(place, name) for look in self.looks.looks])
+
+    def colours(self) -> dict[str, str]:
+        """Of the first style on show, see `gnr_video.style.style_colours`."""
+        return style_colours(self.looks.codes[0], self._engine)
+
+    def _looks(self, styles: str | StyleExpression | list[StyleExpression]) -> Looks:
+        return Looks(styles, self._engine, face_model=self._face_model)
 
     @property
     def mix(self) -> float:
@@ -104,9 +126,10 @@ class LiveStyles(StyleSchedule):
             return self.looks.label, self.other.label
 
     def following(self, by: int = 1) -> Looks:
-        """The seed after (or before) the first one on show; 0 where there is none."""
-        seed = self.looks.looks[0].expression.seed
-        return self.parse(0 if seed is None else seed + by)
+        """The seed after (or before) the first one on show, in the colours asked for; 0 where there is none."""
+        shown = self.looks.looks[0].expression
+        seed = Seed(0 if shown.seed is None else shown.seed + by)
+        return self._looks(StyleExpression(((seed, 1.0),), colours=shown.colours))
 
     def code_at(self, time_seconds: float, track_id: int = 0) -> Row:
         with self._lock:
@@ -132,12 +155,13 @@ class Controls:
         style: the first styles; None: seed 42.
         paste: paste mode.
         mirror: whether pictures are shown mirrored.
+        tint, ink: see `gnr_video.translator.Translator`.
         folder: where `save` puts styles.
         face_model: MediaPipe's model.
 
     Attributes:
         styles: what the pipeline asks for style codes; None for an engine that takes none.
-        paste, mirror, view: see `gnr_video.compositor.MODES` and `VIEWS`.
+        paste, mirror, tint, ink, view: see `gnr_video.compositor.MODES` and `VIEWS`.
         help: whether the keys are shown.
         quitting: set by `quit`.
         on_record: called by `record`; returns what to tell the user. None: there is no recorder.
@@ -150,6 +174,8 @@ class Controls:
         *,
         paste: str = "head",
         mirror: bool = False,
+        tint: bool = True,
+        ink: bool = True,
         folder: str | Path = ".",
         face_model: Path | None = None,
     ) -> None:
@@ -162,6 +188,8 @@ class Controls:
         self._message, self._message_time = "", 0.0
         self.paste = paste
         self.mirror = mirror
+        self.tint = tint
+        self.ink = ink and engine.takes_styles
         self.view = "after"
         self._grid: list[Looks] = []
         self.help = False
@@ -171,6 +199,7 @@ class Controls:
             "next": lambda _: self._step(1),
             "previous": lambda _: self._step(-1),
             "style": self._set_style,
+            "colour": self._set_colour,
             "other": self._set_other,
             "mix": self._set_mix,
             "blend": self._blend,
@@ -180,6 +209,8 @@ class Controls:
             "compare": lambda _: self._set_view(VIEWS[(VIEWS.index(self.view) + 1) % 3]),
             "grid": lambda _: self._set_view("after" if self.view == "grid" else "grid"),
             "mirror": self._set_mirror,
+            "tint": self._set_tint,
+            "ink": self._set_ink,
             "record": lambda _: self._record(),
             "help": lambda _: self._toggle_help(),
             "quit": lambda _: self.quitting.set(),
@@ -189,8 +220,8 @@ class Controls:
         """Carry out a command; what it says is also the `message` for some seconds.
 
         Args:
-            command: next, previous, style TEXT, other TEXT, mix 0..1, blend [TEXT], save, paste MODE, view VIEW,
-                compare, grid, mirror [BOOL], record, help, quit.
+            command: next, previous, style TEXT, colour PLACE:COLOUR, other TEXT, mix 0..1, blend [TEXT], save,
+                paste MODE, view VIEW, compare, grid, mirror [BOOL], tint [BOOL], ink [BOOL], record, help, quit.
 
         Returns:
             What happened, or why it did not; "" when there is nothing to say. Never raises for what users do.
@@ -242,9 +273,12 @@ class Controls:
             "style": styles.looks.label if styles else "",
             "other": styles.other.label if styles and styles.other else "",
             "mix": round(mix, 3),
+            "colours": styles.colours() if styles else {},
             "paste": self.paste,
             "view": self.view,
             "mirror": self.mirror,
+            "tint": self.tint,
+            "ink": self.ink,
             "message": self.message,
         }
 
@@ -264,6 +298,9 @@ class Controls:
 
     def _set_style(self, value: Any) -> str:
         return self._show(self._check_styles().parse(value))
+
+    def _set_colour(self, value: Any) -> str:
+        return self._show(self._check_styles().coloured(*parse_colour(str(value))))
 
     def _set_other(self, value: Any) -> None:
         styles = self._check_styles()
@@ -313,6 +350,16 @@ class Controls:
     def _set_mirror(self, value: Any = None) -> str:
         self.mirror = not self.mirror if value is None else bool(value)
         return "mirrored" if self.mirror else "not mirrored"
+
+    def _set_tint(self, value: Any = None) -> str:
+        self.tint = not self.tint if value is None else bool(value)
+        return "neck and long hair are tinted" if self.tint else "no tint"
+
+    def _set_ink(self, value: Any = None) -> str:
+        if not self._engine.takes_styles:
+            raise InputError("only GNR's drawings can be inked; these weights are another network's")
+        self.ink = not self.ink if value is None else bool(value)
+        return "lines are inked" if self.ink else "no ink"
 
     def _record(self) -> str:
         if self.on_record is None:

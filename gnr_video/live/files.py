@@ -69,11 +69,11 @@ class Job:
 
 
 class FileTranslations:
-    """Takes one file after the other, with the style and the paste mode that are on show when it comes.
+    """Takes one file after the other, with the style, paste mode, tint and ink that are on show when it comes.
 
     Args:
         translator: whose engine, faces and model are used; it must outlive this.
-        controls: say style and paste mode.
+        controls: say them.
 
     Attributes:
         job: the last one, None before the first.
@@ -134,6 +134,7 @@ class FileTranslations:
         job.stage, job.started = "translation", time.perf_counter()
         styles = self._controls.styles
         translator = self._translator.sibling(self._controls.paste, styles.looks if styles else None)
+        translator.tint, translator.ink = self._controls.tint, self._controls.ink
 
         def progress(counts: Counts, frames: int | None) -> None:
             if self._stop.is_set():

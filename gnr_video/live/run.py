@@ -156,6 +156,8 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
             options.style,
             paste=options.paste,
             mirror=options.mirror,
+            tint=options.tint,
+            ink=options.ink,
             face_model=options.face_model,
         )
         session = LiveSession(translator, capture, controls, hold=options.hold)

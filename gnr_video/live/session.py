@@ -477,6 +477,7 @@ class LiveSession:
                         sink.show(frame)
                 self._permits.release()
                 compositor.mode = self.controls.paste
+                self.translator.tint, self.translator.ink = self.controls.tint, self.controls.ink
         except pipeline.Cancelled:
             pass
         except BaseException as error:

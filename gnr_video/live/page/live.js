@@ -192,11 +192,13 @@ function show(state) {
   put("style", state.style);
   put("other", state.other);
   put("mix", state.mix);
+  $("colours").hidden = !Object.keys(state.colours).length;
+  for (const [place, colour] of Object.entries(state.colours)) put(place, colour);
   put("paste", state.paste);
   put("source", state.source === "browser" ? "browser" : "server");
   if (state.source !== "browser" && camera) stopCamera(); // another page has taken over
   document.querySelectorAll("[data-view]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.view === state.view));
-  $("mirror").setAttribute("aria-pressed", state.mirror);
+  for (const id of ["mirror", "tint", "ink"]) $(id).setAttribute("aria-pressed", state[id]);
   $("record").setAttribute("aria-pressed", state.recording);
   $("record").textContent = state.recording ? "Stop recording" : "Record";
   $("recorded").hidden = !state.recorded;
@@ -298,6 +300,9 @@ dropZone.ondrop = (event) => {
   $("file").files = event.dataTransfer.files;
   sendFile();
 };
+for (const place of ["hair", "eyes", "skin"]) {
+  $(place).onchange = () => { send("colour", `${place}:${$(place).value}`); $(place).blur(); };
+}
 $("other").onchange = () => send("other", $("other").value);
 $("mix").oninput = () => send("mix", Number($("mix").value));
 $("paste").onchange = () => send("paste", $("paste").value);
