@@ -27,7 +27,8 @@ from gnr_video.translator import Translator
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images"
 SEEDS = (0, 1, 2, 3, 4, 42)
-PEOPLE_SEEDS = (42, 7, 3, 12)
+PEOPLE_SEEDS = (42, 6, 9, 16)
+COLOURS = ("hair:blond", "hair:red", "hair:blue", "hair:pink+skin:tan")
 
 
 def found_faces(translator: Translator, folder: Path, count: int) -> tuple[list[Image], list[Image]]:
@@ -47,11 +48,11 @@ def found_faces(translator: Translator, folder: Path, count: int) -> tuple[list[
     return pictures, faces
 
 
-def in_styles(translator: Translator, picture: Image, seeds: Sequence[int]) -> list[Image]:
-    """A picture as it is and as it is translated under some seeds."""
+def in_styles(translator: Translator, picture: Image, styles: Sequence[int | str]) -> list[Image]:
+    """A picture as it is and as it is translated in some styles."""
     made = [picture]
-    for seed in seeds:
-        translator.set_style(seed)
+    for style in styles:
+        translator.set_style(style)
         made.append(translator.translate_frame(picture))
     return made
 
@@ -79,6 +80,9 @@ def main() -> int:
             save_png(folder / "card.png", contact_sheet(rows, column_labels=labels, cell=128))
             people = [in_styles(translator, picture, PEOPLE_SEEDS) for picture in pictures[:4]]
             save_png(folder / "people.png", contact_sheet(people, cell=192))
+            coloured = [in_styles(translator, picture, COLOURS) for picture in pictures[5:7]]
+            labels = ["input", *COLOURS]
+            save_png(folder / "colours.png", contact_sheet(coloured, column_labels=labels, cell=192))
         for picture in sorted(folder.glob("*.png")):
             pixels = cv2.imread(str(picture))
             assert pixels is not None

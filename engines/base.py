@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from engines.architecture import Architecture
+    from engines.style_colours import StyleColours
     from engines.style_space import StyleSpace
     from engines.weights import Weights
 
@@ -81,6 +82,7 @@ class Engine(ABC):
         self._style_vectors = StyleVectors(weights)
         self._style_encoder: Any = None
         self._style_space: StyleSpace | None = None
+        self._style_colours: StyleColours | None = None
         self._vectors: torch.Tensor | None = None
         self._style: Styles | None = None
         self._lock = threading.RLock()
@@ -120,6 +122,24 @@ class Engine(ABC):
             if self._style_space is None:
                 self._style_space = measure_style_space(self._check_open(), self._mapping)
             return self._style_space
+
+    @property
+    def has_style_colours(self) -> bool:
+        """Whether the weights say what colours styles give."""
+        return self._check_open().has_colours
+
+    def style_colours(self) -> StyleColours:
+        """What colours styles give, and styles of wanted colours.
+
+        Raises:
+            WeightsError: these weights do not say.
+        """
+        from engines.style_colours import StyleColours
+
+        with self._lock:
+            if self._style_colours is None:
+                self._style_colours = StyleColours.load(self._check_open())
+            return self._style_colours
 
     def _to_vectors(self, styles: Styles) -> torch.Tensor:
         """All layers' style vectors, float32 CPU (N, V)."""

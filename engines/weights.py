@@ -2,7 +2,8 @@
 
 Tensors carry the official names. `encoder.*` (without a style head), `mapping.*` and the decoder are those
 of G_A2B (face to anime); the encoder that reads a style off an anime picture is G_B2A's and stands under
-`style_encoder.*` (its stem and its style head), when the file has one.
+`style_encoder.*` (its stem and its style head), when the file has one. What colours a style gives stands under
+`colours.*` (`engines.style_colours`), when that was learned.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 FORMAT = "gnr-video-1"
 STYLE_ENCODER = "style_encoder."
+COLOURS = "colours."
+COLOURS_WIDTH = 128
+PLACES = ("skin", "hair", "eyes", "sides")
+"""Whose colours `engines.style_colours` knows: cheeks, hair above the forehead, irises, hair beside the face."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +51,11 @@ class Weights:
         return any(name.startswith(STYLE_ENCODER) for name in self.tensors)
 
     @property
+    def has_colours(self) -> bool:
+        """Whether colours can be asked of a style."""
+        return any(name.startswith(COLOURS) for name in self.tensors)
+
+    @property
     def parameters(self) -> int:
         return sum(t.numel() for name, t in self.tensors.items() if not name.endswith(".kernel"))
 
@@ -60,7 +71,7 @@ def weights_hash(weights: Weights) -> str:
     return found.hexdigest()
 
 
-def inference_tensors(a: Architecture, *, style_encoder: bool) -> dict[str, Shape]:
+def inference_tensors(a: Architecture, *, style_encoder: bool, colours: bool = False) -> dict[str, Shape]:
     """Names and shapes of the tensors in a weights file (FIR kernels are constants and not stored)."""
     t = decoder_tensors(a) | encoder_tensors(a, style_head=False)
     if style_encoder:
@@ -69,7 +80,17 @@ def inference_tensors(a: Architecture, *, style_encoder: bool) -> dict[str, Shap
             for name, shape in encoder_tensors(a, prefix=STYLE_ENCODER).items()
             if not name.startswith(f"{STYLE_ENCODER}content.")
         }
+    if colours:
+        widths = (a.latent_dim, COLOURS_WIDTH, COLOURS_WIDTH, 3 * len(PLACES))
+        for i, (n_in, n_out) in enumerate(pairwise(widths)):
+            t |= {f"{COLOURS}{2 * i}.weight": (n_out, n_in), f"{COLOURS}{2 * i}.bias": (n_out,)}
     return {name: shape for name, shape in t.items() if not name.endswith(".kernel")}
+
+
+def stored_tensors(a: Architecture, tensors: Mapping[str, object]) -> dict[str, Shape]:
+    """`inference_tensors` with the optional parts that `tensors` have."""
+    has = {prefix: any(name.startswith(prefix) for name in tensors) for prefix in (STYLE_ENCODER, COLOURS)}
+    return inference_tensors(a, style_encoder=has[STYLE_ENCODER], colours=has[COLOURS])
 
 
 def save_weights(
@@ -96,8 +117,7 @@ def save_weights(
     from safetensors.torch import save_file
 
     path = Path(path)
-    with_style = any(name.startswith(STYLE_ENCODER) for name in tensors)
-    expected = inference_tensors(architecture, style_encoder=with_style)
+    expected = stored_tensors(architecture, tensors)
     check_tensors(expected, {name: tuple(t.shape) for name, t in tensors.items()})
     dtype = torch.float16 if half else torch.float32
     kept = {name: tensors[name].detach().to("cpu", dtype).contiguous() for name in expected}
@@ -155,9 +175,5 @@ def load_weights(path: str | Path) -> Weights:
             f"{path}: {len(broken)} tensors hold values that are not finite, for example {broken[0]}",
             "the training that wrote it has diverged: use an earlier file",
         )
-    with_style = any(name.startswith(STYLE_ENCODER) for name in tensors)
-    check_tensors(
-        inference_tensors(architecture, style_encoder=with_style),
-        {n: tuple(t.shape) for n, t in tensors.items()},
-    )
+    check_tensors(stored_tensors(architecture, tensors), {n: tuple(t.shape) for n, t in tensors.items()})
     return Weights(architecture, tensors, metadata, data_hash)

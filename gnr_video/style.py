@@ -4,9 +4,10 @@
     ref:anime.png        the look of a picture        my.style.json     a saved look
     42*0.7+7*0.3         a mix, in w space            42~0.7            truncation towards the mean look
     42+sefa3:2.5         an edit along a factorised direction of the weights
+    42+hair:pink         the nearest look with hair of that colour; so do eyes and skin, and #c0ffee
 
-Shares of a mix are scaled to sum to 1. Truncation comes after the mix, edits after both. Names with `+`, `~`,
-`*` or `,` in odd places can be quoted: ref:"a+b".
+Shares of a mix are scaled to sum to 1. Colours are given to each look before the mix, truncation comes after it, sefa
+edits after both. Names with `+`, `~`, `*` or `,` in odd places can be quoted: ref:"a+b".
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import FaceModelError, OutputError, StyleError, WeightsError
+from engines.weights import PLACES
+from gnr_video.colour_names import NAMES, rgb_of
 from gnr_video.frame import Image
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ SAVED = ".style.json"
 FORMAT = "gnr-video-style-1"
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
+DEFAULT_SEED = 42
 ROLES = 64
 """Draws of a seed set aside for the people in one picture; later looks of a walk come after them."""
 
@@ -139,16 +143,23 @@ class StyleExpression:
         terms: looks and their shares, which sum to 1.
         truncation: 1 leaves the mix, 0 is the mean look.
         edits: (direction, amount) pairs.
+        colours: (place, what was written) pairs.
     """
 
     terms: tuple[tuple[Atom, float], ...]
     truncation: float = 1.0
     edits: tuple[tuple[int, float], ...] = ()
+    colours: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def has_z(self) -> bool:
+        """Whether its code is one of z space: it is neither mixed nor changed in w space."""
+        return len(self.terms) == 1 and self.truncation == 1.0 and not self.edits
 
     @property
     def is_plain(self) -> bool:
         """Whether it is a look by itself, neither mixed nor changed."""
-        return len(self.terms) == 1 and self.truncation == 1.0 and not self.edits
+        return self.has_z and not self.colours
 
     @property
     def seed(self) -> int | None:
@@ -163,6 +174,10 @@ class StyleExpression:
         )
         return replace(self, terms=terms)
 
+    def coloured(self, place: str, name: str) -> StyleExpression:
+        """The same with another colour of a place."""
+        return replace(self, colours=tuple({**dict(self.colours), place: name}.items()))
+
     def __str__(self) -> str:
         if len(self.terms) == 1:
             text = str(self.terms[0][0])
@@ -170,6 +185,7 @@ class StyleExpression:
             text = "+".join(f"{atom}*{share:.4g}" for atom, share in self.terms)
         if self.truncation != 1.0:
             text += f"~{self.truncation:g}"
+        text += "".join(f"+{place}:{name}" for place, name in self.colours)
         return text + "".join(f"+sefa{index}:{amount:g}" for index, amount in self.edits)
 
 
@@ -180,9 +196,13 @@ _SEED = re.compile(rf"([+-]?\d+)(?:#(\d+))?{_END}")
 _QUOTED = re.compile(r"\"([^\"]+)\"|'([^']+)'")
 _PATH = re.compile(rf"[^,].*?(?:{_EXTENSIONS}){_END}", re.IGNORECASE)
 _WORD = re.compile(r"[^*~+,\s][^*~+,]*")
+ASKED = PLACES[:3]
+"""Places whose colours can be asked for."""
+_PLACE = rf"({'|'.join(ASKED)})\s*:\s*"
+_COLOUR = re.compile(r"#?\w+")
 _TIME = re.compile(rf"(?:(\d+):)?({_NUMBER})\s*(ms|s|min|m)?\s*")
 _SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0}
-_ATOM = "a seed (42), a picture (ref:anime.png) or a saved look (my.style.json)"
+_ATOM = "a seed (42), a picture (ref:anime.png), a saved look (my.style.json) or a colour (hair:pink)"
 
 
 class _Scanner:
@@ -242,13 +262,29 @@ class _Scanner:
             raise self.fail(_ATOM)
         return Reference(path)
 
+    def colour(self) -> str:
+        before = self.at
+        match = self.take(_COLOUR)
+        try:
+            rgb_of(match[0] if match else "")
+        except StyleError:
+            self.at = before
+            raise self.fail(f"a colour ({', '.join(NAMES)}, or such as #c0ffee)") from None
+        return match[0].lower() if match else ""
+
     def expression(self) -> StyleExpression:
         start = self.at
+        colours: dict[str, str] = {}
         terms: list[tuple[Atom, float]] = []
         edits: list[tuple[int, float]] = []
         truncation: float | None = None
         while True:
-            if terms and (edit := self.take(r"\+\s*sefa(\d*)")):
+            if place := self.take(rf"\+\s*{_PLACE}" if terms else _PLACE):
+                if place[1] in colours:
+                    raise self.fail(f"one colour only for the {place[1]}")
+                colours[place[1]] = self.colour()
+                terms = terms or [(Seed(DEFAULT_SEED), 1.0)]
+            elif terms and (edit := self.take(r"\+\s*sefa(\d*)")):
                 if not edit[1]:
                     raise self.fail("the number of a direction (sefa0 is the strongest)")
                 if not self.take(":"):
@@ -256,12 +292,14 @@ class _Scanner:
                 edits.append((int(edit[1]), self.number("':'")))
             elif terms and truncation is None and self.take("~"):
                 truncation = self.number("'~'")
-            elif not terms or (truncation is None and not edits and self.take(r"\+")):
+            elif not terms or (truncation is None and not edits and not colours and self.take(r"\+")):
                 atom = self.atom()
                 terms.append((atom, self.number("'*'") if self.take(r"\*") else 1.0))
             elif self.take(r"\+"):
                 self.at -= 1
-                raise self.fail("a mix before its '~' and its edits; here '+sefaN:AMOUNT' or the end")
+                raise self.fail(
+                    "a mix before its '~' and its edits; here '+sefaN:AMOUNT', '+hair:COLOUR' or the end"
+                )
             else:
                 break
         total = sum(share for _, share in terms)
@@ -269,14 +307,17 @@ class _Scanner:
             self.at = start
             raise self.fail("a mix whose shares do not cancel out")
         terms = [(atom, share / total) for atom, share in terms]
-        return StyleExpression(tuple(terms), 1.0 if truncation is None else truncation, tuple(edits))
+        truncation = 1.0 if truncation is None else truncation
+        return StyleExpression(tuple(terms), truncation, tuple(edits), tuple(colours.items()))
 
     def end(self, wanted: str) -> None:
         if not self.take("$"):
             raise self.fail(wanted)
 
 
-_AFTER_STYLE = "'*' and a share, '+' and a look or sefaN:AMOUNT, '~' and a truncation, or the end"
+_AFTER_STYLE = (
+    "'*' and a share, '+' and a look, sefaN:AMOUNT or hair:COLOUR, '~' and a truncation, or the end"
+)
 
 
 def parse_expression(text: str | int) -> StyleExpression:
@@ -299,6 +340,21 @@ def parse_expressions(text: str | int) -> list[StyleExpression]:
         expressions.append(scanner.expression())
     scanner.end(_AFTER_STYLE)
     return expressions
+
+
+def parse_colour(text: str) -> tuple[str, str]:
+    """Place and colour of "hair:pink".
+
+    Raises:
+        StyleError: it does not parse.
+    """
+    scanner = _Scanner(text)
+    place = scanner.take(_PLACE)
+    if place is None:
+        raise scanner.fail(f"a place and its colour ({', '.join(f'{place}:' for place in ASKED)})")
+    found = place[1], scanner.colour()
+    scanner.end("the end")
+    return found
 
 
 def parse_keys(text: str) -> list[tuple[float, StyleExpression]]:
@@ -362,6 +418,7 @@ class Look:
         self._face_model = face_model
         self._own = style if isinstance(style, StyleCode) else None
         self._read: dict[Atom, StyleCode] = {}
+        self._recoloured: dict[Atom, StyleCode] = {}
         if isinstance(style, StyleExpression):
             self.expression = style
         else:
@@ -373,9 +430,9 @@ class Look:
         if self._own is not None:
             return self._own
         expression = self.expression.drawn(draw)
-        codes = [self._atom(atom) for atom, _ in expression.terms]
+        codes = [self._coloured(atom) for atom, _ in expression.terms]
         warnings = tuple(text for code in codes for text in code.warnings)
-        if expression.is_plain:
+        if expression.has_z:
             return replace(codes[0], label=str(expression))
         a = self._engine.architecture
         if a.latent_dim == a.style_dim:
@@ -405,6 +462,27 @@ class Look:
         template = replace(self.expression, terms=((Seed(0), 1.0),))
         return Look(template, self._engine).code(draw)
 
+    def _coloured(self, atom: Atom) -> StyleCode:
+        """The look with the colours that are asked for."""
+        code = self._atom(atom)
+        if not self.expression.colours:
+            return code
+        if atom not in self._recoloured:
+            if len(code.z) != self._engine.architecture.latent_dim:
+                raise StyleError(f"{atom} is a mix or edited, so no colours can be asked of it")
+            try:
+                known = self._engine.style_colours()
+            except WeightsError as error:
+                raise StyleError(f"{self.expression}: {error.message}", error.hint) from error
+            wanted = {
+                place: [value / 127.5 - 1 for value in rgb_of(name)]
+                for place, name in self.expression.colours
+            }
+            if len(self._recoloured) >= ROLES:
+                self._recoloured.clear()
+            self._recoloured[atom] = replace(code, z=tuple(known.find(code.array(), wanted).tolist()))
+        return self._recoloured[atom]
+
     def _atom(self, atom: Atom) -> StyleCode:
         if isinstance(atom, Seed):
             return style_from_seed(atom.number, self._engine.architecture.latent_dim, atom.draw)
@@ -428,7 +506,7 @@ class Looks:
 
     def __init__(
         self,
-        styles: str | int | StyleCode | StyleExpression | Sequence[str | int | StyleCode],
+        styles: str | int | StyleCode | StyleExpression | Sequence[str | int | StyleCode | StyleExpression],
         engine: Engine,
         *,
         face_model: Path | None = None,
@@ -628,14 +706,26 @@ def load_style(path: Path, engine: Engine) -> StyleCode:
     return code
 
 
+def style_colours(code: StyleCode, engine: Engine) -> dict[str, str]:
+    """Colours that a look gives, "#c0ffee" by place; none of a mix, nor where the weights do not say."""
+    import torch
+
+    if len(code.z) != engine.architecture.latent_dim or not engine.has_style_colours:
+        return {}
+    row = engine.style_colours()(torch.from_numpy(code.array()[None]))[0].numpy()
+    levels = np.clip(np.rint((row + 1) * 127.5), 0, 255).astype(np.uint8).reshape(-1, 3)
+    return {place: f"#{rgb.tobytes().hex()}" for place, rgb in zip(ASKED, levels)}
+
+
 def describe_style(code: StyleCode, engine: Engine) -> str:
-    """A few lines on a look: its numbers, its place among the looks of these weights."""
+    """A few lines on a look: its numbers, its colours, its place among the looks of these weights."""
     space = engine.style_space()
     z_dim = engine.architecture.latent_dim
     offset = engine.to_w(code.array())[0] - space.mean
     along = space.directions @ offset
     strongest = np.argsort(-np.abs(along))[:5]
     head = " ".join(f"{value:.3f}" for value in code.z[:8])
+    colours = style_colours(code, engine)
     return "\n".join(
         (
             f"style      {code.label}",
@@ -643,6 +733,11 @@ def describe_style(code: StyleCode, engine: Engine) -> str:
             + (" ..." if len(code.z) > 8 else ""),
             f"distance   {float(np.linalg.norm(offset)) / space.spread:.2f} from the mean look, "
             f"in spreads of {space.spread:.2f}",
+            *(
+                [f"colours    {', '.join(f'{place} {rgb}' for place, rgb in colours.items())}"]
+                if colours
+                else []
+            ),
             "directions " + " ".join(f"sefa{i}:{along[i]:.2f}" for i in strongest),
             f"weights    {engine.weights_hash[:12] or 'not from a file'}",
         )

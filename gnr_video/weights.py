@@ -23,7 +23,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engines.architecture import check_tensors, detect, generator_tensors
 from engines.errors import WeightsError
-from engines.weights import STYLE_ENCODER, Weights, inference_tensors, load_weights, save_weights
+from engines.weights import (
+    STYLE_ENCODER,
+    Weights,
+    load_weights,
+    save_weights,
+    stored_tensors,
+)
 from gnr_video.paths import cache_dir
 
 if TYPE_CHECKING:
@@ -329,13 +335,14 @@ def weights_info(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     path = Path(path)
     weights = load_weights(path)
-    expected = inference_tensors(weights.architecture, style_encoder=weights.has_style_encoder)
+    expected = stored_tensors(weights.architecture, weights.tensors)
     stored = {str(t.dtype).removeprefix("torch.") for t in _stored_types(path)}
     info = {
         "file": str(path),
         "architecture": weights.architecture.describe(),
         "parameters": f"{weights.parameters:,} in {len(expected)} tensors, {', '.join(sorted(stored))}",
         "style encoder": "yes" if weights.has_style_encoder else "no: styles come from seeds only",
+        "colours": "yes: hair, eyes and skin can be asked for" if weights.has_colours else "no",
         "size": f"{path.stat().st_size / 1e6:.1f} MB",
         "sha256": weights.sha256,
     }

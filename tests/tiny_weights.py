@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from engines.architecture import Architecture
-from engines.weights import inference_tensors, save_weights
+from engines.style_colours import StyleColours
+from engines.weights import COLOURS, Weights, inference_tensors, save_weights
 
 TINY = Architecture(
     size=64, num_down=2, n_res=1, style_dim=32, n_mlp=2, channels={4: 16, 8: 16, 16: 16, 32: 12, 64: 8}
@@ -16,8 +20,6 @@ TINY = Architecture(
 @lru_cache(maxsize=4)
 def _tensors(seed: int, style_encoder: bool) -> dict[str, object]:
     """Values as the official code initialises them: weights N(0, 1) (they are scaled when run), biases 0."""
-    import torch
-
     random = torch.Generator().manual_seed(seed)
     tensors: dict[str, object] = {}
     for name, shape in inference_tensors(TINY, style_encoder=style_encoder).items():
@@ -40,3 +42,14 @@ def make_tiny_weights(path: Path, *, seed: int = 0, style_encoder: bool = True) 
     metadata = {"name": "tiny", "provenance": "random numbers, for tests", "licence": "none needed"}
     save_weights(path, TINY, tensors, metadata)  # type: ignore[arg-type]
     return path
+
+
+def with_colours(weights: Weights) -> Weights:
+    """The weights with random colours of styles, of all brightnesses and hues."""
+    torch.manual_seed(0)
+    model = StyleColours(weights.architecture.latent_dim)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    tensors = {f"{COLOURS}{name}": t.detach() for name, t in model.state_dict().items()}
+    return replace(weights, tensors={**weights.tensors, **tensors}, sha256="")

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.architecture import Architecture
+from engines.errors import WeightsError
+from engines.weights import STYLE_ENCODER, Weights
 from train.distributed import gather
 from train.ops import kernels
 from train.ops.bias_act import bias_act
@@ -496,3 +498,24 @@ class LatentDiscriminator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """z (N, latent_dim) -> logits (N, 1)."""
         return self.fc(z)
+
+
+def load_networks(weights: Weights) -> tuple[Generator, Encoder]:
+    """A generator with these weights, and the encoder that reads styles off drawings.
+
+    Raises:
+        WeightsError: they hold no style encoder.
+    """
+    if not weights.has_style_encoder:
+        raise WeightsError("these weights hold no style encoder, so drawings have no styles to learn from")
+    own: dict[str, Tensor] = {}
+    reading: dict[str, Tensor] = {}
+    for name, tensor in weights.tensors.items():
+        if name.startswith(STYLE_ENCODER):
+            reading[name.removeprefix(STYLE_ENCODER)] = tensor
+        else:
+            own[name] = tensor
+    generator, encoder = Generator(weights.architecture), Encoder(weights.architecture)
+    generator.load_state_dict(own, strict=False)  # fixed kernels are not in the file
+    encoder.load_state_dict(reading, strict=False)
+    return generator, encoder

@@ -27,6 +27,7 @@ EXAMPLES = """\b
 Examples:
   gnr-video clip.mp4                         writes clip_anime.mp4 beside it
   gnr-video clip.mp4 --style 42 -o out.mp4
+  gnr-video clip.mp4 --style hair:pink+skin:tan      the colours that you ask for
   gnr-video clip.mp4 --style ref:girl.png    the style of an anime picture
   gnr-video clip.mp4 --style 42,7            two people, each with a look of their own
   gnr-video clip.mp4 --style 42*0.7+7*0.3~0.8+sefa3:2.5    mixed, toned down, edited
@@ -49,7 +50,8 @@ STANDARD_INPUT = ("-", "pipe:", "pipe:0")
 @click.option(
     "--style",
     metavar="STYLE[,STYLE...]",
-    help="A seed, ref:PICTURE, my.style.json, a mix (42*0.7+7*0.3); several for several people.  [default: 42]",
+    help="A seed, colours (7+hair:pink), ref:PICTURE, my.style.json, a mix (42*0.7+7*0.3); several for several "
+    "people.  [default: 42]",
 )
 @click.option("--styles", default="", metavar="TIME=STYLE,...", help="Styles and when they begin: 0=42,5s=7.")
 @click.option(
