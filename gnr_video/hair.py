@@ -97,12 +97,16 @@ class DarkHair:
             matte = nearest_part(bust.matte, bust.alignment, [b.alignment for b in busts if b is not bust])
             head = _Head(crop, matte[bust_head(matte.shape[0])], place.landmarks)
             colours = before.get(place.track_id)
-            if colours is None or bust.seconds < colours.seconds:
-                colours = head.colours(bust.seconds)
-            elif bust.seconds > colours.seconds:
-                colours = colours.towards(head.colours(bust.seconds))
-            self._before[place.track_id] = colours
-            made.append(head.darkened(colours))
+            if colours is None or bust.seconds != colours.seconds:
+                measured = head.colours(bust.seconds)
+                if colours is None or measured is None or measured.seconds < colours.seconds:
+                    colours = measured or colours
+                else:
+                    colours = colours.towards(measured)
+            if colours is not None:
+                self._before[place.track_id] = colours
+                crop = head.darkened(colours)
+            made.append(crop)
         return made
 
 
@@ -121,15 +125,14 @@ class _Head:
     def _oval(self, factor: float) -> Mask:
         return polygon(scaled(self.points[list(FACE_OVAL)], factor), SIDE)
 
-    def colours(self, seconds: float) -> _Colours:
-        """Colours of skin and hair."""
+    def colours(self, seconds: float) -> _Colours | None:
+        """Colours of skin and hair; None where little of either is seen."""
         is_skin = self._oval(0.8) > 127
         is_skin[: max(int(self.eyes + 0.05 * self.height), 0)] = False
         is_hair = (self._oval(1.12) < 8) & (self.matte > 0.9)
         is_hair[max(int(self.eyes + 0.3 * self.height), 0) :] = False
-        nothing = np.zeros(3, np.float32)
         if not is_skin.any() or np.count_nonzero(is_hair) < LEAST_HAIR:
-            return _Colours(seconds, nothing, _SKIN[0], nothing, _HAIR[0], np.zeros(1, np.float32))
+            return None
         (skin, skin_spread), (hair, hair_spread) = (
             (middle, np.clip(1.5 * np.abs(some.T - middle).mean(axis=0), *bounds))
             for some, middle, bounds in (
@@ -178,9 +181,8 @@ class _Head:
         grey = self.opponent[0]
         weight = hair * self.matte * colours.is_there[0] / (hair + skin * (1 - place) + _NEITHER)
         weight = guided(weight, grey / np.float32(255))
-        dark = np.float32(DARK / light) * np.power(
-            np.maximum(grey, 1) / np.float32(light), -np.float32(EVENNESS)
-        )
+        evenness = np.float32(EVENNESS * min(light / DARK - 1, 1))
+        dark = np.float32(DARK / light) * np.power(np.maximum(grey, 1) / np.float32(light), -evenness)
         gain = 1 - weight * (1 - np.clip(dark, LEAST, 1))
         side = self.crop.shape[0]
         full = cv2.resize(np.rint(255 * gain).astype(np.uint8), (side, side))

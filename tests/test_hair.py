@@ -89,6 +89,21 @@ def test_what_needs_no_darkening_is_handed_on(colour):
     assert shown is crop
 
 
+def test_hair_that_is_hardly_lighter_is_hardly_darkened():
+    """Or it would flicker where it is about as dark as that."""
+    crop, shown = darkened(haired(np.add(HAIR, 13), lit=20))
+    assert 0 < np.abs(shown.astype(int) - crop).max() < 12
+
+
+def test_while_no_hair_is_seen_what_is_known_holds():
+    one, dark = haired(LIGHT), DarkHair()
+    _, first = darkened(one, dark)
+    hidden = replace(one, bust=replace(one.bust, matte=np.zeros_like(one.bust.matte), seconds=0.1))
+    assert (darkened(hidden, dark)[1] == crop_face(one.frame, one.head, SIDE)).all()
+    again = replace(one, bust=replace(one.bust, seconds=0.2))
+    np.testing.assert_array_equal(darkened(again, dark)[1], first)
+
+
 def test_without_landmarks_nothing_is_known():
     one = haired(LIGHT)
     crop = crop_face(one.frame, one.head, SIDE)
