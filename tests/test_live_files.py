@@ -63,7 +63,8 @@ def test_it_is_what_the_command_makes_of_it(
     assert frame_times(job.target) == frame_times(face_clip)
     assert read_packets(job.target, "audio") == read_packets(face_clip, "audio")
     wanted, got = (read_pictures(path) for path in (tmp_path / "wanted.mp4", job.target))
-    assert np.abs(np.array(wanted, int) - np.array(got)).mean() < 1
+    # Encoded anew, the smallest rounding changes the grain of the background; another style differs by far more.
+    assert np.abs(np.array(wanted, int) - np.array(got)).mean() < 3
     # The live picture has gone on, and goes on.
     seen = session.counts.frames
     until(lambda: session.counts.frames > seen)
