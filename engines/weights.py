@@ -48,12 +48,12 @@ class Weights:
     @property
     def has_style_encoder(self) -> bool:
         """Whether a style can be encoded from an anime picture."""
-        return any(name.startswith(STYLE_ENCODER) for name in self.tensors)
+        return _has(self.tensors, STYLE_ENCODER)
 
     @property
     def has_colours(self) -> bool:
         """Whether colours can be asked of a style."""
-        return any(name.startswith(COLOURS) for name in self.tensors)
+        return _has(self.tensors, COLOURS)
 
     @property
     def parameters(self) -> int:
@@ -89,8 +89,11 @@ def inference_tensors(a: Architecture, *, style_encoder: bool, colours: bool = F
 
 def stored_tensors(a: Architecture, tensors: Mapping[str, object]) -> dict[str, Shape]:
     """`inference_tensors` with the optional parts that `tensors` have."""
-    has = {prefix: any(name.startswith(prefix) for name in tensors) for prefix in (STYLE_ENCODER, COLOURS)}
-    return inference_tensors(a, style_encoder=has[STYLE_ENCODER], colours=has[COLOURS])
+    return inference_tensors(a, style_encoder=_has(tensors, STYLE_ENCODER), colours=_has(tensors, COLOURS))
+
+
+def _has(tensors: Mapping[str, object], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in tensors)
 
 
 def save_weights(

@@ -6,7 +6,6 @@ measured on the person in the picture.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,9 +14,18 @@ import numpy as np
 
 from gnr_video.align import bust_head
 from gnr_video.frame import Alignment, Bust, Image, Points
-from gnr_video.likeness import Floats, guided, likelihood, opponent, planes
+from gnr_video.likeness import (
+    LEAST_HAIR,
+    Colours,
+    Floats,
+    guided,
+    likelihood,
+    opponent,
+    planes,
+    small,
+    spread,
+)
 from gnr_video.masks import CHIN, EYES, FACE_OVAL, FOREHEAD, Mask, nearest_part, polygon, scaled, smoothstep
-from gnr_video.tint import LEAST_HAIR
 
 SIDE = 80
 """Of the crop that is worked on, pixels."""
@@ -41,30 +49,20 @@ _AT_LEAST = np.float32(0.4)
 
 
 @dataclass(frozen=True)
-class _Colours:
-    """What is known of a person's colours.
+class _Colours(Colours):
+    """Of skin and hair.
 
     Attributes:
-        seconds: when.
         skin, hair: float32 3, medians of opponent colours.
         skin_spread, hair_spread: float32 3, standard deviations.
         is_there: float32 1, whether there is hair that can be told from skin, 0..1.
     """
 
-    seconds: float
     skin: Floats
     skin_spread: Floats
     hair: Floats
     hair_spread: Floats
     is_there: Floats
-
-    def towards(self, new: _Colours) -> _Colours:
-        share = np.float32(-math.expm1((self.seconds - new.seconds) / SETTLE_SECONDS))
-        pairs = zip(self._arrays(), new._arrays(), strict=True)
-        return _Colours(new.seconds, *(old + share * (now - old) for old, now in pairs))
-
-    def _arrays(self) -> tuple[Floats, ...]:
-        return self.skin, self.skin_spread, self.hair, self.hair_spread, self.is_there
 
 
 class DarkHair:
@@ -99,10 +97,9 @@ class DarkHair:
             colours = before.get(place.track_id)
             if colours is None or bust.seconds != colours.seconds:
                 measured = head.colours(bust.seconds)
-                if colours is None or measured is None or measured.seconds < colours.seconds:
-                    colours = measured or colours
-                else:
-                    colours = colours.towards(measured)
+                if measured and colours and measured.seconds > colours.seconds:
+                    measured = colours.towards(measured, SETTLE_SECONDS)
+                colours = measured or colours
             if colours is not None:
                 self._before[place.track_id] = colours
                 crop = head.darkened(colours)
@@ -116,8 +113,7 @@ class _Head:
     def __init__(self, crop: Image, matte: Mask, landmarks: Points) -> None:
         self.crop = crop
         self.points = (np.asarray(landmarks[:, :2], np.float64) + 0.5) * (SIDE / 256) - 0.5
-        small = np.asarray(cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
-        self.opponent = opponent(planes(small))
+        self.opponent = opponent(planes(small(crop, SIDE)))
         self.matte = cv2.resize(matte, (SIDE, SIDE)).astype(np.float32) / np.float32(255)
         self.height = max(float(np.linalg.norm(self.points[CHIN] - self.points[FOREHEAD])), 1.0)
         self.eyes = float(self.points[list(EYES), 1].mean())
@@ -133,13 +129,9 @@ class _Head:
         is_hair[max(int(self.eyes + 0.3 * self.height), 0) :] = False
         if not is_skin.any() or np.count_nonzero(is_hair) < LEAST_HAIR:
             return None
-        (skin, skin_spread), (hair, hair_spread) = (
-            (middle, np.clip(1.5 * np.abs(some.T - middle).mean(axis=0), *bounds))
-            for some, middle, bounds in (
-                (some, np.median(some, axis=1), bounds)
-                for some, bounds in ((self.opponent[:, is_skin], _SKIN), (self.opponent[:, is_hair], _HAIR))
-            )
-        )
+        on_skin, on_hair = self.opponent[:, is_skin], self.opponent[:, is_hair]
+        skin, hair = np.median(on_skin, axis=1), np.median(on_hair, axis=1)
+        skin_spread, hair_spread = spread(on_skin, skin, _SKIN), spread(on_hair, hair, _HAIR)
         # A bald head is skin above the face too.
         apart = np.linalg.norm((hair - skin) / skin_spread)
         is_there = smoothstep(np.array([(apart - 0.8) / 0.8], np.float32))

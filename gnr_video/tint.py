@@ -18,15 +18,23 @@ from numpy.typing import NDArray
 
 from gnr_video.align import bust_head
 from gnr_video.frame import Alignment, Bust, Image, Points
-from gnr_video.likeness import Floats, guided, likelihood, opponent, planes
+from gnr_video.likeness import (
+    LEAST_HAIR,
+    Colours,
+    Floats,
+    guided,
+    likelihood,
+    opponent,
+    planes,
+    small,
+    spread,
+)
 from gnr_video.masks import CHIN, EYES, FACE_OVAL, FOREHEAD, Mask, nearest_part, polygon, scaled, smoothstep
 
 SIDE = 128
 """Of the bust that is worked on, pixels: colours are smooth enough for so few."""
 SETTLE_SECONDS = 0.25
 """Time constant of the colours: slow enough for noise, quick enough for a change of style."""
-LEAST_HAIR = 60
-"""Pixels of hair within the drawing that there must be, to know what becomes of it."""
 
 _CELL = 4
 """Hair's colours are means over cells of so many pixels, then over their surroundings."""
@@ -40,31 +48,20 @@ _NEITHER = np.float32(0.12)
 
 
 @dataclass(frozen=True)
-class _Colours:
-    """What is known of a person's colours.
+class _Colours(Colours):
+    """Of skin and hair.
 
     Attributes:
-        seconds: when.
         skin: float32 2x3, RGB in the photograph and in the drawing.
         skin_spread: float32 3, standard deviations in the photograph, of opponent colours.
         hair: float32 7xCxC by cells of the bust: a weight, times RGB in the photograph and in the drawing; the weight.
         hair_spread: as for skin.
     """
 
-    seconds: float
     skin: Floats
     skin_spread: Floats
     hair: Floats
     hair_spread: Floats
-
-    def towards(self, new: _Colours) -> _Colours:
-        """These colours, on their way to newer ones."""
-        share = np.float32(-math.expm1((self.seconds - new.seconds) / SETTLE_SECONDS))
-        pairs = zip(self._arrays(), new._arrays(), strict=True)
-        return _Colours(new.seconds, *(old + share * (now - old) for old, now in pairs))
-
-    def _arrays(self) -> tuple[Floats, ...]:
-        return self.skin, self.skin_spread, self.hair, self.hair_spread
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class Tint:
                 person = _Person(bust.picture, matte, place.landmarks, drawing, mask)
                 colours = person.colours(bust.seconds)
                 if last is not None and bust.seconds > last.colours.seconds:
-                    colours = last.colours.towards(colours)
+                    colours = last.colours.towards(colours, SETTLE_SECONDS)
                 last = _Tinted(bust.picture, colours, person.correction(colours))
             self._before[place.track_id] = last
             _add(image, place, last.correction)
@@ -120,13 +117,13 @@ class _Person:
     def __init__(self, picture: Image, matte: Mask, landmarks: Points, drawing: Image, mask: Mask) -> None:
         self.points = (np.asarray(landmarks[:, :2], np.float64) + 0.5) * (SIDE / 256) - 0.5
         self.height = max(float(np.linalg.norm(self.points[CHIN] - self.points[FOREHEAD])), 1.0)
-        self.rgb = planes(_small(picture, SIDE))
+        self.rgb = planes(small(picture, SIDE))
         self.opponent = opponent(self.rgb)
-        self.matte = _small(matte, SIDE).astype(np.float32) / np.float32(255)
+        self.matte = small(matte, SIDE).astype(np.float32) / np.float32(255)
         self.head = bust_head(SIDE)
         side = self.head[0].stop - self.head[0].start
-        self.drawing = planes(_small(drawing, side))
-        self.mask = _small(mask, side)
+        self.drawing = planes(small(drawing, side))
+        self.mask = small(mask, side)
         self._face = polygon(self._oval(0.97), SIDE)
         self.skin_place = self._skin_place()
 
@@ -162,7 +159,7 @@ class _Person:
         if np.count_nonzero(is_hair) >= LEAST_HAIR:
             # Once more without what is far from most of it: ears, background.
             middle = np.median(seen[:, is_hair], axis=1)
-            hair_spread = np.clip(1.5 * np.abs(seen[:, is_hair].T - middle).mean(axis=0), *_HAIR)
+            hair_spread = spread(seen[:, is_hair], middle, _HAIR)
             weight = is_hair * likelihood(seen, middle[:, None, None], hair_spread)
             # A high forehead reaches beyond the oval, and hair may have been drawn as skin.
             like_skin = likelihood(seen, opponent(skin[0][:, None, None]), skin_spread)
@@ -238,10 +235,6 @@ class _Person:
             np.maximum(reach[:-1], above[1:], out=reach[:-1])
             np.minimum(rows[row], reach, out=rows[row])
         return np.minimum(hair, cv2.resize(cv2.dilate(rows, np.ones((3, 3), np.uint8)), (SIDE, SIDE)))
-
-
-def _small(picture: Image | Mask, side: int) -> NDArray[np.uint8]:
-    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _by_cells(plane: Floats) -> Floats:

@@ -23,7 +23,6 @@ from train.looks import (
     correlations,
     drawing_colours,
     energy,
-    find_eyes,
     fit_looks,
     fit_warp,
     learn_colours,
@@ -35,7 +34,6 @@ from train.looks import (
     too_long,
     views,
 )
-from train.lpips import Lpips
 from train.networks import load_networks
 from train.sheets import save_png, to_image
 
@@ -234,12 +232,6 @@ def test_stems_are_read_of_drawings_and_of_their_mirror_images(weights, domains)
     mirrored = read_stems(reader, domains.train_b.images[:10].flip(-1))
     assert stems.shape[:2] == (10, 2) and stems.dtype == torch.float16
     torch.testing.assert_close(stems.flip(1), mirrored)
-
-
-def test_eyes_are_found_left_before_right(domains, tmp_path):
-    eyes = find_eyes(domains.train_b.images, Lpips("vgg", random_trunk(tmp_path)))
-    assert eyes.shape == (24, 2, 2) and bool((eyes.abs() <= 1).all())
-    assert bool((eyes[:, 0, 0] <= eyes[:, 1, 0]).all())
 
 
 def test_weights_without_a_style_head_are_refused(weights, domains):

@@ -15,6 +15,8 @@ from skimage.data import astronaut
 from torch import Tensor
 
 from engines.errors import InputError, WeightsError
+from tests.random_trunk import random_trunk
+from tests.toy_domains import toy_domains
 from train.augment import apply_affine, random_affine
 from train.lpips import Lpips, _build_trunk
 from train.parts import (
@@ -22,6 +24,7 @@ from train.parts import (
     PARTS,
     PartsHead,
     centre_of_mass,
+    centres_of_drawings,
     find_parts,
     fit_head,
     moved_points,
@@ -135,3 +138,9 @@ def test_a_damaged_head_says_how_to_get_another(tmp_path: Path):
     with pytest.raises(WeightsError, match="cannot read") as error:
         PartsHead.load(tmp_path / "parts.safetensors")
     assert "train.parts" in error.value.hint
+
+
+def test_centres_of_drawings_are_eyes_left_before_right_and_mouth(tmp_path):
+    found = centres_of_drawings(toy_domains().train_b.images, Lpips("vgg", random_trunk(tmp_path)))
+    assert found.shape == (24, 3, 2) and bool((found.abs() <= 1).all())
+    assert bool((found[:, 0, 0] <= found[:, 1, 0]).all())

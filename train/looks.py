@@ -13,13 +13,10 @@ that a style can be asked for by them.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,13 +25,12 @@ from torch import Tensor, nn
 
 from engines.errors import GnrVideoError
 from engines.style_colours import StyleColours
-from engines.weights import COLOURS, PLACES, STYLE_ENCODER, Weights, load_weights, save_weights
-from gnr_video.weights import resolve_weights
+from engines.weights import COLOURS, PLACES, STYLE_ENCODER, Weights, save_weights
+from train.afterwards import arguments_for, read_inputs, timed_log
 from train.augment import to_float
-from train.data import Domains, Framing, ImagePool, load_dataset
-from train.lpips import Lpips
+from train.data import Domains, ImagePool
 from train.networks import Encoder, Generator, load_networks
-from train.parts import PartsHead, part_centres
+from train.parts import centres_of_drawings
 
 SKIN = ((88, 118, 108, 150), (148, 118, 168, 150))
 """Cheeks: left, top, right, bottom in pixels of 256."""
@@ -283,17 +279,6 @@ def correlations(found: Tensor, wanted: Tensor) -> Tensor:
     return (a * b).sum(0).unflatten(0, (len(PLACES), 3)).mean(1)
 
 
-def find_eyes(drawings: Tensor, trunk: Lpips) -> Tensor:
-    """Eyes of drawings, uint8 (N, 3, S, S): (N, 2, 2), x and y in [-1, 1]. Read off pictures of 128 pixels."""
-    head = PartsHead.load()
-    found = []
-    with torch.inference_mode():
-        for some in drawings.split(16):
-            pictures = F.adaptive_avg_pool2d(to_float(some), min(some.shape[-1], 128))
-            found.append(part_centres(head(trunk.features(pictures)))[:, :2])
-    return torch.cat(found)
-
-
 class Painter:
     """Styles -> the colours of translations in them, each of some face with hair above the forehead and beside it.
 
@@ -351,7 +336,7 @@ def fit_looks(
     Args:
         weights: with a style head.
         data: faces and drawings, of the weights' size.
-        eyes: of `data.train_b`, see `find_eyes`.
+        eyes: of `data.train_b`, see `train.parts.centres_of_drawings`.
         effort: see there.
         log: gets a line after each part.
 
@@ -447,32 +432,10 @@ def read_stems(reader: Encoder, drawings: Tensor) -> Tensor:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("weights", help="NAME or FILE")
-    parser.add_argument("prepared", type=Path, help="folder from `gnr-video prepare`")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="weights file to write")
-    parser.add_argument("--faces", type=Path, action="append", default=[], help="more prepared faces")
-    parser.add_argument("--hold-out", type=int, default=0, help="of --faces, kept from training")
-    parser.add_argument("--lpips-trunk", type=Path, help="VGG16's weights, to find the drawings' eyes with")
-    parser.add_argument("--cache", type=Path, help="folder for the decoded pictures")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)d)")
-    arguments = parser.parse_args(argv)
-    weights = load_weights(resolve_weights(arguments.weights))
-    data = load_dataset(
-        arguments.prepared,
-        weights.architecture.size,
-        extra_a=[(folder, Framing()) for folder in arguments.faces],
-        hold_out=arguments.hold_out,
-        cache=arguments.cache,
-    )
-    started = time.monotonic()
-
-    def log(line: str) -> None:
-        print(f"{time.monotonic() - started:4.0f} s  {line}", flush=True)
-
-    eyes = find_eyes(data.train_b.images, Lpips("vgg", arguments.lpips_trunk))
+    arguments = arguments_for(__doc__).parse_args(argv)
+    weights, data, trunk = read_inputs(arguments)
+    log = timed_log()
+    eyes = centres_of_drawings(data.train_b.images, trunk)[:, :2]
     log(f"eyes of {len(eyes)} drawings found")
     done = fit_looks(weights, data, eyes, seed=arguments.seed, log=log)
     save_weights(arguments.output, done.architecture, done.tensors, done.metadata)

@@ -151,6 +151,17 @@ def part_centres(logits: Tensor) -> Tensor:
     return torch.stack([centre_of_mass(spot) for spot in (*halves, mouth)], 1) / 128 - 1
 
 
+def centres_of_drawings(drawings: Tensor, trunk: Lpips) -> Tensor:
+    """Eyes and mouths of drawings, uint8 (N, 3, S, S): as `part_centres` has them. Read off pictures of 128 pixels."""
+    head = PartsHead.load()
+    found = []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
+        for some in drawings.split(16):
+            pictures = F.adaptive_avg_pool2d(to_float(some), min(some.shape[-1], 128))
+            found.append(part_centres(head(trunk.features(pictures)).float()))
+    return torch.cat(found)
+
+
 def find_parts(folders: Sequence[Path], face_model: str | Path | None = None) -> tuple[Tensor, Tensor]:
     """The pictures of prepared folders that show a face to MediaPipe, and their `LANDMARKS`.
 

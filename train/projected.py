@@ -78,14 +78,14 @@ class ProjectedDiscriminator(nn.Module):
             self.register_buffer(f"across_channels{level}", fixed(count, width, 1))
             self.register_buffer(f"across_scales{level}", fixed(width, width, 3))
         self.levels = len(channels)
-        self.heads = nn.ModuleList(_head(width + PLACES, width, down) for down in downs)
-        self.palette = _head(3 + PLACES, width, 2)
+        self.heads = nn.ModuleList(patch_head(width + PLACES, width, down) for down in downs)
+        self.palette = patch_head(3 + PLACES, width, 2)
         self.spread = spectral_norm(nn.Linear(width, 128))
         self.spread_logit = spectral_norm(nn.Linear(128, 1))
         kinds = 2 * len(COMPONENT_LEVELS) if components else 0
-        self.components = nn.ModuleList(_head(width, width, 1) for _ in range(kinds))
+        self.components = nn.ModuleList(patch_head(width, width, 1) for _ in range(kinds))
         around = [*((width, down) for down in SURROUNDINGS_DOWNS), (3, 2)] if surroundings else []
-        self.surroundings = nn.ModuleList(_head(count + PLACES, width, down) for count, down in around)
+        self.surroundings = nn.ModuleList(patch_head(count + PLACES, width, down) for count, down in around)
 
     def project(self, taps: Sequence[Tensor]) -> list[Tensor]:
         """Taps, each (N, C, H, W), as the heads see them: (N, width, H, W), fine to coarse."""
@@ -163,7 +163,8 @@ def cut_out(x: Tensor, centres: Tensor) -> Tensor:
     return out.to(x.dtype)
 
 
-def _head(channels: int, width: int, downs: int) -> nn.Sequential:
+def patch_head(channels: int, width: int, downs: int) -> nn.Sequential:
+    """Features (N, channels, H, W) -> logits of patches (N, 1, H / 2**downs, W / 2**downs)."""
     layers: list[nn.Module] = []
     for _ in range(downs):
         layers += [spectral_norm(nn.Conv2d(channels, width, 4, 2, 1)), nn.LeakyReLU(SLOPE)]

@@ -19,6 +19,7 @@ from engines.errors import GnrVideoError, InputError, OutputError, StyleError
 from gnr_video.compositor import MODES
 from gnr_video.schedule import Row, StyleSchedule
 from gnr_video.style import (
+    DEFAULT_SEED,
     SAVED,
     Looks,
     Seed,
@@ -183,7 +184,7 @@ class Controls:
         self.styles: LiveStyles | None = None
         if engine.takes_styles or style is not None:
             self._check_styles()
-            self.styles = LiveStyles(42 if style is None else style, engine, face_model=face_model)
+            self.styles = LiveStyles(DEFAULT_SEED if style is None else style, engine, face_model=face_model)
         self._folder = Path(folder)
         self._message, self._message_time = "", 0.0
         self.paste = paste
