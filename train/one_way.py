@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,8 @@ from train.recipes import Recipe
 from train.trainer import Trainer
 
 log = logging.getLogger(__name__)
+
+Resize: TypeAlias = Callable[[Tensor], Tensor]
 
 FIT_STEPS = 300
 PALETTE_DRAWINGS = 64
@@ -165,7 +168,7 @@ class OneWayTrainer(Trainer):
         some = slice(0, batch - batch // 2)
         motion = self._motion(some.stop)
         is_wide = bool(torch.rand((), generator=self.generator) < r.wide)
-        around, within = (in_head, face_of) if is_wide else (_as_it_is, _as_it_is)
+        around, within = (in_head, face_of) if is_wide else (as_it_is, as_it_is)
         seen, drawn = around(a), None
         if is_wide and self.data.heads is not None:
             heads = self._pool(self.data.heads, head_side(self.size)).sample(every, self.generator)
@@ -278,7 +281,7 @@ def face_of(x: Tensor) -> Tensor:
     return x[..., top : top + size, left : left + size]
 
 
-def _as_it_is(x: Tensor) -> Tensor:
+def as_it_is(x: Tensor) -> Tensor:
     return x
 
 
