@@ -14,7 +14,7 @@ from engines.weights import STYLE_ENCODER, Weights, load_weights, save_weights
 from gnr_video.align import head_side
 from tests.golden import golden_weights, narrow
 from tests.random_trunk import random_trunk
-from tests.toy_domains import toy_domains
+from tests.toy_domains import toy_domains, write_domains
 from train.closeups import (
     DEEP,
     EYES,
@@ -36,7 +36,6 @@ from train.data import ImagePool
 from train.lpips import Lpips
 from train.networks import load_networks
 from train.recipes import RecipeError
-from train.sheets import save_png, to_image
 
 ARCHITECTURE = narrow(size=32, num_down=2, latent_dim=4, style_dim=16)
 QUICK = Effort(steps=6, batch=2, lr=5e-3)
@@ -283,11 +282,7 @@ def test_a_loss_that_is_not_finite_ends_it(weights, trunk):
 
 
 def test_command_writes_weights_that_load(weights, tmp_path, capsys):
-    domains = toy_domains()
-    for name, pool in (("trainA", domains.train_a), ("trainB", domains.train_b)):
-        (tmp_path / name).mkdir()
-        for number, image in enumerate(pool.images):
-            save_png(to_image(image), tmp_path / name / f"{number:02}.png")
+    write_domains(toy_domains(), tmp_path)
     source, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     save_weights(source, weights.architecture, weights.tensors, weights.metadata)
     options = ["--lpips-trunk", str(random_trunk(tmp_path)), "--steps", "2", "--batch", "2"]

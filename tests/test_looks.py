@@ -14,7 +14,7 @@ from engines.errors import WeightsError
 from engines.weights import COLOURS, STYLE_ENCODER, Weights, load_weights, save_weights
 from tests.golden import golden_weights, narrow
 from tests.random_trunk import random_trunk
-from tests.toy_domains import toy_domains
+from tests.toy_domains import toy_domains, write_domains
 from train.data import Domains
 from train.looks import (
     FACE_EYES,
@@ -35,7 +35,6 @@ from train.looks import (
     views,
 )
 from train.networks import load_networks
-from train.sheets import save_png, to_image
 
 ARCHITECTURE = narrow(size=32, num_down=2, latent_dim=4, style_dim=16)
 QUICK = Effort(samples=200, probe=30, checks=20, model=150, warp=60, mapping=60, head=40)
@@ -242,10 +241,7 @@ def test_weights_without_a_style_head_are_refused(weights, domains):
 
 def test_command_writes_weights_that_load(weights, domains, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(fit_looks, "__kwdefaults__", {**fit_looks.__kwdefaults__, "effort": QUICK})
-    for name, pool in (("trainA", domains.train_a), ("trainB", domains.train_b)):
-        (tmp_path / name).mkdir()
-        for number, image in enumerate(pool.images):
-            save_png(to_image(image), tmp_path / name / f"{number:02}.png")
+    write_domains(domains, tmp_path)
     source, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     save_weights(source, weights.architecture, weights.tensors, weights.metadata)
     trunk = str(random_trunk(tmp_path))

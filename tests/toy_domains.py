@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from train.data import Domains, ImagePool
+from train.sheets import save_png, to_image
 
 
 def toy_domains() -> Domains:
@@ -19,3 +22,11 @@ def toy_domains() -> Domains:
         return ImagePool((disc * inside + (1 - disc) * outside + tint).clamp(0, 255).to(torch.uint8))
 
     return Domains(pool(24, 40, 160), pool(24, 190, 30), pool(4, 40, 160), pool(4, 190, 30))
+
+
+def write_domains(domains: Domains, folder: Path) -> None:
+    """The training pictures as trainA and trainB there, for commands that read them."""
+    for name, pool in (("trainA", domains.train_a), ("trainB", domains.train_b)):
+        (folder / name).mkdir()
+        for number, image in enumerate(pool.images):
+            save_png(to_image(image), folder / name / f"{number:02}.png")

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import copy
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import cos, inf, isfinite, pi
+from math import cos, inf, pi
 from pathlib import Path
 
 import torch
@@ -32,7 +31,7 @@ from train.data import Domains
 from train.flow import motion_difference, random_motion
 from train.lpips import Lpips
 from train.networks import Generator
-from train.one_way import Resize, as_it_is, face_of, in_head
+from train.one_way import CONTENT_TAP, Resize, as_it_is, face_of, in_head
 from train.parts import PartsHead, centres_of_drawings, part_distance
 from train.projected import (
     PLACES,
@@ -44,9 +43,9 @@ from train.projected import (
     with_place,
 )
 from train.recipes import RecipeError
+from train.trainer import Clock
+from train.trainer import Window as Terms
 
-CONTENT_TAP = 3
-"""relu4_3, as in `train.one_way`."""
 SHIFT = 6.0
 """Most that a window is off its middle, pixels of 256: a discriminator that knew just where an eye has to be would
 judge that."""
@@ -112,7 +111,7 @@ class Effort:
     """How long and how hard to learn.
 
     Attributes:
-        steps: updates of decoder and discriminators.
+        steps: updates of generator and discriminators.
         batch: faces in a step, and drawings.
         lr: of the generator (Adam), falling to a twentieth of it on a cosine.
         deep: share of it at which `DEEP` learns; 0: it stays.
@@ -223,7 +222,7 @@ class CloseUps:
         self.optimiser, self.judges_optimiser = adam(groups), adam(self.judges.parameters())
         self.steps = 0
 
-    def step(self) -> dict[str, float]:
+    def step(self) -> dict[str, Tensor]:
         """One update of the generator, then of the discriminators on the same pictures. Returns the losses."""
         effort = self.effort
         some, few = slice(0, max(effort.batch // 2, 1)), slice(0, max(effort.batch // 4, 1))
@@ -288,7 +287,7 @@ class CloseUps:
         (losses * (losses.detach() >= effort.rest)).sum().backward()
         self.judges_optimiser.step()
         self.steps += 1
-        return {name: float(value.detach()) for name, value in terms.items()}
+        return {name: value.detach() for name, value in terms.items()}
 
     def result(self) -> Weights:
         """What has been learned, blended with the weights of before (Wortsman et al. 2022): in between is most of
@@ -363,20 +362,19 @@ def train(
     Raises:
         GnrVideoError: a loss is no longer finite; what `keep` got before is good.
     """
-    started = time.monotonic()
-    sums: dict[str, float] = {}
+    clock, terms = Clock(), Terms()
     for step in range(1, work.effort.steps + 1):
         losses = work.step()
-        for name, value in losses.items():
-            if not isfinite(value):
-                raise GnrVideoError(f"step {step}: the loss {name!r} is {value}", "take a lower --lr")
-            sums[name] = sums.get(name, 0.0) + value
+        terms.add(step, losses)
+        clock.steps = step
+        if bad := terms.first_bad():
+            at, (name, *_) = bad
+            raise GnrVideoError(f"step {at}: the loss {name!r} is {float(losses[name])}", "take a lower --lr")
         if step % every == 0 or step == work.effort.steps:
-            left = (time.monotonic() - started) / step * (work.effort.steps - step)
-            count = (step - 1) % every + 1
-            said = ", ".join(f"{name} {value / count:.3f}" for name, value in sums.items())
+            left = clock.seconds_per_step() * (work.effort.steps - step)
+            said = ", ".join(f"{name} {value:.3f}" for name, value in terms.means().items())
             log(f"step {step} of {work.effort.steps}, {left / 60:.0f} min left: {said}")
-            sums = {}
+            terms = Terms()
             keep(work.result())
 
 
