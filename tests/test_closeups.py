@@ -16,10 +16,12 @@ from tests.golden import golden_weights, narrow
 from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains, write_domains
 from train.closeups import (
+    CHEEKS,
     DEEP,
     EYES,
     FACE,
     MOUTH,
+    OTHERS,
     SHIFT,
     STAYS,
     WINDOWS,
@@ -28,8 +30,10 @@ from train.closeups import (
     WindowDiscriminator,
     colours,
     halved,
+    lines,
     main,
     mirrored_some,
+    new_marks,
     train,
 )
 from train.data import ImagePool
@@ -85,6 +89,38 @@ def test_colours_are_means_over_cells(side, cells):
     assert float(seen[0, 0, 0, 1] - seen[0, 0, 0, 0]) == pytest.approx(256 / cells)
 
 
+def stroke(width: int, contrast: float = 0.5) -> torch.Tensor:
+    """A light picture (1, 3, 256, 256) with a dark stroke across its middle."""
+    picture = torch.full((1, 3, 256, 256), 0.8)
+    picture[:, :, 128 : 128 + width] -= contrast
+    return picture
+
+
+def test_lines_are_where_they_are_drawn():
+    """Twice the contrast is twice the lines; hairlines are fine ones, and a flat picture has none."""
+    none, faint, dark, broad = (
+        lines(x)[:, 0] for x in (stroke(0), stroke(1, 0.3), stroke(1, 0.6), stroke(6))
+    )
+    assert none.shape == (256, 2) and float(none.max()) < 1e-5
+    rows = torch.arange(256) // 16
+    assert float(dark[rows == 8].min()) > 0.01 and float(dark[(rows < 7) | (rows > 8)].max()) < 1e-5
+    torch.testing.assert_close(dark, 2 * faint, atol=1e-5, rtol=1e-4)
+    share = [x[:, 0].sum() / x.sum() for x in (dark, broad)]
+    assert share[0] > 1.2 * share[1]
+
+
+def test_only_marks_that_are_new_count():
+    clean, marked = stroke(0), stroke(2)
+    assert new_marks(clean, clean) == 0 and new_marks(marked, marked) == 0
+    assert new_marks(clean, marked) == 0
+    assert 0 < new_marks(stroke(2, 0.1), clean) < new_marks(marked, clean)
+    assert new_marks(marked, marked.roll(40, 2)) > 0.9 * new_marks(marked, clean)  # one that moved
+
+
+def test_cheeks_lie_between_eyes_and_mouth():
+    assert CHEEKS.row - CHEEKS.height / 2 > 93 + 25 and CHEEKS.row + CHEEKS.height / 2 < 165 - 5
+
+
 def test_half_of_the_pictures_are_mirrored():
     pictures = ramp(8).repeat(400, 1, 1, 1)
     seen, flip = mirrored_some(pictures, torch.Generator().manual_seed(0))
@@ -137,7 +173,7 @@ def test_what_a_style_is_does_not_change(weights, worked):
     assert after.tensors.keys() == weights.tensors.keys()
     stays = (*STAYS, STYLE_ENCODER)
     assert changed(weights, after) == {name for name in weights.tensors if not name.startswith(stays)}
-    assert after.metadata["close-ups"] == "6 steps, blended by 0.6"
+    assert after.metadata["close-ups"] == "6 steps, blended by 0.8"
 
 
 def test_what_comes_out_is_blended_with_what_was(weights, trunk):
@@ -153,6 +189,13 @@ def test_what_comes_out_is_blended_with_what_was(weights, trunk):
         torch.testing.assert_close(half[name], (tensor + whole[name]) / 2)
 
 
+def test_earlier_rounds_are_told_of(weights, trunk):
+    again = replace(weights, metadata={**weights.metadata, "close-ups": "400 steps, blended by 0.6"})
+    assert close_ups(again, trunk).result().metadata["close-ups"] == (
+        "400 steps, blended by 0.6; 0 steps, blended by 0.8"
+    )
+
+
 def test_where_things_are_can_be_kept(weights, trunk):
     work = close_ups(weights, trunk, replace(QUICK, steps=2, deep=0))
     train(work, keep=lambda made: None, log=lambda line: None)
@@ -166,7 +209,8 @@ def test_faces_and_whole_heads_are_seen_by_turns(weights, trunk):
     side = head_side(32)
     head = torch.zeros(2, 3, side, side, dtype=torch.uint8)
     for heads in (None, ImagePool(head)):
-        work = CloseUps(weights, replace(toy_domains(), heads=heads), centres(24), trunk, effort=QUICK)
+        data, effort = replace(toy_domains(), heads=heads), replace(QUICK, batch=4)
+        work = CloseUps(weights, data, centres(24), trunk, effort=effort)
         sides = []
         for work.steps in range(4):
             pictures, faces, around, within = work._faces()
@@ -200,9 +244,19 @@ def test_drawings_are_seen_around_their_own_parts(weights, trunk):
 
 def test_weights_are_kept_and_told_of_on_the_way(worked):
     kept, lines = worked
-    assert [one.metadata["close-ups"] for one in kept] == [f"{n} steps, blended by 0.6" for n in (4, 6)]
+    assert [one.metadata["close-ups"] for one in kept] == [f"{n} steps, blended by 0.8" for n in (4, 6)]
     assert lines[0].startswith("step 4 of 6, 0 min left: ") and lines[1].startswith("step 6 of 6")
-    for name in ("adversarial", "content", "parts", "motion", "stay", "discriminator"):
+    for name in (
+        "adversarial",
+        "content",
+        "parts",
+        "motion",
+        "stay",
+        "lines",
+        "marks",
+        "spread",
+        "discriminator",
+    ):
         assert f"{name} " in lines[0] and "nan" not in lines[0]
 
 
@@ -230,6 +284,29 @@ def test_colours_stay_what_they_were(weights, trunk):
     free = colour_change(weights, close_ups(weights, trunk, replace(effort, stay=0)))
     held = colour_change(weights, close_ups(weights, trunk, replace(effort, stay=100)))
     assert 0 < held < free / 3
+
+
+def test_two_looks_of_a_face_come_to_differ_more(weights, trunk):
+    apart = {}
+    for spread in (0.0, 30.0):
+        effort = replace(QUICK, batch=4, steps=10, lr=4e-2, spread=spread, apart=2, stay=0)
+        work = close_ups(weights, trunk, effort)
+        assert 1 < work.apart / work._looks_apart() < 4  # of other faces and looks
+        losses = [float(work.step()["spread"]) for _ in range(10)]
+        apart[spread] = 1 - sum(losses[-3:]) / 3
+    assert apart[30.0] > 1.2 * apart[0.0], apart
+
+
+def test_lines_are_compared_with_drawings_and_earlier_pictures(weights, trunk):
+    work = close_ups(weights, trunk)
+    assert work.drawn_lines.shape == (256, len(toy_domains().train_b), 2)
+    pictures = toy_domains().train_b.images[:2].float() / 127.5 - 1
+    for count in (1, 20, 40):
+        for _ in range(count):
+            distance = float(work._lines(pictures))
+        assert work.made_lines.shape[1] <= OTHERS
+    far = float(work._lines(torch.rand(2, 3, 32, 32) * 2 - 1))
+    assert far > 0.1 > abs(distance)
 
 
 def test_a_discriminator_that_is_ahead_rests(weights, trunk):
@@ -265,7 +342,12 @@ def test_a_discriminator_learns_to_tell_windows_apart(trunk):
 
 @pytest.mark.parametrize(
     ("option", "value", "said"),
-    [("--steps", "0", "steps is 0"), ("--batch", "1", "batch"), ("--blend", "1.5", "blend")],
+    [
+        ("--steps", "0", "steps is 0"),
+        ("--batch", "1", "batch is 1, outside 2"),
+        ("--batch", "5", "batch is 5, not even"),
+        ("--blend", "1.5", "blend"),
+    ],
 )
 def test_an_effort_that_makes_no_sense_is_refused_before_anything_is_loaded(option, value, said):
     with pytest.raises(RecipeError, match=said):
@@ -289,4 +371,4 @@ def test_command_writes_weights_that_load(weights, tmp_path, capsys):
     assert main([str(source), str(tmp_path), "-o", str(target), *options]) == 0
     assert "eyes and mouths of 24 drawings found" in capsys.readouterr().out
     found = load_weights(target)
-    assert found.metadata["close-ups"] == "2 steps, blended by 0.6" and found.architecture == ARCHITECTURE
+    assert found.metadata["close-ups"] == "2 steps, blended by 0.8" and found.architecture == ARCHITECTURE

@@ -4,8 +4,9 @@
 
 A viewer looks at the eyes first, and they are a twentieth of the picture: what a discriminator of whole pictures, a
 perceptual distance and steadiness under motion agree on is a dark blot. Here faces are shown aligned, as they are at
-run-time; discriminators see them whole and in windows around eyes and mouth beside those of drawings, through VGG16
-at half size and as they are. Colours have to stay what they were, so that a seed stays the look that it was.
+run-time; discriminators see them whole and in windows around eyes and mouth beside those of drawings, through
+VGG16 at half size and as they are. Colours have to stay what they were, so that a seed stays the look that it was,
+two looks of a face have to differ in more than colours, and cheeks get no marks that they did not have.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from train.projected import (
     content_distance,
     discriminator_hinge,
     generator_hinge,
+    palette_energy,
     patch_head,
     with_place,
 )
@@ -53,6 +55,13 @@ WARM_UP = 100
 """Steps in which the generator waits for the discriminators to know what they are talking about."""
 CELL = 8
 """Of the colours that stay."""
+LINE_CELLS = 16
+LINE_WIDTHS = (3, 11)
+"""Of the means that lines stand out from, pixels."""
+OTHERS = 64
+"""Pictures whose lines those of a batch are compared with."""
+LOOKS = 64
+"""Faces that say how far apart two looks are before."""
 STAYS = ("mapping.", "encoder.style.")
 """What is not trained, by the start of its name: which style is which look."""
 DEEP = ("encoder.", "adain_bottleneck.", "conv1.", "to_rgb1.")
@@ -100,10 +109,12 @@ class Window:
         return torch.tensor([128.0, self.row]).expand(count, 2)
 
 
-FACE = Window(256, 256, 128)
+FACE = Window(256, 256, 128, weight=2.0)
 EYES = Window(192, 96, 92)
 MOUTH = Window(96, 64, 174, weight=0.5)
 WINDOWS = (FACE, EYES, MOUTH)
+CHEEKS = Window(104, 36, 140)
+"""Between eyes and mouth, where discriminators want some mark or other, and a crease of the photograph becomes it."""
 
 
 @dataclass(frozen=True)
@@ -112,37 +123,47 @@ class Effort:
 
     Attributes:
         steps: updates of generator and discriminators.
-        batch: faces in a step, and drawings.
+        batch: translations in a step, of half as many faces, and drawings.
         lr: of the generator (Adam), falling to a twentieth of it on a cosine.
         deep: share of it at which `DEEP` learns; 0: it stays.
         judges: share of it at which discriminators learn.
         rest: hinge loss below which a discriminator learns nothing, so that none runs ahead (2: it knows nothing).
         ema: decay per step of the averaged generator.
         blend: what comes out lies so far on the way from the weights of before to it.
-        content, parts, motion, stay: weights beside the adversarial losses' 1: what is where in a window and in the
-            face (`content_distance`, `part_distance`), the translation of a moved face, and the colours of before.
+        content, parts, motion, stay: weights beside the adversarial losses' 1: what is where in a mouth and in the face
+            (`content_distance`, `part_distance`), the translation of a moved face, and the colours of before.
+        lines, marks, spread: and of these: how much is drawn where, as in drawings (`lines`); what cheeks did not have
+            before (`new_marks`); and how much nearer two looks of a face are than is asked for.
+        apart: LPIPS between two looks that is asked for, as a multiple of what it was before.
 
     Raises:
         RecipeError: a value that makes no sense.
     """
 
-    steps: int = 400
+    steps: int = 150
     batch: int = 8
     lr: float = 7e-4
     deep: float = 0.5
     judges: float = 0.4
-    rest: float = 1.4
+    rest: float = 1.3
     ema: float = 0.995
-    blend: float = 0.6
-    content: float = 0.1
+    blend: float = 0.8
+    content: float = 0.05
     parts: float = 60.0
-    motion: float = 40.0
+    motion: float = 80.0
     stay: float = 10.0
+    spread: float = 4.0
+    lines: float = 40.0
+    marks: float = 30.0
+    apart: float = 1.25
 
     def __post_init__(self) -> None:
-        for name, least, most in (("steps", 1, inf), ("batch", 2, inf), ("lr", 0, 1), ("blend", 0, 1)):
+        bounds = (("steps", 1, inf), ("batch", 2, inf), ("lr", 0, 1), ("blend", 0, 1), ("motion", 0, inf))
+        for name, least, most in bounds:
             if not least <= (value := getattr(self, name)) <= most:
                 raise RecipeError(f"{name} is {value}, outside {least} to {most}")
+        if self.batch % 2:
+            raise RecipeError(f"batch is {self.batch}, not even: every face is shown in two looks")
 
     def lr_at(self, step: int) -> float:
         return self.lr * (0.525 + 0.475 * cos(pi * step / self.steps))
@@ -171,6 +192,32 @@ def halved(windows: Tensor) -> Tensor:
 def colours(pictures: Tensor) -> Tensor:
     """Pictures without their lines: means over cells of `CELL` pixels of 256."""
     return F.avg_pool2d(pictures, max(CELL * pictures.shape[-1] // 256, 1))
+
+
+def lines(pictures: Tensor) -> Tensor:
+    """How much is drawn where: (cells, N, 2), float32, the contrast of fine and of broad lines of pictures
+    (N, 3, S, S) in `LINE_CELLS` squared cells."""
+    seen = pictures.float()
+    found = []
+    for width in LINE_WIDTHS:
+        smooth = smoothed(seen, width)
+        found.append(F.adaptive_avg_pool2d((seen - smooth).abs().mean(1), LINE_CELLS))
+        seen = smooth
+    return torch.stack(found, -1).flatten(1, 2).transpose(0, 1)
+
+
+def new_marks(made: Tensor, before: Tensor) -> Tensor:
+    """How much contrast windows (N, 3, H, W) have where those of before have less."""
+
+    def contrast(x: Tensor) -> Tensor:
+        outstanding = (x - smoothed(x, LINE_WIDTHS[1])).abs().mean(1, keepdim=True)
+        return smoothed(outstanding, LINE_WIDTHS[0])
+
+    return F.relu(contrast(made.float()) - contrast(before.float())).mean()
+
+
+def smoothed(pictures: Tensor, width: int) -> Tensor:
+    return F.avg_pool2d(pictures, width, 1, width // 2, count_include_pad=False)
 
 
 class CloseUps:
@@ -220,51 +267,59 @@ class CloseUps:
         self.judges = nn.ModuleList(WindowDiscriminator() for _ in WINDOWS).to(device)
         adam = partial(torch.optim.Adam, lr=effort.lr, betas=(0.0, 0.99), fused=True)
         self.optimiser, self.judges_optimiser = adam(groups), adam(self.judges.parameters())
+        drawn = [lines(to_float(some)) for some in data.train_b.images.split(100)]
+        self.drawn_lines, self.made_lines = torch.cat(drawn, 1), torch.zeros(0)
         self.steps = 0
+        self.apart = effort.apart * self._looks_apart()
 
     def step(self) -> dict[str, Tensor]:
         """One update of the generator, then of the discriminators on the same pictures. Returns the losses."""
         effort = self.effort
-        some, few = slice(0, max(effort.batch // 2, 1)), slice(0, max(effort.batch // 4, 1))
+        half, few = effort.batch // 2, max(effort.batch // 4, 1)
         for group in self.optimiser.param_groups:
             group["lr"] = group["share"] * effort.lr_at(self.steps) * min(1.0, (self.steps + 1) / WARM_UP)
         self.judges_optimiser.param_groups[0]["lr"] = effort.judges * effort.lr_at(self.steps)
         pictures, faces, around, within = self._faces()
         # Contents are read off recoloured and relit pictures, too, as they were learned.
-        relit = relight(recolour(pictures[some], self.draw), self.draw)
-        seen = torch.cat([relit, pictures[some.stop :]])
+        seen = torch.cat([relight(recolour(pictures[:few], self.draw), self.draw), pictures[few:]])
         seeds = torch.randn(effort.batch, self.weights.architecture.latent_dim, generator=self.draw)
         seeds = seeds.to(self.device)
-        motion = random_motion(few.stop, faces.shape[-1], self.draw, device=self.device)
-        moved_seen = around(resample(within(seen[few]), motion))
-        at = [window.middles(effort.batch) + self._shift() for window in WINDOWS]
+        motion = random_motion(few, faces.shape[-1], self.draw, device=self.device)
+        moved_seen = around(resample(within(seen[:few]), motion))
+        at = [window.middles(half) + self._shift(half) for window in WINDOWS]
         real = self._drawn_windows()
         terms: dict[str, Tensor] = {}
         self.judges.requires_grad_(False)
         with self._autocast():
             with torch.no_grad():
-                before = self.before.decode(self.before.content(seen[some]), seeds[some])
-            whole = self.generator.decode(
-                self.generator.content(torch.cat([seen, moved_seen])), torch.cat([seeds, seeds[few]])
-            )
-            terms["stay"] = F.l1_loss(colours(whole[some].float()), colours(before.float()))
+                before = self.before.decode(self.before.content(seen), seeds[:half])
+            content = self.generator.content(torch.cat([seen, moved_seen]))
+            content = torch.cat([content[:half], content])  # every face in two looks
+            whole = self.generator.decode(content, torch.cat([seeds, seeds[half : half + few]]))
+            terms["stay"] = F.l1_loss(colours(whole[:half].float()), colours(before.float()))
             made, moved = within(whole[: effort.batch]), within(whole[effort.batch :])
-            terms["motion"] = motion_difference(moved, resample(made[few], motion), motion)
-            shown = []
-            judged: dict[str, list[Tensor]] = {"adversarial": [], "content": []}
-            for window, judge, middles in zip(WINDOWS, self.judges, at, strict=True):
-                view = window.around(made, middles)
-                taps = self.trunk.features(halved(view))
-                with torch.no_grad():
-                    wanted = self.trunk.features(halved(window.around(faces, middles)))
-                judged["adversarial"].append(window.weight * generator_hinge(judge(taps, view)))
-                judged["content"].append(
-                    window.weight * content_distance(taps[CONTENT_TAP], wanted[CONTENT_TAP])
-                )
-                if window is FACE:
-                    terms["parts"] = part_distance(self.parts(taps), self.parts(wanted))
-                shown.append((view.detach(), [tap.detach() for tap in taps]))
-            terms |= {name: torch.stack(values).sum() for name, values in judged.items()}
+            terms["motion"] = motion_difference(moved, resample(made[half : half + few], motion), motion)
+            views = [
+                window.around(made, middles.repeat(2, 1)) for window, middles in zip(WINDOWS, at, strict=True)
+            ]
+            taps = [self.trunk.features(halved(view)) for view in views]
+            with torch.no_grad():
+                there = [window.around(faces, middles) for window, middles in zip(WINDOWS, at, strict=True)]
+                face, mouth = (self.trunk.features(halved(there[i])) for i in (0, 2))
+            terms["content"] = content_distance(taps[2][CONTENT_TAP], mouth[CONTENT_TAP].repeat(2, 1, 1, 1))
+            wanted = [tap.repeat(2, 1, 1, 1) for tap in face]
+            terms["parts"] = part_distance(self.parts(taps[0]), self.parts(wanted))
+            cheeks = (CHEEKS.around(x, CHEEKS.middles(half)) for x in (made[:half], within(before)))
+            terms["marks"] = new_marks(*cheeks)
+            terms["lines"] = self._lines(views[0])
+            looks = self.trunk.distance(*zip(*(tap.split(half) for tap in taps[0])))
+            terms["spread"] = F.relu(1 - looks.mean() / self.apart)
+            terms["adversarial"] = torch.stack(
+                [
+                    window.weight * generator_hinge(judge(seen_as, view))
+                    for window, judge, seen_as, view in zip(WINDOWS, self.judges, taps, views, strict=True)
+                ]
+            ).sum()
         total = sum(getattr(effort, name, 1.0) * term for name, term in terms.items())
         assert isinstance(total, Tensor)
         self.optimiser.zero_grad(set_to_none=True)
@@ -276,10 +331,11 @@ class CloseUps:
         self.judges.requires_grad_(True)
         told_apart = []
         with self._autocast():
-            for judge, drawn, (view, taps) in zip(self.judges, real, shown, strict=True):
+            for judge, drawn, view, seen_as in zip(self.judges, real, views, taps, strict=True):
                 with torch.no_grad():
-                    drawn_taps = self.trunk.features(halved(drawn))
-                told_apart.append(discriminator_hinge(judge(drawn_taps, drawn), judge(taps, view)))
+                    drawn_as = self.trunk.features(halved(drawn))
+                made_as = [tap.detach() for tap in seen_as]
+                told_apart.append(discriminator_hinge(judge(drawn_as, drawn), judge(made_as, view.detach())))
         losses = torch.stack(told_apart)
         terms["discriminator"] = losses.mean()
         self.judges_optimiser.zero_grad(set_to_none=True)
@@ -299,19 +355,19 @@ class CloseUps:
             else tensor
             for name, tensor in self.weights.tensors.items()
         }
-        metadata = {
-            **self.weights.metadata,
-            "close-ups": f"{self.steps} steps, blended by {self.effort.blend:g}",
-        }
+        said = f"{self.steps} steps, blended by {self.effort.blend:g}"
+        if earlier := self.weights.metadata.get("close-ups"):
+            said = f"{earlier}; {said}"
+        metadata = {**self.weights.metadata, "close-ups": said}
         return replace(self.weights, tensors=tensors, metadata=metadata, sha256="")
 
     def _faces(self) -> tuple[Tensor, Tensor, Resize, Resize]:
-        """What the generator is shown, the faces in it, how to put faces into such pictures, and to cut them out:
-        by turns aligned faces, and whole heads, real ones or, without any, faces mirrored outwards."""
+        """What the generator is shown (half a batch), the faces in it, how to put faces into such pictures, and to cut
+        them out: by turns aligned faces, and whole heads, real ones or, without any, faces mirrored outwards."""
         wide = self.steps % 2 == 1
         heads = self.data.heads if wide else None
         pictures, _ = mirrored_some(
-            to_float((heads or self.data.train_a).sample(self.effort.batch, self.draw)), self.draw
+            to_float((heads or self.data.train_a).sample(self.effort.batch // 2, self.draw)), self.draw
         )
         pictures = pictures.to(self.device, memory_format=torch.channels_last)
         if not wide:
@@ -329,11 +385,34 @@ class CloseUps:
         for window, middles in zip(WINDOWS, self.middles, strict=True):
             there = middles[chosen]
             there = torch.stack([torch.where(flip, 256 - there[:, 0], there[:, 0]), there[:, 1]], 1)
-            windows.append(window.around(drawings, there + self._shift()))
+            windows.append(window.around(drawings, there + self._shift(self.effort.batch)))
         return windows
 
-    def _shift(self) -> Tensor:
-        return SHIFT * (2 * torch.rand(self.effort.batch, 2, generator=self.draw) - 1)
+    def _lines(self, made: Tensor) -> Tensor:
+        """How unlike the lines of pictures and of drawings are spread, see `palette_energy`."""
+        chosen = torch.randint(self.drawn_lines.shape[1], (OTHERS,), generator=self.draw)
+        real, new = self.drawn_lines[:, chosen].to(self.device), lines(made)
+        before = self.made_lines if len(self.made_lines) else new.detach()
+        self.made_lines = torch.cat([before, new.detach()], 1)[:, -OTHERS:]
+        return palette_energy(new, real, before)
+
+    def _shift(self, count: int) -> Tensor:
+        return SHIFT * (2 * torch.rand(count, 2, generator=self.draw) - 1)
+
+    @torch.no_grad()
+    def _looks_apart(self) -> float:
+        """Mean LPIPS between two looks of `LOOKS` faces, before."""
+        total = 0.0
+        for faces in to_float(self.data.train_a.sample(LOOKS, self.draw)).split(4):
+            content = self.before.content(faces.to(self.device))
+            seeds = torch.randn(2, len(faces), self.weights.architecture.latent_dim, generator=self.draw)
+            with self._autocast():
+                one, other = (
+                    self.trunk.features(halved(self.before.decode(content, seed.to(self.device))))
+                    for seed in seeds
+                )
+            total += float(self.trunk.distance(one, other).sum())
+        return total / LOOKS
 
     def _average(self) -> None:
         decay = min(self.effort.ema, (1 + self.steps) / (10 + self.steps))
@@ -390,8 +469,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="how much of what is learned to take, 0 to 1 (default: %(default)g)",
     )
     parser.add_argument("--lr", type=float, default=Effort.lr, help="(default: %(default)g)")
+    parser.add_argument(
+        "--motion",
+        type=float,
+        default=Effort.motion,
+        help="how much steadiness counts: more is steadier, less is nearer to drawings (default: %(default)g)",
+    )
     arguments = parser.parse_args(argv)
-    effort = Effort(steps=arguments.steps, batch=arguments.batch, lr=arguments.lr, blend=arguments.blend)
+    chosen = {name: getattr(arguments, name) for name in ("steps", "batch", "lr", "blend", "motion")}
+    effort = Effort(**chosen)
     weights, data, trunk = read_inputs(arguments, arguments.heads)
     log = timed_log()
     centres = centres_of_drawings(data.train_b.images, trunk)
