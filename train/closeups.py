@@ -169,6 +169,16 @@ class Effort:
         return self.lr * (0.525 + 0.475 * cos(pi * step / self.steps))
 
 
+OPTIONS = {
+    "steps": "updates of generator and discriminators",
+    "batch": "translations in a step, two of every face",
+    "blend": "how much of what is learned to take, 0 to 1",
+    "lr": "learning rate",
+    "motion": "how much steadiness counts: more is steadier, less is nearer to drawings",
+}
+"""What of an `Effort` the command can be told."""
+
+
 class WindowDiscriminator(nn.Module):
     """Judges windows by the taps of VGG16, at half size, and by their pixels."""
 
@@ -304,11 +314,15 @@ class CloseUps:
             ]
             taps = [self.trunk.features(halved(view)) for view in views]
             with torch.no_grad():
-                there = [window.around(faces, middles) for window, middles in zip(WINDOWS, at, strict=True)]
-                face, mouth = (self.trunk.features(halved(there[i])) for i in (0, 2))
-            terms["content"] = content_distance(taps[2][CONTENT_TAP], mouth[CONTENT_TAP].repeat(2, 1, 1, 1))
-            wanted = [tap.repeat(2, 1, 1, 1) for tap in face]
-            terms["parts"] = part_distance(self.parts(taps[0]), self.parts(wanted))
+                face, mouth = (
+                    self.trunk.features(halved(window.around(faces, middles)))
+                    for window, middles in ((FACE, at[0]), (MOUTH, at[2]))
+                )
+                parts, within_mouth = (
+                    wanted.repeat(2, 1, 1, 1) for wanted in (self.parts(face), mouth[CONTENT_TAP])
+                )
+            terms["content"] = content_distance(taps[2][CONTENT_TAP], within_mouth)
+            terms["parts"] = part_distance(self.parts(taps[0]), parts)
             cheeks = (CHEEKS.around(x, CHEEKS.middles(half)) for x in (made[:half], within(before)))
             terms["marks"] = new_marks(*cheeks)
             terms["lines"] = self._lines(views[0])
@@ -460,24 +474,13 @@ def train(
 def main(argv: Sequence[str] | None = None) -> int:
     parser = arguments_for(__doc__)
     parser.add_argument("--heads", type=Path, action="append", default=[], help="prepared whole heads")
-    parser.add_argument("--steps", type=int, default=Effort.steps, help="(default: %(default)d)")
-    parser.add_argument("--batch", type=int, default=Effort.batch, help="(default: %(default)d)")
-    parser.add_argument(
-        "--blend",
-        type=float,
-        default=Effort.blend,
-        help="how much of what is learned to take, 0 to 1 (default: %(default)g)",
-    )
-    parser.add_argument("--lr", type=float, default=Effort.lr, help="(default: %(default)g)")
-    parser.add_argument(
-        "--motion",
-        type=float,
-        default=Effort.motion,
-        help="how much steadiness counts: more is steadier, less is nearer to drawings (default: %(default)g)",
-    )
+    for name, what in OPTIONS.items():
+        default = getattr(Effort, name)
+        parser.add_argument(
+            f"--{name}", type=type(default), default=default, help=f"{what} (default: %(default)g)"
+        )
     arguments = parser.parse_args(argv)
-    chosen = {name: getattr(arguments, name) for name in ("steps", "batch", "lr", "blend", "motion")}
-    effort = Effort(**chosen)
+    effort = Effort(**{name: getattr(arguments, name) for name in OPTIONS})
     weights, data, trunk = read_inputs(arguments, arguments.heads)
     log = timed_log()
     centres = centres_of_drawings(data.train_b.images, trunk)
