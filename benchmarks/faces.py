@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from engines.errors import exit_with
 from gnr_video import Frame, Translator
 from gnr_video.demo import portrait
 from gnr_video.faces import Cast
@@ -86,4 +87,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

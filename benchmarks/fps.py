@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +29,7 @@ from typing import Any
 from benchmarks import clip as clips
 from benchmarks import network
 from engines.architecture import Architecture
-from engines.errors import EngineError, GnrVideoError
+from engines.errors import EngineError, GnrVideoError, exit_with
 from engines.weights import load_weights, save_weights
 from gnr_video.demo import make_demo_clip
 from gnr_video.files import write_atomically
@@ -283,4 +282,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

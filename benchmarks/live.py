@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import sys
 import tempfile
 import threading
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.memory import resident_mb
+from engines.errors import exit_with
 from gnr_video.demo import make_demo_clip
 from gnr_video.live import Capture, Controls, LiveSession, open_camera
 from gnr_video.live.memory import share_heaps
@@ -215,4 +215,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engines.errors import exit_with
 from train.ops import kernels
 from train.ops.bias_act import bias_act
 from train.ops.fir_bias_act import fir_bias_act
@@ -148,4 +149,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -9,7 +9,6 @@ photograph is to be given here.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engines.errors import InputError
+from engines.errors import InputError, exit_with
 from gnr_video.demo import STYLE, make_demo_clip, portrait
 from gnr_video.files import write_atomically
 from gnr_video.frame import Image
@@ -93,4 +92,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

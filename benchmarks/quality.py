@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from engines.errors import GnrVideoError, InputError
+from engines.errors import InputError, exit_with
 from engines.files import write_atomically
 from engines.weights import load_weights
 from gnr_video.clips import face_run
@@ -120,7 +120,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except GnrVideoError as error:
-        sys.exit(f"error: {error}")
+    exit_with(main)

@@ -14,12 +14,11 @@ import engines  # before torch, for how its OpenMP threads wait
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from engines.errors import GnrVideoError
+from engines.errors import exit_with
 from engines.files import write_atomically
 from engines.weights import load_weights
 from gnr_video.clips import face_run
@@ -77,7 +76,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except GnrVideoError as error:
-        sys.exit(f"error: {error}")
+    exit_with(main)

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.errors import exit_with
 from gnr_video.align import CROP, crop_face, fit_alignment
 from gnr_video.frame import Alignment, Face, Image
 from gnr_video.report import hardware
@@ -272,4 +273,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -28,7 +28,7 @@ from typing import Any
 
 from PIL import Image
 
-from engines.errors import GnrVideoError
+from engines.errors import exit_with
 from engines.files import write_atomically
 from engines.weights import load_weights
 from gnr_video.report import hardware
@@ -173,7 +173,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except GnrVideoError as error:
-        sys.exit(f"error: {error}")
+    exit_with(main)

@@ -24,6 +24,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from engines.errors import exit_with
+
 KINDS = ("plain", "ours")
 BARS = {"cpu": 1.5, "cuda": 3.0}
 MEMORY_BAR_GB = 12.0
@@ -264,4 +266,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -1,6 +1,11 @@
-"""The project's exceptions: one line saying what was wrong, one hint the user can act on."""
+"""The project's exceptions (one line saying what was wrong, one hint the user can act on), and how programs end."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 
 class GnrVideoError(Exception):
@@ -64,3 +69,25 @@ class StyleError(GnrVideoError):
     """A style does not parse, or these weights cannot encode it."""
 
     exit_code = 2
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """An interrupt that struck within a lock of `threading` comes out of this as itself.
+
+    There it makes Python's own clean-up fail ("release unlocked lock"), and that error would come out in its place.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
+
+
+def exit_with(main: Callable[[], int | None]) -> NoReturn:
+    """End a program with what `main` returns, or with one line for what the user can mend."""
+    try:
+        sys.exit(main())
+    except GnrVideoError as error:
+        sys.exit(f"error: {error}")

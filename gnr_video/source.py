@@ -722,8 +722,8 @@ def _interruptibly(work: Callable[[], None], undo: Callable[[], None]) -> None:
             if abandoned and not failed:
                 undo()
 
-    threading.Thread(target=run, name="gnr-video open", daemon=True).start()
     try:
+        threading.Thread(target=run, name="gnr-video open", daemon=True).start()
         # In turns: on some systems a wait without end cannot be interrupted.
         while not ended.wait(0.2):
             pass

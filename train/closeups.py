@@ -12,7 +12,6 @@ two looks of a face have to differ in more than colours, and cheeks get no marks
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines import best_device, native_bf16
-from engines.errors import GnrVideoError
+from engines.errors import GnrVideoError, exit_with
 from engines.weights import Weights, save_weights
 from train.afterwards import arguments_for, read_inputs, timed_log
 from train.augment import recolour, relight, resample, to_float
@@ -495,7 +494,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except GnrVideoError as error:
-        sys.exit(f"error: {error}")
+    exit_with(main)

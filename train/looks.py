@@ -14,7 +14,6 @@ that a style can be asked for by them.
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.errors import GnrVideoError
+from engines.errors import exit_with
 from engines.style_colours import StyleColours
 from engines.weights import COLOURS, PLACES, STYLE_ENCODER, Weights, save_weights
 from train.afterwards import arguments_for, read_inputs, timed_log
@@ -443,7 +442,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except GnrVideoError as error:
-        sys.exit(f"error: {error}")
+    exit_with(main)

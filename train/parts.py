@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines import native_bf16
-from engines.errors import InputError, WeightsError
+from engines.errors import InputError, WeightsError, exit_with
 from train.augment import apply_affine, random_affine, recolour, to_float
 from train.data import decode, fit, list_images
 from train.lpips import Lpips
@@ -315,4 +315,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

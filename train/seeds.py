@@ -6,7 +6,6 @@ python -m train.seeds WEIGHTS LOOK -o OUT
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from engines.errors import GnrVideoError
+from engines.errors import exit_with
 from engines.weights import COLOURS, STYLE_ENCODER, Weights, load_weights, save_weights
 from gnr_video.style import DEFAULT_SEED, style_from_seed
 from gnr_video.weights import resolve_weights
@@ -62,7 +61,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except GnrVideoError as error:
-        sys.exit(f"error: {error}")
+    exit_with(main)

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from engines.errors import GnrVideoError
+from engines.errors import GnrVideoError, interrupts
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def reported(quiet: bool, debug: bool) -> Iterator[None]:
     if debug or quiet:
         levels = dict.fromkeys(levels, logging.DEBUG if debug else logging.ERROR)
     try:
-        with logged(levels), _terminable():
+        with logged(levels), _terminable(), interrupts():
             yield
     except GnrVideoError as error:
         if debug:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.errors import InputError
+from engines.errors import InputError, interrupts
 from gnr_video.faces import FaceChoice
 from gnr_video.live.camera import BROWSER, Camera, Capture, PushCamera, open_camera
 from gnr_video.live.controls import HELP, Controls, TerminalKeys
@@ -240,6 +240,7 @@ def _stay(
             session.controls.quitting.wait(0.05)
 
     try:
-        session.wait(seconds, serve)
+        with interrupts():
+            session.wait(seconds, serve)
     except KeyboardInterrupt:
         say("")
