@@ -1,4 +1,4 @@
-"""The frame stream: decode -> track -> align -> translate -> compose -> write, each stage on its own thread.
+"""The frame stream: decode -> track -> align -> cut -> draw -> compose -> write, each stage on its own thread.
 
 Stages are generators; `Threaded` runs one ahead of its consumer through a bounded channel, so that memory
 stays flat however long the video is, and a failure or a cancellation anywhere ends all of them.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -18,6 +19,7 @@ from gnr_video.drawing import Drawings
 from gnr_video.faces import Cast
 from gnr_video.frame import Alignment, Bust, Frame, Image
 from gnr_video.hair import DarkHair
+from gnr_video.report import usable_cores
 
 if TYPE_CHECKING:
     from engines.base import Engine
@@ -160,6 +162,18 @@ class Tracked:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A frame, its faces' source crops (uint8 S x S x 3), and those that the network is shown, in the order of
+    `alignments`. With busts, crops and alignments are those of whole heads.
+    """
+
+    tracked: Tracked
+    crops: list[Image] = field(default_factory=list)
+    shown: list[Image] = field(default_factory=list)
+    busts: list[Bust] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Translated:
     """A frame, its faces' source crops and translations (uint8 S x S x 3), in the order of `alignments`.
 
@@ -236,6 +250,61 @@ def track(
         yield tracked(alignments)
 
 
+def cut(
+    items: Iterable[Tracked], engine: Engine, times: StageTimes, *, grid: int = 0, heads: Heads | None = None
+) -> Generator[Cut, None, None]:
+    """Cut the faces out, or whole heads where they are pasted; see `translate`."""
+    for item in items:
+        if not item.alignments:
+            yield Cut(item)
+            continue
+        side = engine.size
+        matte = heads.matte if heads is not None and heads.wanted else None
+        if matte is not None:
+            item = replace(item, alignments=[widened(a) for a in item.alignments])
+            side = head_side(side)
+        chosen = item.alignments[:1] if grid else item.alignments
+        with times.stage("crop"):
+            crops = [crop_face(item.frame.image, a, side) for a in chosen]
+        shown, busts = crops, []
+        if heads is not None and matte is not None:
+            with times.stage("matte"):
+                busts = matte.busts(item.frame.image, chosen, item.frame.pts_seconds)
+                if engine.takes_styles and not grid:
+                    shown = heads.hair.apply(crops, chosen, busts)
+        yield Cut(item, crops, shown, busts)
+
+
+def draw(
+    items: Iterable[Cut],
+    engine: Engine,
+    times: StageTimes,
+    styles: StyleSchedule | None = None,
+    *,
+    start: float = 0.0,
+    grid: int = 0,
+    drawings: Drawings | None = None,
+) -> Generator[Translated, None, None]:
+    """Run the generator on what was cut out, all faces of a frame as one batch; see `translate`."""
+    drawings = drawings or Drawings(engine, times)
+    first: float | None = None
+    for item in items:
+        tracked = item.tracked
+        seconds = tracked.frame.pts_seconds
+        first = seconds if first is None else first
+        seconds += start - first
+        pictures: list[Image] = []
+        if item.crops and grid and styles is not None:
+            with times.stage("network"):
+                content = engine.encode(item.shown[0][None])
+                pictures = list(engine.decode_styles(content, styles.codes_at(seconds, range(grid))))
+        elif item.crops:
+            codes = None if styles is None else styles.codes_at(seconds, tracked.roles)
+            ids = [a.track_id for a in tracked.alignments[: len(item.crops)]]
+            pictures = drawings.of(item.shown, ids, codes)
+        yield Translated(tracked, item.crops, pictures, item.busts)
+
+
 def translate(
     items: Iterable[Tracked],
     engine: Engine,
@@ -247,7 +316,7 @@ def translate(
     heads: Heads | None = None,
     drawings: Drawings | None = None,
 ) -> Generator[Translated, None, None]:
-    """Cut the faces out and run the generator on them, all faces of a frame as one batch.
+    """Cut the faces out and run the generator on them: `cut`, then `draw`.
 
     Args:
         styles: says which style each face has; None: the engine's own for all.
@@ -256,39 +325,8 @@ def translate(
         heads: takes in whole heads where they are pasted; None: faces only.
         drawings: how often faces are drawn, but for a grid; None: for every frame.
     """
-    drawings = drawings or Drawings(engine, times)
-    first: float | None = None
-    for item in items:
-        seconds = item.frame.pts_seconds
-        first = seconds if first is None else first
-        seconds += start - first
-        crops: list[Image] = []
-        pictures: list[Image] = []
-        busts: list[Bust] = []
-        if item.alignments:
-            side = engine.size
-            matte = heads.matte if heads is not None and heads.wanted else None
-            if matte is not None:
-                item = replace(item, alignments=[widened(a) for a in item.alignments])
-                side = head_side(side)
-            with times.stage("crop"):
-                chosen = item.alignments[:1] if grid else item.alignments
-                crops = [crop_face(item.frame.image, a, side) for a in chosen]
-            if matte is not None:
-                with times.stage("matte"):
-                    busts = matte.busts(item.frame.image, chosen, item.frame.pts_seconds)
-            if grid and styles is not None:
-                with times.stage("network"):
-                    content = engine.encode(crops[0][None])
-                    pictures = list(engine.decode_styles(content, styles.codes_at(seconds, range(grid))))
-            else:
-                codes = None if styles is None else styles.codes_at(seconds, item.roles)
-                shown = crops
-                if heads is not None and busts and engine.takes_styles:
-                    with times.stage("matte"):
-                        shown = heads.hair.apply(crops, chosen, busts)
-                pictures = drawings.of(shown, [a.track_id for a in chosen], codes)
-        yield Translated(item, crops, pictures, busts)
+    cuts = cut(items, engine, times, grid=grid, heads=heads)
+    return draw(cuts, engine, times, styles, start=start, grid=grid, drawings=drawings)
 
 
 def compose(
@@ -307,6 +345,19 @@ def compose(
         counts.faces += len(item.crops)
         counts.frames_without_face += not alignments
         yield Frame(image, frame.pts, frame.time_base, frame.index, frame.props)
+
+
+@contextmanager
+def few_opencv_threads() -> Iterator[None]:
+    """Leaves the cores to the stages: OpenCV's own threads spin while they wait for each other."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(max(usable_cores() // 4, 1))
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def run(
@@ -348,30 +399,24 @@ def run(
     decoded = Threaded(decode(source, times), "decode")
     tracked = Threaded(track(decoded, tracker, aligner, cuts, times, cast), "track")
     heads = None if matte is None else Heads(matte, compositor)
+    cut_out = Threaded(cut(tracked, engine, times, grid=grid, heads=heads), "cut")
+    drawings = Drawings(engine, times, hold)
     translated = Threaded(
-        translate(
-            tracked,
-            engine,
-            times,
-            styles,
-            start=start,
-            grid=grid,
-            heads=heads,
-            drawings=Drawings(engine, times, hold),
-        ),
-        "translate",
+        draw(cut_out, engine, times, styles, start=start, grid=grid, drawings=drawings), "draw"
     )
+    stages = (translated, cut_out, tracked, decoded)
     try:
-        for frame in compose(translated, compositor, times, counts):
-            with times.stage("encode"):
-                write(frame)
-            if on_frame is not None:
-                on_frame(counts)
+        with few_opencv_threads():
+            for frame in compose(translated, compositor, times, counts):
+                with times.stage("encode"):
+                    write(frame)
+                if on_frame is not None:
+                    on_frame(counts)
     finally:
         # All are told before any is waited for: a stage may itself be waiting for the one before it.
-        for stage in (translated, tracked, decoded):
+        for stage in stages:
             stage.cancel()
-        translated.close()
-        tracked.close()
+        for stage in stages[:-1]:
+            stage.close()
         decoded.close(READ_SECONDS)
     return counts

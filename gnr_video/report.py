@@ -297,7 +297,7 @@ def _machine() -> dict[str, Any]:
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count() or 1,
-        "cores_usable": _usable_cores(),
+        "cores_usable": usable_cores(),
         "ram_gb": _ram_gb(),
         "gpu": gpu_names(),
         "os": f"{platform.system()} {platform.release()}",
@@ -344,7 +344,8 @@ def gpu_names() -> list[str]:
     return []
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

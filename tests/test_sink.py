@@ -206,7 +206,12 @@ class TestSizes:
 
 class TestEncoders:
     def test_options_are_pure(self) -> None:
-        assert encoder_options("libx264") == {"preset": "veryfast", "crf": "18"}
+        assert encoder_options("libx264") == {
+            "preset": "superfast",
+            "mbtree": "1",
+            "rc-lookahead": "10",
+            "crf": "18",
+        }
         assert encoder_options("libx264", 30)["crf"] == "30"
         assert encoder_options("h264_nvenc", 25)["cq"] == "25"
         assert preset("libvpx-vp9") is None
