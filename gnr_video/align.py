@@ -165,11 +165,15 @@ def _larger(alignment: Alignment, extent: float, drop: float) -> Alignment:
 
 
 def mirrored(image: Image, alignment: Alignment) -> tuple[Image, Alignment]:
-    """A frame as in a mirror, and where the face lies there (without its landmarks)."""
+    """A frame as in a mirror, and where the face lies there. Its landmarks keep their numbers: left is right."""
     x = image.shape[1] - 1 - alignment.center_x + alignment.scale * math.cos(alignment.angle)
     y = alignment.center_y - alignment.scale * math.sin(alignment.angle)
     flipped = np.ascontiguousarray(image[:, ::-1])
-    return flipped, replace(alignment, center_x=x, center_y=y, angle=-alignment.angle, landmarks=None)
+    landmarks = alignment.landmarks
+    if landmarks is not None:
+        landmarks = landmarks * np.array([-1, *[1] * (landmarks.shape[1] - 1)], np.float32)
+        landmarks[:, 0] += CROP - 1
+    return flipped, replace(alignment, center_x=x, center_y=y, angle=-alignment.angle, landmarks=landmarks)
 
 
 def face_part(crop: Image, size: int) -> Image:

@@ -124,8 +124,8 @@ _JAW_SIDE = 80
 """Side of the picture that the jaw is looked for in, pixels."""
 
 
-def scaled(outline: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
-    """An outline (Nx2), larger by a factor around its middle."""
+def scaled(outline: NDArray[np.float64], factor: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """An outline (Nx2), larger by a factor (or one for each axis) around its middle."""
     middle = outline.mean(axis=0)
     return np.asarray((outline - middle) * factor + middle)
 

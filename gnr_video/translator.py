@@ -56,6 +56,8 @@ class Translator:
             whole, with their hair, where `gnr_video.matte` finds its model, but for an ONNX file.
         tint: whether neck and long hair take on the colours of whole heads, see `gnr_video.tint`.
         ink: whether the lines of drawings are made even and crisp, see `gnr_video.ink`; never an ONNX file's.
+        mouth: whether mouths are drawn from the face's landmarks, see `gnr_video.mouth`; never an ONNX file's. None:
+            with weights that `gnr-video train` made.
         faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
         plan: how the style changes with time; None: not at all.
         grid: (rows, columns): show the first face under so many styles at once instead of the video, itself in
@@ -88,6 +90,7 @@ class Translator:
         paste: str = "head",
         tint: bool = True,
         ink: bool = True,
+        mouth: bool | None = None,
         faces: str | int | FaceChoice = "all",
         plan: StylePlan | None = None,
         grid: tuple[int, int] | None = None,
@@ -138,6 +141,7 @@ class Translator:
             )
             self.weights_name = loaded.metadata.get("name", "unnamed")
             self.ink = ink
+            self.mouth = "recipe" in loaded.metadata if mouth is None else mouth
         self._owns_engine = True
         self._live: _LiveState | None = None
         self._schedule: StyleSchedule | None = None
@@ -170,6 +174,15 @@ class Translator:
         from gnr_video.ink import ink
 
         self.engine.finish = ink if on else None
+
+    @property
+    def mouth(self) -> bool:
+        """See the constructor; may be changed between frames."""
+        return self.compositor.mouth
+
+    @mouth.setter
+    def mouth(self, on: bool) -> None:
+        self.compositor.mouth = on
 
     def open_matte(self) -> PersonMatte | None:
         """What whole heads are cut out with; None where the engine takes no such crops, or there is no model."""
@@ -443,6 +456,7 @@ class Translator:
                 "lookahead": self.lookahead,
                 "tint": self.tint,
                 "ink": self.ink,
+                "mouth": self.mouth,
                 "hold": self.hold,
             },
         )
@@ -460,7 +474,8 @@ class Translator:
         from gnr_video.compositor import Compositor
 
         other = copy.copy(self)
-        other.compositor, other.grid, other._grid_styles = Compositor(paste, tint=self.tint), None, 0
+        other.compositor = Compositor(paste, tint=self.tint, mouth=self.mouth)
+        other.grid, other._grid_styles = None, 0
         other.looks, other.style, other.plan = looks, looks.codes[0] if looks else None, StylePlan()
         other.lookahead = LOOKAHEAD
         other._live = other._schedule = None

@@ -59,6 +59,7 @@ class LiveOptions:
     paste: str = "head"
     tint: bool = True
     ink: bool = True
+    mouth: bool | None = None
     codec: str | None = None
     backend: str = "auto"
     seconds: float | None = None
@@ -145,6 +146,7 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
                 paste=options.paste,
                 tint=options.tint,
                 ink=options.ink,
+                mouth=options.mouth,
                 face_model=options.face_model,
                 lookahead=0,
                 faces=choice,
@@ -158,6 +160,7 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
             mirror=options.mirror,
             tint=options.tint,
             ink=options.ink,
+            mouth=translator.mouth,
             face_model=options.face_model,
         )
         session = LiveSession(translator, capture, controls, hold=options.hold)

@@ -1,0 +1,95 @@
+"""How drawn mouths follow the face's: as the network makes them, and drawn from landmarks.
+
+    python -m benchmarks.mouths CLIP [CLIP ...] [--frames 300] [--json FILE]
+
+Followed is the correlation, over the frames of a clip, of how far the lips are apart with how much of the drawing there
+is not skin. Jitter is the mean second difference in time of the same part, in levels of 255. Milliseconds are those of
+drawing one mouth, the median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from engines.errors import exit_with
+from engines.files import write_atomically
+from gnr_video import Translator
+from gnr_video.frame import Alignment, Image
+from gnr_video.mouth import Mouths, lips_apart, unlike_skin
+from gnr_video.pipeline import Heads, track, translate
+from gnr_video.report import StageTimes, hardware
+from gnr_video.scene import SceneCut
+from gnr_video.smooth import Aligner
+from gnr_video.source import open_source
+from gnr_video.tracker import FaceTracker
+
+
+def drawings(translator: Translator, clip: Path, frames: int) -> list[tuple[Alignment, Image]]:
+    """Where the first face is in each frame, and its drawing."""
+    times = StageTimes()
+    with (
+        open_source(clip) as video,
+        FaceTracker() as tracker,
+        translator.open_matte() or nullcontext() as matte,
+    ):
+        taken = (frame for frame, _ in zip(video, range(frames)))
+        items = track(taken, tracker, Aligner(15), SceneCut(), times)
+        heads = None if matte is None else Heads(matte, translator.compositor)
+        drawn = translate(items, translator.engine, times, translator.schedule(), heads=heads)
+        return [(item.tracked.alignments[0], item.pictures[0]) for item in drawn if item.pictures]
+
+
+def measure(faces: list[tuple[Alignment, Image]]) -> dict[str, float]:
+    """How well mouths follow, and how unsteady they are."""
+    seen = [(lips_apart(place), *unlike_skin(place, picture)) for place, picture in faces]
+    gaps, shares = np.array([gap for gap, *_ in seen]), np.array([share for _, share, _ in seen])
+    # The part of the first frame: heads hardly move in their crops.
+    x0, y0, x1, y1 = seen[0][2]
+    stack = np.stack([picture[y0:y1, x0:x1] for _, picture in faces]).astype(np.int16)
+    return {
+        "followed": float(np.corrcoef(gaps, shares)[0, 1]),
+        "jitter": float(np.abs(stack[2:] - 2 * stack[1:-1] + stack[:-2]).mean()),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("clips", nargs="+", type=Path)
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--weights", default="default")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    print(f"{'clip':<28}{'':<18}{'followed':>10}{'jitter':>8}{'ms':>7}")
+    with Translator(options.weights, style=42) as translator:
+        for clip in options.clips:
+            before = drawings(translator, clip, options.frames)
+            mouths, after, took = Mouths(), [], []
+            for face in before:
+                started = time.perf_counter()
+                after += mouths.apply([face])
+                took.append(1e3 * (time.perf_counter() - started))
+            rows[clip.name] = {
+                "network": measure(before),
+                "from landmarks": measure(after) | {"milliseconds": median(took)},
+            }
+            for name, row in rows[clip.name].items():
+                ms = f"{row['milliseconds']:7.2f}" if "milliseconds" in row else ""
+                print(f"{clip.name:<28}{name:<18}{row['followed']:>10.2f}{row['jitter']:>8.2f}{ms}")
+    if options.json:
+        write_atomically(options.json, json.dumps({"hardware": hardware(), "clips": rows}, indent=2).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -1,0 +1,190 @@
+"""Mouths drawn from landmarks (CPU)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gnr_video import mouth
+from gnr_video.align import mirrored
+from gnr_video.compositor import Compositor, GridCompositor
+from gnr_video.frame import Alignment, Image, Points
+from gnr_video.masks import CHIN, FOREHEAD, LIPS
+from gnr_video.mouth import Mouths
+
+SKIN, LINE = (245, 214, 184), (60, 40, 40)
+MIDDLE, HALF = (128.0, 178.0), 30.0
+CLOSED = 0.0
+
+
+def landmarks(gap: float, *, smile: float = 0.0) -> Points:
+    """A face looking ahead whose inner lips are `gap` pixels apart; corners of a smile are higher."""
+    points = np.zeros((478, 3), np.float32)
+    points[:, :2] = (128, 120)
+    points[FOREHEAD, :2], points[CHIN, :2], points[mouth._NOSE, :2] = (128, 30), (128, 220), (128, 150)
+    x = np.linspace(-1, 1, len(mouth._UPPER))
+    line = MIDDLE[1] - smile * x**2
+    for numbers, side in ((mouth._UPPER, -1), (mouth._LOWER, 1)):
+        points[list(numbers), 0] = MIDDLE[0] + HALF * x
+        points[list(numbers), 1] = line + side * gap / 2 * (1 - x**2)
+    turn = np.linspace(0, 2 * np.pi, len(LIPS), endpoint=False)
+    outer = np.stack([MIDDLE[0] - 36 * np.cos(turn), MIDDLE[1] + (9 + gap / 2) * np.sin(turn)], axis=1)
+    inner = [i for i, number in enumerate(LIPS) if number not in mouth._UPPER + mouth._LOWER]
+    points[np.array(LIPS)[inner], :2] = outer[inner]
+    for number, place in zip(
+        mouth._CHEEKS, [(80, 128), (85, 136), (80, 144), (176, 128), (171, 136), (176, 144)]
+    ):
+        points[number, :2] = place
+    for number, place in zip(mouth._LASHES, [(75, 95), (90, 90), (105, 95), (181, 95), (166, 90), (151, 95)]):
+        points[number, :2] = place
+    return points
+
+
+def drawing() -> Image:
+    """Skin, and the lashes of two eyes."""
+    picture = np.full((256, 256, 3), SKIN, np.uint8)
+    picture[88:97, 74:108] = picture[88:97, 150:184] = LINE
+    return picture
+
+
+def place(points: Points | None, track_id: int = 0) -> Alignment:
+    return Alignment(track_id, 128.0, 128.0, 1.0, 0.0, landmarks=points)
+
+
+def drawn(gap: float, picture: Image | None = None, **kind: float) -> Image:
+    made = Mouths().apply([(place(landmarks(gap, **kind)), drawing() if picture is None else picture)])
+    return made[0][1]
+
+
+def is_inside(picture: Image) -> np.ndarray:
+    """Where a mouth is open: redder than skin, lighter than lines."""
+    rgb = picture.astype(int)
+    return (rgb[..., 0] > 150) & (rgb[..., 1] < 140)
+
+
+def is_line(picture: Image) -> np.ndarray:
+    return picture[120:].max(axis=2) < 100
+
+
+def test_closed_lips_are_a_line() -> None:
+    picture = drawn(CLOSED)
+    rows, columns = np.nonzero(is_line(picture))
+    assert not is_inside(picture).any()
+    assert 30 < np.ptp(columns) < 2 * HALF
+    assert np.ptp(rows) <= 3
+    assert abs(rows.mean() + 120 - MIDDLE[1]) < 1
+
+
+def test_a_smile_bends_it() -> None:
+    picture = drawn(CLOSED, smile=8.0)
+    rows, columns = np.nonzero(is_line(picture))
+    ends = np.abs(columns - MIDDLE[0]) > 15
+    assert rows[ends].mean() < rows[~ends].mean() - 2
+
+
+@given(st.floats(6, 30), st.floats(2, 12))
+def test_it_opens_as_the_lips_do(gap: float, more: float) -> None:
+    less, wider = (np.count_nonzero(is_inside(drawn(g))) for g in (gap, gap + more))
+    assert 0 < less < wider
+
+
+def test_lips_that_hardly_part_are_closed() -> None:
+    picture = drawn(0.01 * 190)
+    assert not is_inside(picture).any()
+    np.testing.assert_array_equal(is_line(picture), is_line(drawn(CLOSED)))
+
+
+def test_what_the_network_drew_there_is_gone() -> None:
+    picture = drawing()
+    picture[176:179, 105:150] = LINE
+    picture[182:187, 122:132] = LINE  # the blot below
+    below = drawn(CLOSED, picture)[181:194, 118:136]
+    np.testing.assert_allclose(below, np.broadcast_to(SKIN, below.shape), atol=8)
+    assert np.abs(drawn(CLOSED, picture).astype(int) - drawn(CLOSED)).max() <= 8
+
+
+def test_the_rest_is_untouched() -> None:
+    rng = np.random.default_rng(0)
+    picture = drawing()
+    noisy = np.clip(picture + rng.integers(-3, 4, picture.shape), 0, 255).astype(np.uint8)
+    kept = noisy.copy()
+    changed = (drawn(20.0, noisy) != noisy).any(axis=2)
+    np.testing.assert_array_equal(noisy, kept)
+    assert not changed[:150].any() and not changed[215:].any()
+    assert not changed[:, :70].any() and not changed[:, 186:].any()
+
+
+def test_lines_that_lead_out_stay() -> None:
+    picture = drawing()
+    picture[140:, 150:153] = LINE  # the far edge of a turned face
+    result = drawn(CLOSED, picture)
+    assert result[150:215, 151].max() < 110
+
+
+def test_where_there_is_no_skin_nothing_is_drawn() -> None:
+    picture = drawing()
+    picture[149:] = (40, 60, 140)  # something before the mouth
+    np.testing.assert_array_equal(drawn(20.0, picture), picture)
+
+
+def test_a_mirror_shows_the_same_mouth() -> None:
+    points = landmarks(14.0, smile=6.0)
+    points[:, 0] += 3 * (points[:, 1] > 170)  # not the same on both sides
+    flipped = mirrored(np.zeros((256, 256, 3), np.uint8), place(points))[1]
+    assert flipped.landmarks is not None
+    picture = drawing()
+    one = Mouths().apply([(place(points), picture)])[0][1]
+    other = Mouths().apply([(place(flipped.landmarks), np.ascontiguousarray(picture[:, ::-1]))])[0][1]
+    assert np.abs(one.astype(int) - other[:, ::-1]).mean() < 0.1
+
+
+def test_lines_have_the_colour_of_lashes_settling_over_frames() -> None:
+    blue = drawing()
+    blue[88:97] = np.where(blue[88:97] == LINE, (30, 30, 160), blue[88:97])
+    mouths = Mouths()
+    where = place(landmarks(CLOSED))
+
+    def line(picture: Image) -> np.ndarray:
+        return mouths.apply([(where, picture)])[0][1][178, 128].astype(int)
+
+    first, second = line(drawing()), line(blue)
+    last = [line(blue) for _ in range(20)][-1]
+    assert first[2] < second[2] < last[2]
+    mouths.reset()
+    np.testing.assert_allclose(line(blue), last, atol=2)
+
+
+def test_faces_of_a_frame() -> None:
+    """One without landmarks is left alone; the drawings of a grid, all of one person, do not mix their colours."""
+    blue = drawing()
+    blue[88:97] = np.where(blue[88:97] == LINE, (30, 30, 160), blue[88:97])
+    where, mouths = place(landmarks(CLOSED)), Mouths()
+    for _ in range(2):
+        made = mouths.apply([(where, drawing()), (where, blue), (place(None, 1), blue)])
+    np.testing.assert_array_equal(made[0][1], drawn(CLOSED))
+    np.testing.assert_array_equal(made[1][1], drawn(CLOSED, blue))
+    assert made[2][1] is blue
+
+
+@pytest.mark.parametrize("compositor", [Compositor("square"), Compositor("crop"), GridCompositor(1, 2)])
+def test_compositors_draw_them_where_asked(compositor: Compositor) -> None:
+    frame = np.zeros((256, 256, 3), np.uint8)
+    faces = [(place(landmarks(20.0)), drawing())] * max(getattr(compositor, "styles", 1), 1)
+    before = compositor.compose(frame, faces)
+    compositor.mouth = True
+    after = compositor.compose(frame, faces)
+    assert np.abs(after.astype(int) - before).max() > 60
+    assert np.count_nonzero(is_inside(after)) > np.count_nonzero(is_inside(before)) + 50
+
+
+def test_a_mouth_at_the_border() -> None:
+    points = landmarks(20.0)
+    points[:, 1] += 70
+    far = replace(place(points), landmarks=points + np.float32(300))
+    picture = drawing()
+    assert Mouths().apply([(far, picture)])[0][1] is picture
+    assert Mouths().apply([(place(points), picture)])[0][1].shape == picture.shape
