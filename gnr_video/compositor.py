@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from gnr_video.align import bust_head, crop_face
+from gnr_video.expression import Expressions
 from gnr_video.frame import Alignment, Bust, Image
 from gnr_video.masks import (
     Mask,
@@ -24,7 +25,6 @@ from gnr_video.masks import (
     square_mask,
     whole_head_mask,
 )
-from gnr_video.mouth import Mouths
 from gnr_video.tint import Tint
 
 MODES = ("head", "face", "square", "crop", "side-by-side")
@@ -53,17 +53,17 @@ class Compositor:
         mode: one of the above.
         size: side of the output of mode `crop`, pixels.
         tint: whether what stays human around a head takes on its drawing's colours.
-        mouth: whether mouths are drawn from landmarks, see `gnr_video.mouth`.
+        expression: whether mouths and eyelids are drawn from landmarks, see `gnr_video.expression`.
 
     Attributes:
-        mode, tint, mouth: may be changed between frames.
+        mode, tint, expression: may be changed between frames.
 
     Raises:
         ValueError: a mode that does not exist, or a size below 16.
     """
 
     def __init__(
-        self, mode: str = "head", *, size: int = 256, tint: bool = True, mouth: bool = False
+        self, mode: str = "head", *, size: int = 256, tint: bool = True, expression: bool = False
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"unknown paste mode {mode!r}, expected one of {', '.join(MODES)}")
@@ -73,9 +73,9 @@ class Compositor:
         self.size = size
         self.captions: Sequence[str] = ()
         self.tint = tint
-        self.mouth = mouth
+        self.expression = expression
         self._tint = Tint()
-        self._mouths = Mouths()
+        self._expressions = Expressions()
         self._last: Image | None = None
 
     def output_size(self, frame_size: tuple[int, int]) -> tuple[int, int]:
@@ -86,10 +86,10 @@ class Compositor:
         return (2 * width, height) if self.mode == "side-by-side" else (width, height)
 
     def reset(self) -> None:
-        """Forget the frames before: colours of tint and mouths, and the picture that mode `crop` holds."""
+        """Forget the frames before: colours of tint and expressions, and the picture that mode `crop` holds."""
         self._last = None
         self._tint.reset()
-        self._mouths.reset()
+        self._expressions.reset()
 
     def compose(
         self,
@@ -117,7 +117,7 @@ class Compositor:
             _check_crop(crop)
         if crops is not None and len(crops) != len(faces):
             raise ValueError(f"{len(crops)} source crops for {len(faces)} faces")
-        faces = self._with_mouths(faces)
+        faces = self._with_expressions(faces)
         if self.mode == "crop":
             return self._crop_only(faces, crops)
         height, width = image.shape[:2]
@@ -141,8 +141,10 @@ class Compositor:
             pasted.append(alignment)
         return out
 
-    def _with_mouths(self, faces: Sequence[tuple[Alignment, Image]]) -> Sequence[tuple[Alignment, Image]]:
-        return self._mouths.apply(faces) if self.mouth else faces
+    def _with_expressions(
+        self, faces: Sequence[tuple[Alignment, Image]]
+    ) -> Sequence[tuple[Alignment, Image]]:
+        return self._expressions.apply(faces) if self.expression else faces
 
     def _mask(self, alignment: Alignment, crop: Image, bust: Bust | None) -> Mask:
         size = crop.shape[0]
@@ -226,7 +228,7 @@ class GridCompositor(Compositor):
         if faces:
             for _, crop in faces:
                 _check_crop(crop)
-            faces = self._with_mouths(faces)
+            faces = self._with_expressions(faces)
             alignment = faces[0][0]
             source = crop_face(image, alignment, (self.rows if self._beside else 1) * self.size)
             small = _resized(source, self.size)

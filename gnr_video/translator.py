@@ -56,8 +56,8 @@ class Translator:
             whole, with their hair, where `gnr_video.matte` finds its model, but for an ONNX file.
         tint: whether neck and long hair take on the colours of whole heads, see `gnr_video.tint`.
         ink: whether the lines of drawings are made even and crisp, see `gnr_video.ink`; never an ONNX file's.
-        mouth: whether mouths are drawn from the face's landmarks, see `gnr_video.mouth`; never an ONNX file's. None:
-            with weights that `gnr-video train` made.
+        expression: whether mouths and eyelids are drawn from the face's landmarks, see `gnr_video.expression`; never in
+            an ONNX file's pictures. None: with weights that `gnr-video train` made.
         faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
         plan: how the style changes with time; None: not at all.
         grid: (rows, columns): show the first face under so many styles at once instead of the video, itself in
@@ -90,7 +90,7 @@ class Translator:
         paste: str = "head",
         tint: bool = True,
         ink: bool = True,
-        mouth: bool | None = None,
+        expression: bool | None = None,
         faces: str | int | FaceChoice = "all",
         plan: StylePlan | None = None,
         grid: tuple[int, int] | None = None,
@@ -141,7 +141,7 @@ class Translator:
             )
             self.weights_name = loaded.metadata.get("name", "unnamed")
             self.ink = ink
-            self.mouth = "recipe" in loaded.metadata if mouth is None else mouth
+            self.expression = "recipe" in loaded.metadata if expression is None else expression
         self._owns_engine = True
         self._live: _LiveState | None = None
         self._schedule: StyleSchedule | None = None
@@ -176,13 +176,13 @@ class Translator:
         self.engine.finish = ink if on else None
 
     @property
-    def mouth(self) -> bool:
+    def expression(self) -> bool:
         """See the constructor; may be changed between frames."""
-        return self.compositor.mouth
+        return self.compositor.expression
 
-    @mouth.setter
-    def mouth(self, on: bool) -> None:
-        self.compositor.mouth = on
+    @expression.setter
+    def expression(self, on: bool) -> None:
+        self.compositor.expression = on
 
     def open_matte(self) -> PersonMatte | None:
         """What whole heads are cut out with; None where the engine takes no such crops, or there is no model."""
@@ -456,7 +456,7 @@ class Translator:
                 "lookahead": self.lookahead,
                 "tint": self.tint,
                 "ink": self.ink,
-                "mouth": self.mouth,
+                "expression": self.expression,
                 "hold": self.hold,
             },
         )
@@ -474,7 +474,7 @@ class Translator:
         from gnr_video.compositor import Compositor
 
         other = copy.copy(self)
-        other.compositor = Compositor(paste, tint=self.tint, mouth=self.mouth)
+        other.compositor = Compositor(paste, tint=self.tint, expression=self.expression)
         other.grid, other._grid_styles = None, 0
         other.looks, other.style, other.plan = looks, looks.codes[0] if looks else None, StylePlan()
         other.lookahead = LOOKAHEAD

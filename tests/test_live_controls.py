@@ -151,7 +151,7 @@ class TestStyle:
         assert controls.state()["style"] == ""
         assert "another network" in controls.run("ink")
         assert not controls.ink
-        assert "another network" in controls.run("mouth")
+        assert "another network" in controls.run("expression")
 
 
 class TestViews:
@@ -168,7 +168,7 @@ class TestViews:
         controls.run("grid")
         assert controls.view == "after"
 
-    @pytest.mark.parametrize("switch", ["mirror", "tint", "ink", "mouth"])
+    @pytest.mark.parametrize("switch", ["mirror", "tint", "ink", "expression"])
     def test_switches(self, controls: Controls, switch: str) -> None:
         before = controls.state()[switch]
         assert controls.run(switch)

@@ -96,7 +96,7 @@ def live(
     paste: str,
     tint: bool,
     ink: bool,
-    mouth: bool | None,
+    expression: bool | None,
     hold: int | None,
     codec: str | None,
     backend: str,
@@ -116,7 +116,7 @@ def live(
       gnr-video live --camera clip.mp4 --record out.mp4
 
     Keys, in the window, the terminal and the browser: n, p next and previous style; digits and Enter a seed;
-    s save; b blend; c before/after; g grid; m mirror; t tint; i ink; o mouth; r record; h help; q quit.
+    s save; b blend; c before/after; g grid; m mirror; t tint; i ink; e expression; r record; h help; q quit.
     """
     if report is not None:
         check_writable(report)
@@ -144,7 +144,7 @@ def live(
             paste=paste,
             tint=tint,
             ink=ink,
-            mouth=mouth,
+            expression=expression,
             hold=hold,
             codec=codec,
             backend=backend,

@@ -90,10 +90,10 @@ def look_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--ink/--no-ink", default=True, show_default=True, help="Make the drawing's lines even and crisp."
         ),
         click.option(
-            "--mouth/--no-mouth",
+            "--expression/--no-expression",
             default=None,
-            help="Draw mouths from the face's landmarks: they follow speech.  [default: with weights that gnr-video "
-            "trained]",
+            help="Draw mouths and eyelids from the face's landmarks: speech, smiles, blinks.  [default: with weights "
+            "that gnr-video trained]",
         ),
         click.option(
             "--tint/--no-tint",

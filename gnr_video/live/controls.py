@@ -49,7 +49,7 @@ KEYS = {
     "m": ("mirror", "mirror"),
     "t": ("tint", "tint of neck and long hair"),
     "i": ("ink", "ink of lines"),
-    "o": ("mouth", "mouths drawn from landmarks"),
+    "e": ("expression", "mouths and eyelids from landmarks"),
     "r": ("record", "record / stop"),
     "h": ("help", "these keys"),
     "q": ("quit", "quit"),
@@ -157,13 +157,13 @@ class Controls:
         style: the first styles; None: seed 42.
         paste: paste mode.
         mirror: whether pictures are shown mirrored.
-        tint, ink, mouth: see `gnr_video.translator.Translator`.
+        tint, ink, expression: see `gnr_video.translator.Translator`.
         folder: where `save` puts styles.
         face_model: MediaPipe's model.
 
     Attributes:
         styles: what the pipeline asks for style codes; None for an engine that takes none.
-        paste, mirror, tint, ink, mouth, view: see `gnr_video.compositor.MODES` and `VIEWS`.
+        paste, mirror, tint, ink, expression, view: see `gnr_video.compositor.MODES` and `VIEWS`.
         help: whether the keys are shown.
         quitting: set by `quit`.
         on_record: called by `record`; returns what to tell the user. None: there is no recorder.
@@ -178,7 +178,7 @@ class Controls:
         mirror: bool = False,
         tint: bool = True,
         ink: bool = True,
-        mouth: bool = False,
+        expression: bool = False,
         folder: str | Path = ".",
         face_model: Path | None = None,
     ) -> None:
@@ -193,7 +193,7 @@ class Controls:
         self.mirror = mirror
         self.tint = tint
         self.ink = ink and engine.takes_styles
-        self.mouth = mouth and engine.takes_styles
+        self.expression = expression and engine.takes_styles
         self.view = "after"
         self._grid: list[Looks] = []
         self.help = False
@@ -215,7 +215,7 @@ class Controls:
             "mirror": self._set_mirror,
             "tint": self._set_tint,
             "ink": self._set_ink,
-            "mouth": self._set_mouth,
+            "expression": self._set_expression,
             "record": lambda _: self._record(),
             "help": lambda _: self._toggle_help(),
             "quit": lambda _: self.quitting.set(),
@@ -226,7 +226,7 @@ class Controls:
 
         Args:
             command: next, previous, style TEXT, colour PLACE:COLOUR, other TEXT, mix 0..1, blend [TEXT], save,
-                paste MODE, view VIEW, compare, grid, mirror [BOOL], tint [BOOL], ink [BOOL], mouth [BOOL], record,
+                paste MODE, view VIEW, compare, grid, mirror [BOOL], tint [BOOL], ink [BOOL], expression [BOOL], record,
                 help, quit.
 
         Returns:
@@ -285,7 +285,7 @@ class Controls:
             "mirror": self.mirror,
             "tint": self.tint,
             "ink": self.ink,
-            "mouth": self.mouth,
+            "expression": self.expression,
             "message": self.message,
         }
 
@@ -367,10 +367,10 @@ class Controls:
         self.ink = not self.ink if value is None else bool(value)
         return "lines are inked" if self.ink else "no ink"
 
-    def _set_mouth(self, value: Any = None) -> str:
-        self._check_drawings("given mouths")
-        self.mouth = not self.mouth if value is None else bool(value)
-        return "mouths are drawn from landmarks" if self.mouth else "the network's own mouths"
+    def _set_expression(self, value: Any = None) -> str:
+        self._check_drawings("given expressions")
+        self.expression = not self.expression if value is None else bool(value)
+        return "expressions are drawn from landmarks" if self.expression else "the network's own expressions"
 
     def _check_drawings(self, what: str) -> None:
         if not self._engine.takes_styles:

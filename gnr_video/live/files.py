@@ -69,7 +69,7 @@ class Job:
 
 
 class FileTranslations:
-    """Takes one file after the other, with the style, paste mode, tint, ink and mouths that are on show when it comes.
+    """Takes one file after the other, with the style, paste mode and the rest that are on show when it comes.
 
     Args:
         translator: whose engine, faces and model are used; it must outlive this.
@@ -135,7 +135,7 @@ class FileTranslations:
         styles = self._controls.styles
         translator = self._translator.sibling(self._controls.paste, styles.looks if styles else None)
         translator.tint, translator.ink = self._controls.tint, self._controls.ink
-        translator.mouth = self._controls.mouth
+        translator.expression = self._controls.expression
 
         def progress(counts: Counts, frames: int | None) -> None:
             if self._stop.is_set():

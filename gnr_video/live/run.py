@@ -59,7 +59,7 @@ class LiveOptions:
     paste: str = "head"
     tint: bool = True
     ink: bool = True
-    mouth: bool | None = None
+    expression: bool | None = None
     codec: str | None = None
     backend: str = "auto"
     seconds: float | None = None
@@ -146,7 +146,7 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
                 paste=options.paste,
                 tint=options.tint,
                 ink=options.ink,
-                mouth=options.mouth,
+                expression=options.expression,
                 face_model=options.face_model,
                 lookahead=0,
                 faces=choice,
@@ -160,7 +160,7 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
             mirror=options.mirror,
             tint=options.tint,
             ink=options.ink,
-            mouth=translator.mouth,
+            expression=translator.expression,
             face_model=options.face_model,
         )
         session = LiveSession(translator, capture, controls, hold=options.hold)

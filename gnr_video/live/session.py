@@ -462,7 +462,7 @@ class LiveSession:
             pictures = engine.decode_styles(engine.encode(crop[None]), codes)
         with self.times.stage("compose"):
             self._grid.captions = [style.label for style in looks]
-            self._grid.mouth = self.controls.mouth
+            self._grid.expression = self.controls.expression
             faces = [(alignment, picture) for picture in pictures]
             item.frame.props["grid"] = fitted(self._grid.compose(image, faces), self.size)
 
@@ -479,7 +479,7 @@ class LiveSession:
                 self._permits.release()
                 compositor.mode = self.controls.paste
                 self.translator.tint, self.translator.ink = self.controls.tint, self.controls.ink
-                self.translator.mouth = self.controls.mouth
+                self.translator.expression = self.controls.expression
         except pipeline.Cancelled:
             pass
         except BaseException as error:

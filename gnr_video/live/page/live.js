@@ -198,7 +198,7 @@ function show(state) {
   put("source", state.source === "browser" ? "browser" : "server");
   if (state.source !== "browser" && camera) stopCamera(); // another page has taken over
   document.querySelectorAll("[data-view]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.view === state.view));
-  for (const id of ["mirror", "tint", "ink", "mouth"]) $(id).setAttribute("aria-pressed", state[id]);
+  for (const id of ["mirror", "tint", "ink", "expression"]) $(id).setAttribute("aria-pressed", state[id]);
   $("record").setAttribute("aria-pressed", state.recording);
   $("record").textContent = state.recording ? "Stop recording" : "Record";
   $("recorded").hidden = !state.recorded;

@@ -1,4 +1,4 @@
-"""Mouths drawn from landmarks (CPU)."""
+"""Mouths and eyelids drawn from landmarks (CPU)."""
 
 from __future__ import annotations
 
@@ -9,45 +9,52 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnr_video import mouth
+from gnr_video import expression
 from gnr_video.align import mirrored
 from gnr_video.compositor import Compositor, GridCompositor
+from gnr_video.expression import Expressions
 from gnr_video.frame import Alignment, Image, Points
 from gnr_video.masks import CHIN, FOREHEAD, LIPS
-from gnr_video.mouth import Mouths
 
-SKIN, LINE = (245, 214, 184), (60, 40, 40)
+SKIN, LINE, IRIS = (245, 214, 184), (60, 40, 40), (40, 90, 200)
 MIDDLE, HALF = (128.0, 178.0), 30.0
+EYES = (90.0, 166.0)
 CLOSED = 0.0
 
 
-def landmarks(gap: float, *, smile: float = 0.0) -> Points:
-    """A face looking ahead whose inner lips are `gap` pixels apart; corners of a smile are higher."""
+def landmarks(gap: float, *, smile: float = 0.0, eyes: tuple[float, float] = (0.35, 0.35)) -> Points:
+    """A face looking ahead whose inner lips are `gap` pixels apart; corners of a smile are higher.
+
+    Eyes are open by so much of their width.
+    """
     points = np.zeros((478, 3), np.float32)
     points[:, :2] = (128, 120)
-    points[FOREHEAD, :2], points[CHIN, :2], points[mouth._NOSE, :2] = (128, 30), (128, 220), (128, 150)
-    x = np.linspace(-1, 1, len(mouth._UPPER))
+    points[FOREHEAD, :2], points[CHIN, :2], points[expression._NOSE, :2] = (128, 30), (128, 220), (128, 150)
+    x = np.linspace(-1, 1, len(expression._UPPER))
     line = MIDDLE[1] - smile * x**2
-    for numbers, side in ((mouth._UPPER, -1), (mouth._LOWER, 1)):
+    for numbers, side in ((expression._UPPER, -1), (expression._LOWER, 1)):
         points[list(numbers), 0] = MIDDLE[0] + HALF * x
         points[list(numbers), 1] = line + side * gap / 2 * (1 - x**2)
     turn = np.linspace(0, 2 * np.pi, len(LIPS), endpoint=False)
     outer = np.stack([MIDDLE[0] - 36 * np.cos(turn), MIDDLE[1] + (9 + gap / 2) * np.sin(turn)], axis=1)
-    inner = [i for i, number in enumerate(LIPS) if number not in mouth._UPPER + mouth._LOWER]
+    inner = [i for i, number in enumerate(LIPS) if number not in expression._UPPER + expression._LOWER]
     points[np.array(LIPS)[inner], :2] = outer[inner]
     for number, place in zip(
-        mouth._CHEEKS, [(80, 128), (85, 136), (80, 144), (176, 128), (171, 136), (176, 144)]
+        expression._CHEEKS, [(80, 128), (85, 136), (80, 144), (176, 128), (171, 136), (176, 144)]
     ):
         points[number, :2] = place
-    for number, place in zip(mouth._LASHES, [(75, 95), (90, 90), (105, 95), (181, 95), (166, 90), (151, 95)]):
-        points[number, :2] = place
+    for (outer, inner, upper, lower), x, side, height in zip(expression._EYES, EYES, (-1, 1), eyes):
+        points[outer, :2], points[inner, :2] = (x + 15 * side, 95), (x - 15 * side, 95)
+        points[upper, :2], points[lower, :2] = (x, 95 - 15 * height), (x, 95 + 15 * height)
     return points
 
 
 def drawing() -> Image:
-    """Skin, and the lashes of two eyes."""
+    """Skin and two eyes: lashes, and below them irises."""
     picture = np.full((256, 256, 3), SKIN, np.uint8)
-    picture[88:97, 74:108] = picture[88:97, 150:184] = LINE
+    for x in map(int, EYES):
+        picture[88:97, x - 16 : x + 17] = LINE
+        picture[97:112, x - 8 : x + 9] = IRIS
     return picture
 
 
@@ -56,7 +63,7 @@ def place(points: Points | None, track_id: int = 0) -> Alignment:
 
 
 def drawn(gap: float, picture: Image | None = None, **kind: float) -> Image:
-    made = Mouths().apply([(place(landmarks(gap, **kind)), drawing() if picture is None else picture)])
+    made = Expressions().apply([(place(landmarks(gap, **kind)), drawing() if picture is None else picture)])
     return made[0][1]
 
 
@@ -114,7 +121,7 @@ def test_the_rest_is_untouched() -> None:
     kept = noisy.copy()
     changed = (drawn(20.0, noisy) != noisy).any(axis=2)
     np.testing.assert_array_equal(noisy, kept)
-    assert not changed[:150].any() and not changed[215:].any()
+    assert not changed[:145].any() and not changed[215:].any()
     assert not changed[:, :70].any() and not changed[:, 186:].any()
 
 
@@ -131,30 +138,70 @@ def test_where_there_is_no_skin_nothing_is_drawn() -> None:
     np.testing.assert_array_equal(drawn(20.0, picture), picture)
 
 
+def irises(picture: Image) -> list[int]:
+    """Pixels of each iris."""
+    is_iris = (np.abs(picture.astype(int) - IRIS) < 40).all(axis=2)
+    return [np.count_nonzero(is_iris[:, int(x) - 20 : int(x) + 21]) for x in EYES]
+
+
+def test_open_eyes_stay_as_they_are() -> None:
+    picture = drawing()
+    for eyes in ((0.35, 0.35), (0.19, 0.19)):
+        np.testing.assert_array_equal(drawn(CLOSED, picture, eyes=eyes)[:140], picture[:140])
+
+
+@given(st.floats(0.07, 0.17), st.floats(0.005, 0.03))
+def test_a_lid_comes_down_as_eyes_close(height: float, less: float) -> None:
+    wide, narrow = (irises(drawn(CLOSED, eyes=(h, h)))[0] for h in (height, height - less))
+    assert narrow <= wide <= irises(drawing())[0]
+
+
+def test_closed_eyes_are_bows() -> None:
+    picture = drawn(CLOSED, eyes=(0.02, 0.02))
+    assert irises(picture) == [0, 0]
+    rows, columns = np.nonzero((picture[:140, :128] < 110).all(axis=2))
+    middle = np.abs(columns - EYES[0]) < 5
+    assert 25 < np.ptp(columns) < 50
+    assert rows[middle].mean() > rows[np.abs(columns - EYES[0]) > 12].mean() + 3
+    assert np.ptp(rows[middle]) <= 6, "nothing is left above"
+
+
+def test_one_eye_winks() -> None:
+    left, right = irises(drawn(CLOSED, eyes=(0.02, 0.35)))
+    assert left == 0
+    assert right == irises(drawing())[1]
+
+
+def test_an_eye_under_hair_stays_under_it() -> None:
+    picture = drawing()
+    picture[60:130, :128] = LINE
+    np.testing.assert_array_equal(drawn(CLOSED, picture, eyes=(0.02, 0.02))[:140, :110], picture[:140, :110])
+
+
 def test_a_mirror_shows_the_same_mouth() -> None:
     points = landmarks(14.0, smile=6.0)
     points[:, 0] += 3 * (points[:, 1] > 170)  # not the same on both sides
     flipped = mirrored(np.zeros((256, 256, 3), np.uint8), place(points))[1]
     assert flipped.landmarks is not None
     picture = drawing()
-    one = Mouths().apply([(place(points), picture)])[0][1]
-    other = Mouths().apply([(place(flipped.landmarks), np.ascontiguousarray(picture[:, ::-1]))])[0][1]
+    one = Expressions().apply([(place(points), picture)])[0][1]
+    other = Expressions().apply([(place(flipped.landmarks), np.ascontiguousarray(picture[:, ::-1]))])[0][1]
     assert np.abs(one.astype(int) - other[:, ::-1]).mean() < 0.1
 
 
 def test_lines_have_the_colour_of_lashes_settling_over_frames() -> None:
     blue = drawing()
     blue[88:97] = np.where(blue[88:97] == LINE, (30, 30, 160), blue[88:97])
-    mouths = Mouths()
+    expressions = Expressions()
     where = place(landmarks(CLOSED))
 
     def line(picture: Image) -> np.ndarray:
-        return mouths.apply([(where, picture)])[0][1][178, 128].astype(int)
+        return expressions.apply([(where, picture)])[0][1][178, 128].astype(int)
 
     first, second = line(drawing()), line(blue)
     last = [line(blue) for _ in range(20)][-1]
     assert first[2] < second[2] < last[2]
-    mouths.reset()
+    expressions.reset()
     np.testing.assert_allclose(line(blue), last, atol=2)
 
 
@@ -162,9 +209,9 @@ def test_faces_of_a_frame() -> None:
     """One without landmarks is left alone; the drawings of a grid, all of one person, do not mix their colours."""
     blue = drawing()
     blue[88:97] = np.where(blue[88:97] == LINE, (30, 30, 160), blue[88:97])
-    where, mouths = place(landmarks(CLOSED)), Mouths()
+    where, expressions = place(landmarks(CLOSED)), Expressions()
     for _ in range(2):
-        made = mouths.apply([(where, drawing()), (where, blue), (place(None, 1), blue)])
+        made = expressions.apply([(where, drawing()), (where, blue), (place(None, 1), blue)])
     np.testing.assert_array_equal(made[0][1], drawn(CLOSED))
     np.testing.assert_array_equal(made[1][1], drawn(CLOSED, blue))
     assert made[2][1] is blue
@@ -175,7 +222,7 @@ def test_compositors_draw_them_where_asked(compositor: Compositor) -> None:
     frame = np.zeros((256, 256, 3), np.uint8)
     faces = [(place(landmarks(20.0)), drawing())] * max(getattr(compositor, "styles", 1), 1)
     before = compositor.compose(frame, faces)
-    compositor.mouth = True
+    compositor.expression = True
     after = compositor.compose(frame, faces)
     assert np.abs(after.astype(int) - before).max() > 60
     assert np.count_nonzero(is_inside(after)) > np.count_nonzero(is_inside(before)) + 50
@@ -186,5 +233,5 @@ def test_a_mouth_at_the_border() -> None:
     points[:, 1] += 70
     far = replace(place(points), landmarks=points + np.float32(300))
     picture = drawing()
-    assert Mouths().apply([(far, picture)])[0][1] is picture
-    assert Mouths().apply([(place(points), picture)])[0][1].shape == picture.shape
+    np.testing.assert_array_equal(Expressions().apply([(far, picture)])[0][1], picture)
+    assert Expressions().apply([(place(points), picture)])[0][1].shape == picture.shape

@@ -1,10 +1,10 @@
 """How drawn mouths follow the face's: as the network makes them, and drawn from landmarks.
 
-    python -m benchmarks.mouths CLIP [CLIP ...] [--frames 300] [--json FILE]
+    python -m benchmarks.expression CLIP [CLIP ...] [--frames 300] [--json FILE]
 
 Followed is the correlation, over the frames of a clip, of how far the lips are apart with how much of the drawing there
 is not skin. Jitter is the mean second difference in time of the same part, in levels of 255. Milliseconds are those of
-drawing one mouth, the median.
+drawing the mouth and eyelids of one face, the median.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy as np
 from engines.errors import exit_with
 from engines.files import write_atomically
 from gnr_video import Translator
+from gnr_video.expression import Expressions, lips_apart, unlike_skin
 from gnr_video.frame import Alignment, Image
-from gnr_video.mouth import Mouths, lips_apart, unlike_skin
 from gnr_video.pipeline import Heads, track, translate
 from gnr_video.report import StageTimes, hardware
 from gnr_video.scene import SceneCut
@@ -74,10 +74,10 @@ def main() -> int:
     with Translator(options.weights, style=42) as translator:
         for clip in options.clips:
             before = drawings(translator, clip, options.frames)
-            mouths, after, took = Mouths(), [], []
+            expressions, after, took = Expressions(), [], []
             for face in before:
                 started = time.perf_counter()
-                after += mouths.apply([face])
+                after += expressions.apply([face])
                 took.append(1e3 * (time.perf_counter() - started))
             rows[clip.name] = {
                 "network": measure(before),

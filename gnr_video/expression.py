@@ -1,0 +1,343 @@
+"""Expression: mouths and eyelids drawn from the face's landmarks, so that drawings smile, speak and blink.
+
+The default weights know few open mouths, which they draw as a line above a blot, and no closed eye. So what the
+network drew between nose and chin is taken off its skin, and a mouth as drawings have it is put there: narrower than
+the face's, one stroke where lips are closed, and its inside where they are apart. Over eyes that close comes a lid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gnr_video.frame import Alignment, Image, Points
+from gnr_video.masks import CHIN, FOREHEAD, LIPS, Mask, scaled, smoothstep
+
+SETTLE = 0.25
+"""The share of a change of colours that each drawing follows."""
+CALM, AT_ONCE = 0.2, 0.02
+"""The share of a motion of the lips that is followed: from `CALM` of the smallest evenly up to all of one of `AT_ONCE`
+heights of the face. Landmarks are never quite still."""
+WIDTH = 0.78
+"""Of a drawn mouth, in widths of the face's."""
+OPEN, SHUT = 0.18, 0.07
+"""Heights of an eye, in its widths, from which on it is open, and down to which it is closed."""
+
+_CLOSED = 0.012
+"""Lips so far apart (in heights of the face) touch: landmarks are not that sure."""
+_LIP_LINE, _LASHES_LINE = 0.012, 0.022
+"""Thickness of lines, in heights of the face."""
+_LID_TOP, _LID_BOTTOM, _LID_REST = -0.08, 0.13, 0.055
+"""Where a drawn eye begins and ends, and where the lid of a closed one is, below the middle of the face's."""
+_INSIDE = np.array([178.0, 76.0, 76.0], np.float32)
+_TONGUE = np.array([222.0, 128.0, 122.0], np.float32)
+_ALIKE = 90
+"""Sum of the differences of colours up to which a pixel is skin."""
+
+# MediaPipe's landmarks: of the inner edges of the lips, from corner to corner; of each eye its outer and inner
+# corner, upper and lower lid.
+_UPPER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)
+_LOWER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
+_EYES = ((33, 133, 159, 145), (263, 362, 386, 374))
+_NOSE = 2
+_CHEEKS = (50, 205, 187, 280, 425, 411)
+_LASHES = (33, 159, 133, 263, 386, 362)
+
+_SUM = np.ones((1, 3), np.float32)
+_FINE = 2
+"""Pixels of what is drawn to one of the picture."""
+
+Outline = NDArray[np.float64]
+"""Float64 Nx2."""
+Colours = NDArray[np.float32]
+"""RGB of a drawing's skin and of its lines, float32 2x3."""
+
+
+class Expressions:
+    """Draws the mouths and eyelids of one video. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._before: dict[tuple[int, int], tuple[Points, Colours]] = {}
+
+    def reset(self) -> None:
+        """Forget the frames before."""
+        self._before = {}
+
+    def apply(self, faces: Sequence[tuple[Alignment, Image]]) -> list[tuple[Alignment, Image]]:
+        """The faces of a frame with their expressions.
+
+        Args:
+            faces: an alignment and its drawing (uint8 SxSx3), of a face or a whole head. One without landmarks stays
+                as it is.
+
+        Returns:
+            The same with new drawings.
+        """
+        before, self._before = self._before, {}
+        made = []
+        for i, (place, picture) in enumerate(faces):
+            if place.landmarks is None:
+                made.append((place, picture))
+                continue
+            key = i, place.track_id  # in a grid one face has several drawings
+            last = before.get(key)
+            landmarks = place.landmarks if last is None else _calmed(place.landmarks, last[0])
+            face = _Face(picture, landmarks)
+            colours = face.colours()
+            if last is not None:
+                colours = last[1] + np.float32(SETTLE) * (colours - last[1])
+            self._before[key] = landmarks, colours
+            result = picture.copy()
+            for part in (_Mouth(face), *(_Eye(face, eye) for eye in _EYES)):
+                part.draw(result, colours)
+            made.append((place, result))
+        return made
+
+
+def _calmed(now: Points, before: Points) -> Points:
+    """Landmarks whose lips follow those of the frame before."""
+    lips = [*LIPS, *_UPPER, *_LOWER]
+    change = now[lips] - before[lips]
+    height = max(float(np.linalg.norm(now[CHIN, :2] - now[FOREHEAD, :2])), 1.0)
+    moved = float(np.linalg.norm(change[:, :2], axis=1).max()) / height
+    calm = now.copy()
+    calm[lips] = before[lips] + np.float32(min(CALM + (1 - CALM) * moved / AT_ONCE, 1)) * change
+    return calm
+
+
+def lips_apart(place: Alignment) -> float:
+    """How far the lips of a face are apart, in heights of the face."""
+    assert place.landmarks is not None
+    points = place.landmarks
+    height = np.linalg.norm(points[CHIN, :2] - points[FOREHEAD, :2])
+    return float(np.linalg.norm(points[13, :2] - points[14, :2]) / height)
+
+
+def unlike_skin(place: Alignment, picture: Image) -> tuple[float, tuple[int, int, int, int]]:
+    """The share of a drawing's mouth that is not skin, and the part that it is of (left, top, right, bottom)."""
+    assert place.landmarks is not None
+    face = _Face(picture, place.landmarks)
+    x0, y0, x1, y1 = part = _Mouth(face).window(0.0)
+    return 1 - float(_is_skin(picture[y0:y1, x0:x1], face.colours()[0]).mean()), part
+
+
+class _Face:
+    """A drawing and the landmarks that it should follow, in its pixels."""
+
+    def __init__(self, picture: Image, landmarks: Points) -> None:
+        self.picture = picture
+        self.side = picture.shape[0]
+        self.points = (np.asarray(landmarks[:, :2], np.float64) + 0.5) * (self.side / 256) - 0.5
+        self.height = max(float(np.linalg.norm(self.points[CHIN] - self.points[FOREHEAD])), 1.0)
+
+    def colours(self) -> Colours:
+        """Those of cheeks and lashes."""
+        last = self.side - 1
+        cheeks = np.clip(np.rint(self.points[list(_CHEEKS)]), 0, last).astype(int)
+        skin = np.median(self.picture[cheeks[:, 1], cheeks[:, 0]], axis=0)
+        reach = max(round(0.04 * self.height), 1)
+        dark = []
+        for x, y in np.clip(np.rint(self.points[list(_LASHES)]), 0, last).astype(int):
+            around = self.picture[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
+            colours = around.reshape(-1, 3)
+            dark.append(colours[np.argsort(colours.sum(axis=1))[: max(len(colours) // 16, 1)]])
+        return np.stack([skin, np.median(np.concatenate(dark), axis=0)]).astype(np.float32)
+
+
+class _Part:
+    """A part of a face that is drawn anew, between two corners.
+
+    Outlines are along it, from left to right, and across it, downwards, from the middle of its corners.
+    """
+
+    def __init__(self, face: _Face, left: int, right: int) -> None:
+        self.face, self.height = face, face.height
+        corners = face.points[[left, right]]
+        self.middle = corners.mean(axis=0)
+        self.width = float(np.linalg.norm(corners[1] - corners[0]))
+        along = (corners[1] - corners[0]) / max(self.width, 1e-6)
+        axes = np.array([along, [-along[1], along[0]]])
+        is_turned = axes[1] @ (face.points[CHIN] - face.points[FOREHEAD]) < 0
+        self._axes = -axes if is_turned else axes
+
+    def own(self, points: Sequence[int]) -> Outline:
+        """An outline through landmarks."""
+        return np.asarray((self.face.points[list(points)] - self.middle) @ self._axes.T)
+
+    def placed(self, outline: Outline) -> Outline:
+        """An outline in the picture."""
+        return np.asarray(outline @ self._axes + self.middle)
+
+    def around(self) -> Outline:
+        """What is drawn anew."""
+        raise NotImplementedError
+
+    def window(self, margin: float) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of what is drawn anew with so many pixels around it, within the picture."""
+        around = self.placed(self.around())
+        x0, y0 = np.maximum(np.floor(around.min(axis=0) - margin).astype(int), 0)
+        x1, y1 = np.minimum(np.ceil(around.max(axis=0) + margin).astype(int) + 1, self.face.side)
+        return int(x0), int(y0), int(x1), int(y1)
+
+    def draw(self, result: Image, colours: Colours) -> None:
+        """Draw it into a copy of the picture."""
+        soft = 0.02 * self.height + 0.1
+        x0, y0, x1, y1 = self.window(3 * soft)
+        if x1 - x0 < 4 or y1 - y0 < 4:
+            return
+        window = result[y0:y1, x0:x1]
+
+        def filled(outline: Outline) -> Mask:
+            return _filled(self.placed(outline) - (x0, y0), window.shape[:2])
+
+        region = np.asarray(cv2.GaussianBlur(filled(self.around()), (0, 0), soft), np.uint8)
+        skin, sure = _bare(window, region, colours[0], self.height, keep_lines=self.keeps_lines)
+        cover, layers = self.layers(colours)
+        shown = region if cover is None else cv2.multiply(region, filled(cover), scale=1 / 255)
+        shown = shown.astype(np.float32)
+        for outline, colour in layers:
+            share = filled(outline).astype(np.float32)
+            shown = np.maximum(shown, share)
+            skin += (share / np.float32(255))[..., None] * (colour - skin)
+        shown *= np.float32(sure * self.strength / 255)
+        window[...] = np.rint(window + shown[..., None] * (skin - window))
+
+    keeps_lines = True
+    """Whether lines that lead out of it stay."""
+    strength = 1.0
+    """How much of what was there is covered."""
+
+    def layers(self, colours: Colours) -> tuple[Outline | None, list[tuple[Outline, NDArray[np.float32]]]]:
+        """What of it is bared (None: all), and what is drawn there: outlines and their colours."""
+        raise NotImplementedError
+
+
+class _Mouth(_Part):
+    def __init__(self, face: _Face) -> None:
+        super().__init__(face, _UPPER[0], _UPPER[-1])
+
+    def around(self) -> Outline:
+        """The lips and what is near them, but neither the nose nor the chin."""
+        lips = self.own(LIPS)
+        wide = scaled(lips, np.array([1.4, 1.7]))
+        nose, chin = self.own((_NOSE, CHIN))[:, 1]
+        wide[:, 1] = np.clip(
+            wide[:, 1], min(0.5 * nose, lips[:, 1].min()), max(0.72 * chin, lips[:, 1].max())
+        )
+        return wide
+
+    def layers(self, colours: Colours) -> tuple[Outline | None, list[tuple[Outline, NDArray[np.float32]]]]:
+        skin, ink = colours
+        upper, lower = self.own(_UPPER), self.own(_LOWER)
+        x = np.linspace(-1.0, 1.0, 33)
+        edges = []
+        for edge in (upper, lower):
+            order = np.argsort(edge[:, 0])
+            reach = max(float(edge[order[-1], 0]), 1e-6)
+            edges.append(np.interp(x * reach, edge[order, 0], edge[order, 1]))
+        line, gap = (edges[0] + edges[1]) / 2, np.maximum(edges[1] - edges[0] - _CLOSED * self.height, 0)
+        kernel = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+        line, gap = (np.convolve(np.pad(v, 2, mode="edge"), kernel, "valid") for v in (line, gap))
+        along, half = WIDTH * self.width / 2 * x, _LIP_LINE * self.height / 2 * (1 - 0.8 * x**4)
+
+        def between(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> Outline:
+            return np.vstack([np.stack([along, top], axis=1), np.stack([along, bottom], axis=1)[::-1]])
+
+        layers = [(between(line - gap / 2 - half, line + gap / 2 + half), ink)]
+        # Inside of the lines, of which the lower is the thinner one.
+        top = line - gap / 2 + 0.4 * half
+        opening = np.maximum(gap - 0.1 * half, 0)
+        if opening.any():
+            inside, tongue = 0.15 * (ink + skin) + 0.7 * _INSIDE, 0.15 * skin + 0.85 * _TONGUE
+            layers += [
+                (between(top, top + opening), inside),
+                (between(top + 0.6 * opening, top + opening), tongue),
+            ]
+        return None, layers
+
+
+class _Eye(_Part):
+    keeps_lines = False
+
+    def __init__(self, face: _Face, landmarks: tuple[int, int, int, int]) -> None:
+        outer, inner, upper, lower = landmarks
+        super().__init__(face, outer, inner)
+        height = float(np.linalg.norm(face.points[upper] - face.points[lower]))
+        openness = height / max(self.width, 1e-6)
+        self.shut = min(max((OPEN - openness) / (OPEN - SHUT), 0.0), 1.0)
+        self.strength = min(self.shut / 0.1, 1.0)
+
+    def around(self) -> Outline:
+        """The drawn eye, which is higher than the face's."""
+        turn = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+        top, bottom = _LID_TOP * self.height, _LID_BOTTOM * self.height
+        return np.stack(
+            [0.85 * self.width * np.cos(turn), (top + bottom) / 2 + (bottom - top) / 2 * np.sin(turn)], axis=1
+        )
+
+    def draw(self, result: Image, colours: Colours) -> None:
+        if self.shut > 0:
+            super().draw(result, colours)
+
+    def layers(self, colours: Colours) -> tuple[Outline | None, list[tuple[Outline, NDArray[np.float32]]]]:
+        x = np.linspace(-1.0, 1.0, 33)
+        along = 0.72 * self.width * x
+        top = _LID_TOP + (_LID_REST - _LID_TOP) * self.shut
+        # From an arch to a bow as it closes.
+        lid = self.height * (top + (0.07 * self.shut - 0.03) * (1 - x**2))
+        half = _LASHES_LINE * self.height / 2 * (1 - 0.7 * x**4)
+        line = np.vstack([np.stack([along, lid - half], axis=1), np.stack([along, lid + half], axis=1)[::-1]])
+        # All of the eye goes as the lid comes down to where it rests.
+        below = self.height * (1.0 if self.shut > 0.9 else 0.0)
+        ends = np.array([[2.0 * self.width, below + lid[-1]], [2.0 * self.width, -self.height]])
+        cover = np.vstack([np.stack([along, lid + below], axis=1), ends, ends[::-1] * (-1, 1)])
+        return cover, [(line, colours[1])]
+
+
+def _filled(outline: Outline, shape: tuple[int, ...]) -> Mask:
+    """A polygon in a picture of that shape (height, width), uint8, its edges exact to a part of a level."""
+    fine = np.zeros((shape[0] * _FINE, shape[1] * _FINE), np.uint8)
+    points = np.round(((outline + 0.5) * _FINE - 0.5) * 16).astype(np.int32)
+    cv2.fillPoly(fine, [points], 255, lineType=cv2.LINE_AA, shift=4)
+    return np.asarray(cv2.resize(fine, (shape[1], shape[0]), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _is_skin(part: Image, skin: NDArray[np.float32]) -> Mask:
+    away = cv2.transform(cv2.absdiff(part, np.full_like(part, np.rint(skin))), _SUM)
+    return np.asarray(away < _ALIKE, np.uint8)
+
+
+def _bare(
+    part: Image, region: Mask, skin: NDArray[np.float32], height: float, *, keep_lines: bool
+) -> tuple[NDArray[np.float32], float]:
+    """The skin of a part of a drawing without what is drawn on it in a region, and how surely it is skin (0..1).
+
+    Args:
+        keep_lines: lines that lead out of the region, jaws and strands, stay.
+    """
+    shape = part.shape[:2]
+    is_skin = _is_skin(part, skin)
+    # What is left of the skin says what colour the rest has; seen small, as there is nothing sharp in it.
+    small = max(shape[1] // 4, 1), max(shape[0] // 4, 1)
+    weight = cv2.resize(
+        cv2.bitwise_and(is_skin * 255, cv2.bitwise_not(region)), small, interpolation=cv2.INTER_AREA
+    )
+    weight = weight[..., None].astype(np.float32)
+    colours = cv2.resize(part, small, interpolation=cv2.INTER_AREA).astype(np.float32)
+    known = np.dstack([colours * weight + skin, weight + np.float32(1)])
+    sums = cv2.GaussianBlur(known, (0, 0), 0.015 * height + 0.1)
+    fill = cv2.resize(np.asarray(sums[..., :3] / sums[..., 3:], np.float32), (shape[1], shape[0]))
+    if keep_lines:
+        count, labels = cv2.connectedComponents(1 - is_skin, connectivity=8)
+        leads_out = np.zeros(count, np.uint8)
+        leads_out[np.unique(labels[region < 64])] = 255
+        leads_out[0] = 0
+        stays = cv2.GaussianBlur(leads_out[labels], (0, 0), 0.01 * height + 0.1)
+        keep = np.minimum(stays[..., None].astype(np.float32) * np.float32(2 / 255), 1)
+        fill = fill + keep * (part - fill)
+    ring = (region > 8) & (region < 96)
+    share = float(is_skin[ring].mean()) if ring.any() else 0.0
+    return np.asarray(fill, np.float32), float(smoothstep(np.array([(share - 0.1) / 0.2]))[0])
