@@ -198,10 +198,16 @@ class _Part:
         cover, layers = self.layers(colours)
         shown = region if cover is None else cv2.multiply(region, filled(cover), scale=1 / 255)
         shown = shown.astype(np.float32)
-        for outline, colour in layers:
-            share = filled(outline).astype(np.float32)
-            shown = np.maximum(shown, share)
-            skin += (share / np.float32(255))[..., None] * (colour - skin)
+        # What is drawn lies within the first outline.
+        inner = self.placed(layers[0][0]) - (x0, y0)
+        left, top = np.maximum(inner.min(axis=0).astype(int) - 1, 0)
+        right, bottom = np.maximum(inner.max(axis=0).astype(int) + 3, 0)
+        drawn = slice(top, bottom), slice(left, right)
+        shape = skin[drawn].shape[:2]
+        for outline, colour in layers if all(shape) else []:
+            share = _filled(self.placed(outline) - (x0 + left, y0 + top), shape).astype(np.float32)
+            shown[drawn] = np.maximum(shown[drawn], share)
+            skin[drawn] += (share / np.float32(255))[..., None] * (colour - skin[drawn])
         shown *= np.float32(sure * self.strength / 255)
         window[...] = np.rint(window + shown[..., None] * (skin - window))
 
