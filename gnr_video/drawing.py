@@ -1,7 +1,7 @@
 """How often a face is drawn: for every frame, or for some of them, as animation is drawn on twos and threes.
 
 Between two drawings the last one goes where the face goes. Alignment takes the motion of head and camera out of the
-crops, so what waits for the next drawing is little more than eyes and mouth.
+crops, so what waits for the next drawing is little more than the eyes' gaze.
 
 A drawing follows the one before it at once where much changes, and slowly where little does, which is mostly noise.
 """

@@ -91,7 +91,8 @@ class Expressions:
                 colours = last[1] + np.float32(SETTLE) * (colours - last[1])
             self._before[key] = landmarks, colours
             result = picture.copy()
-            for part in (_Mouth(face), *(_Eye(face, eye) for eye in _EYES)):
+            eyes = (_Eye(face, *eye[:2], shut) for eye, shut in zip(_EYES, face.shut()) if shut > 0)
+            for part in (_Mouth(face), *eyes):
                 part.draw(result, colours)
             made.append((place, result))
         return made
@@ -145,6 +146,14 @@ class _Face:
             colours = around.reshape(-1, 3)
             dark.append(colours[np.argsort(colours.sum(axis=1))[: max(len(colours) // 16, 1)]])
         return np.stack([skin, np.median(np.concatenate(dark), axis=0)]).astype(np.float32)
+
+    def shut(self) -> NDArray[np.float64]:
+        """How far each eye is closed, 0..1: alike, unless one winks."""
+        ends = self.points[np.array(_EYES)]
+        widths, heights = (np.linalg.norm(ends[:, i] - ends[:, i + 1], axis=1) for i in (0, 2))
+        shut = np.clip((OPEN - heights / np.maximum(widths, 1e-6)) / (OPEN - SHUT), 0, 1)
+        winks = np.clip((np.ptp(shut) - 0.6) / 0.3, 0, 1)
+        return np.asarray(winks * shut + (1 - winks) * shut.mean())
 
 
 class _Part:
@@ -268,13 +277,10 @@ class _Mouth(_Part):
 class _Eye(_Part):
     keeps_lines = False
 
-    def __init__(self, face: _Face, landmarks: tuple[int, int, int, int]) -> None:
-        outer, inner, upper, lower = landmarks
+    def __init__(self, face: _Face, outer: int, inner: int, shut: float) -> None:
         super().__init__(face, outer, inner)
-        height = float(np.linalg.norm(face.points[upper] - face.points[lower]))
-        openness = height / max(self.width, 1e-6)
-        self.shut = min(max((OPEN - openness) / (OPEN - SHUT), 0.0), 1.0)
-        self.strength = min(self.shut / 0.1, 1.0)
+        self.shut = shut
+        self.strength = min(shut / 0.1, 1.0)
 
     def around(self) -> Outline:
         """The drawn eye, which is higher than the face's."""
@@ -283,10 +289,6 @@ class _Eye(_Part):
         return np.stack(
             [0.85 * self.width * np.cos(turn), (top + bottom) / 2 + (bottom - top) / 2 * np.sin(turn)], axis=1
         )
-
-    def draw(self, result: Image, colours: Colours) -> None:
-        if self.shut > 0:
-            super().draw(result, colours)
 
     def layers(self, colours: Colours) -> tuple[Outline | None, list[tuple[Outline, NDArray[np.float32]]]]:
         x = np.linspace(-1.0, 1.0, 33)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnr_video import expression
-from gnr_video.align import mirrored
+from engines.weights import load_weights
+from gnr_video import Translator, expression
+from gnr_video.align import fit_alignment, mirrored
 from gnr_video.compositor import Compositor, GridCompositor
+from gnr_video.demo import portrait
 from gnr_video.expression import Expressions
 from gnr_video.frame import Alignment, Image, Points
 from gnr_video.masks import CHIN, FOREHEAD, LIPS
+from gnr_video.tracker import FaceTracker
+from gnr_video.weights import resolve_weights
 
 SKIN, LINE, IRIS = (245, 214, 184), (60, 40, 40), (40, 90, 200)
 MIDDLE, HALF = (128.0, 178.0), 30.0
@@ -172,6 +177,12 @@ def test_one_eye_winks() -> None:
     assert right == irises(drawing())[1]
 
 
+def test_eyes_that_do_not_wink_are_alike() -> None:
+    both = irises(drawn(CLOSED, eyes=(0.07, 0.11)))
+    assert both[0] == both[1]
+    assert 0 < both[0] < irises(drawing())[0]
+
+
 def test_an_eye_under_hair_stays_under_it() -> None:
     picture = drawing()
     picture[60:130, :128] = LINE
@@ -235,3 +246,30 @@ def test_a_mouth_at_the_border() -> None:
     picture = drawing()
     np.testing.assert_array_equal(Expressions().apply([(far, picture)])[0][1], picture)
     assert Expressions().apply([(place(points), picture)])[0][1].shape == picture.shape
+
+
+def test_weights_of_our_trainer_have_it_by_themselves(tiny: Path) -> None:
+    assert "recipe" in load_weights(resolve_weights("default")).metadata
+    for weights, asked, on in (
+        (tiny, None, False),
+        (tiny, True, True),
+        (None, None, True),
+        (None, False, False),
+    ):
+        with Translator(weights, engine="torch", precision="fp32", threads=1, expression=asked) as translator:
+            assert translator.expression is on
+            assert translator.sibling("face", None).expression is on
+
+
+def test_a_picture(face_model: Path) -> None:
+    """The demo portrait smiles, and so does its drawing."""
+    with Translator(None, 42, engine="torch", precision="fp32", threads=1, paste="crop") as translator:
+        with FaceTracker(face_model) as tracker:
+            place_there = fit_alignment(tracker.track(portrait(), 0.0)[0])
+        around = [int(v) for v in (np.array(place_there.landmarks)[13:15, :2].mean(axis=0))]
+        x, y = slice(around[0] - 14, around[0] + 15), slice(around[1] - 4, around[1] + 5)
+        smiling = translator.translate_frame(portrait())[y, x]
+        translator.expression = False
+        own = translator.translate_frame(portrait())[y, x]
+    assert np.count_nonzero(is_inside(smiling)) > 60
+    assert np.count_nonzero(is_inside(own)) < 20
