@@ -61,7 +61,12 @@ def live(translator: Translator, clip: Path, seconds: float, hold: int | None = 
 
     lookahead, translator.lookahead = translator.lookahead, 0
     try:
-        session = LiveSession(translator, Capture(camera(), camera), Controls(translator.engine), hold=hold)
+        session = LiveSession(
+            translator,
+            Capture(camera(), camera),
+            Controls(translator.engine, expression=translator.expression),
+            hold=hold,
+        )
         session.add_sink(Screen("screen"))
         with session:
             session.wait(min(1.0, seconds / 2))  # the first pictures find the face

@@ -18,6 +18,7 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks import steadiness
 from engines.errors import exit_with
 from engines.files import write_atomically
 from gnr_video import Translator
@@ -52,11 +53,8 @@ def measure(faces: list[tuple[Alignment, Image]]) -> dict[str, float]:
     gaps, shares = np.array([gap for gap, *_ in seen]), np.array([share for _, share, _ in seen])
     # The part of the first frame: heads hardly move in their crops.
     x0, y0, x1, y1 = seen[0][2]
-    stack = np.stack([picture[y0:y1, x0:x1] for _, picture in faces]).astype(np.int16)
-    return {
-        "followed": float(np.corrcoef(gaps, shares)[0, 1]),
-        "jitter": float(np.abs(stack[2:] - 2 * stack[1:-1] + stack[:-2]).mean()),
-    }
+    jitter = steadiness.measure([picture[y0:y1, x0:x1] for _, picture in faces])["jitter"]
+    return {"followed": float(np.corrcoef(gaps, shares)[0, 1]), "jitter": jitter}
 
 
 def main() -> int:

@@ -31,7 +31,7 @@ from gnr_video.weights import resolve_weights
 
 
 def measure(drawings: list[Image]) -> dict[str, float]:
-    """Jitter and crispness of the drawings of consecutive frames, uint8 SxSx3."""
+    """Jitter and crispness of the drawings of consecutive frames, uint8 HxWx3."""
     stack = np.stack(drawings).astype(np.int16)
     return {
         "jitter": float(np.abs(stack[2:] - 2 * stack[1:-1] + stack[:-2]).mean()),

@@ -171,8 +171,8 @@ def mirrored(image: Image, alignment: Alignment) -> tuple[Image, Alignment]:
     flipped = np.ascontiguousarray(image[:, ::-1])
     landmarks = alignment.landmarks
     if landmarks is not None:
-        landmarks = landmarks * np.array([-1, *[1] * (landmarks.shape[1] - 1)], np.float32)
-        landmarks[:, 0] += CROP - 1
+        landmarks = landmarks.copy()
+        landmarks[:, 0] = CROP - 1 - landmarks[:, 0]
     return flipped, replace(alignment, center_x=x, center_y=y, angle=-alignment.angle, landmarks=landmarks)
 
 

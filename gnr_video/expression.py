@@ -7,6 +7,7 @@ the face's, one stroke where lips are closed, and its inside where they are apar
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import cv2
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnr_video.frame import Alignment, Image, Points
-from gnr_video.masks import CHIN, FOREHEAD, LIPS, Mask, scaled, smoothstep
+from gnr_video.masks import CHIN, FOREHEAD, LIPS, Mask, face_height, in_pixels, polygon, scaled, smoothstep
 
 SETTLE = 0.25
 """The share of a change of colours that each drawing follows."""
@@ -44,7 +45,6 @@ _LOWER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
 _EYES = ((33, 133, 159, 145), (263, 362, 386, 374))
 _NOSE = 2
 _CHEEKS = (50, 205, 187, 280, 425, 411)
-_LASHES = (33, 159, 133, 263, 386, 362)
 
 _SUM = np.ones((1, 3), np.float32)
 _FINE = 2
@@ -54,6 +54,8 @@ Outline = NDArray[np.float64]
 """Float64 Nx2."""
 Colours = NDArray[np.float32]
 """RGB of a drawing's skin and of its lines, float32 2x3."""
+Layers = list[tuple[Outline, NDArray[np.float32]]]
+"""Outlines and the colours that they are filled with. All lie within the first."""
 
 
 class Expressions:
@@ -102,8 +104,7 @@ def _calmed(now: Points, before: Points) -> Points:
     """Landmarks whose lips follow those of the frame before."""
     lips = [*LIPS, *_UPPER, *_LOWER]
     change = now[lips] - before[lips]
-    height = max(float(np.linalg.norm(now[CHIN, :2] - now[FOREHEAD, :2])), 1.0)
-    moved = float(np.linalg.norm(change[:, :2], axis=1).max()) / height
+    moved = float(np.linalg.norm(change[:, :2], axis=1).max()) / face_height(now)
     calm = now.copy()
     calm[lips] = before[lips] + np.float32(min(CALM + (1 - CALM) * moved / AT_ONCE, 1)) * change
     return calm
@@ -112,9 +113,9 @@ def _calmed(now: Points, before: Points) -> Points:
 def lips_apart(place: Alignment) -> float:
     """How far the lips of a face are apart, in heights of the face."""
     assert place.landmarks is not None
-    points = place.landmarks
-    height = np.linalg.norm(points[CHIN, :2] - points[FOREHEAD, :2])
-    return float(np.linalg.norm(points[13, :2] - points[14, :2]) / height)
+    points, middle = place.landmarks, len(_UPPER) // 2
+    gap = np.linalg.norm(points[_UPPER[middle], :2] - points[_LOWER[middle], :2])
+    return float(gap) / face_height(points)
 
 
 def unlike_skin(place: Alignment, picture: Image) -> tuple[float, tuple[int, int, int, int]]:
@@ -131,8 +132,8 @@ class _Face:
     def __init__(self, picture: Image, landmarks: Points) -> None:
         self.picture = picture
         self.side = picture.shape[0]
-        self.points = (np.asarray(landmarks[:, :2], np.float64) + 0.5) * (self.side / 256) - 0.5
-        self.height = max(float(np.linalg.norm(self.points[CHIN] - self.points[FOREHEAD])), 1.0)
+        self.points = in_pixels(landmarks, self.side)
+        self.height = face_height(self.points)
 
     def colours(self) -> Colours:
         """Those of cheeks and lashes."""
@@ -141,7 +142,8 @@ class _Face:
         skin = np.median(self.picture[cheeks[:, 1], cheeks[:, 0]], axis=0)
         reach = max(round(0.04 * self.height), 1)
         dark = []
-        for x, y in np.clip(np.rint(self.points[list(_LASHES)]), 0, last).astype(int):
+        lashes = [number for eye in _EYES for number in eye[:3]]
+        for x, y in np.clip(np.rint(self.points[lashes]), 0, last).astype(int):
             around = self.picture[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
             colours = around.reshape(-1, 3)
             dark.append(colours[np.argsort(colours.sum(axis=1))[: max(len(colours) // 16, 1)]])
@@ -156,11 +158,18 @@ class _Face:
         return np.asarray(winks * shut + (1 - winks) * shut.mean())
 
 
-class _Part:
+class _Part(ABC):
     """A part of a face that is drawn anew, between two corners.
 
     Outlines are along it, from left to right, and across it, downwards, from the middle of its corners.
+
+    Attributes:
+        keeps_lines: whether lines that lead out of it stay.
+        strength: how much of what was there is covered, 0..1.
     """
+
+    keeps_lines = True
+    strength = 1.0
 
     def __init__(self, face: _Face, left: int, right: int) -> None:
         self.face, self.height = face, face.height
@@ -180,9 +189,13 @@ class _Part:
         """An outline in the picture."""
         return np.asarray(outline @ self._axes + self.middle)
 
+    @abstractmethod
     def around(self) -> Outline:
         """What is drawn anew."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def layers(self, colours: Colours) -> tuple[Outline | None, Layers]:
+        """What of it is bared (None: all), and what is drawn there."""
 
     def window(self, margin: float) -> tuple[int, int, int, int]:
         """Left, top, right and bottom of what is drawn anew with so many pixels around it, within the picture."""
@@ -207,7 +220,6 @@ class _Part:
         cover, layers = self.layers(colours)
         shown = region if cover is None else cv2.multiply(region, filled(cover), scale=1 / 255)
         shown = shown.astype(np.float32)
-        # What is drawn lies within the first outline.
         inner = self.placed(layers[0][0]) - (x0, y0)
         left, top = np.maximum(inner.min(axis=0).astype(int) - 1, 0)
         right, bottom = np.maximum(inner.max(axis=0).astype(int) + 3, 0)
@@ -219,15 +231,6 @@ class _Part:
             skin[drawn] += (share / np.float32(255))[..., None] * (colour - skin[drawn])
         shown *= np.float32(sure * self.strength / 255)
         window[...] = np.rint(window + shown[..., None] * (skin - window))
-
-    keeps_lines = True
-    """Whether lines that lead out of it stay."""
-    strength = 1.0
-    """How much of what was there is covered."""
-
-    def layers(self, colours: Colours) -> tuple[Outline | None, list[tuple[Outline, NDArray[np.float32]]]]:
-        """What of it is bared (None: all), and what is drawn there: outlines and their colours."""
-        raise NotImplementedError
 
 
 class _Mouth(_Part):
@@ -244,7 +247,7 @@ class _Mouth(_Part):
         )
         return wide
 
-    def layers(self, colours: Colours) -> tuple[Outline | None, list[tuple[Outline, NDArray[np.float32]]]]:
+    def layers(self, colours: Colours) -> tuple[Outline | None, Layers]:
         skin, ink = colours
         upper, lower = self.own(_UPPER), self.own(_LOWER)
         x = np.linspace(-1.0, 1.0, 33)
@@ -258,18 +261,15 @@ class _Mouth(_Part):
         line, gap = (np.convolve(np.pad(v, 2, mode="edge"), kernel, "valid") for v in (line, gap))
         along, half = WIDTH * self.width / 2 * x, _LIP_LINE * self.height / 2 * (1 - 0.8 * x**4)
 
-        def between(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> Outline:
-            return np.vstack([np.stack([along, top], axis=1), np.stack([along, bottom], axis=1)[::-1]])
-
-        layers = [(between(line - gap / 2 - half, line + gap / 2 + half), ink)]
+        layers = [(_between(along, line - gap / 2 - half, line + gap / 2 + half), ink)]
         # Inside of the lines, of which the lower is the thinner one.
         top = line - gap / 2 + 0.4 * half
         opening = np.maximum(gap - 0.1 * half, 0)
         if opening.any():
             inside, tongue = 0.15 * (ink + skin) + 0.7 * _INSIDE, 0.15 * skin + 0.85 * _TONGUE
             layers += [
-                (between(top, top + opening), inside),
-                (between(top + 0.6 * opening, top + opening), tongue),
+                (_between(along, top, top + opening), inside),
+                (_between(along, top + 0.6 * opening, top + opening), tongue),
             ]
         return None, layers
 
@@ -290,26 +290,28 @@ class _Eye(_Part):
             [0.85 * self.width * np.cos(turn), (top + bottom) / 2 + (bottom - top) / 2 * np.sin(turn)], axis=1
         )
 
-    def layers(self, colours: Colours) -> tuple[Outline | None, list[tuple[Outline, NDArray[np.float32]]]]:
+    def layers(self, colours: Colours) -> tuple[Outline | None, Layers]:
         x = np.linspace(-1.0, 1.0, 33)
         along = 0.72 * self.width * x
         top = _LID_TOP + (_LID_REST - _LID_TOP) * self.shut
         # From an arch to a bow as it closes.
         lid = self.height * (top + (0.07 * self.shut - 0.03) * (1 - x**2))
         half = _LASHES_LINE * self.height / 2 * (1 - 0.7 * x**4)
-        line = np.vstack([np.stack([along, lid - half], axis=1), np.stack([along, lid + half], axis=1)[::-1]])
         # All of the eye goes as the lid comes down to where it rests.
         below = self.height * (1.0 if self.shut > 0.9 else 0.0)
         ends = np.array([[2.0 * self.width, below + lid[-1]], [2.0 * self.width, -self.height]])
         cover = np.vstack([np.stack([along, lid + below], axis=1), ends, ends[::-1] * (-1, 1)])
-        return cover, [(line, colours[1])]
+        return cover, [(_between(along, lid - half, lid + half), colours[1])]
+
+
+def _between(along: NDArray[np.float64], top: NDArray[np.float64], bottom: NDArray[np.float64]) -> Outline:
+    """What lies between two lines."""
+    return np.vstack([np.stack([along, top], axis=1), np.stack([along, bottom], axis=1)[::-1]])
 
 
 def _filled(outline: Outline, shape: tuple[int, ...]) -> Mask:
     """A polygon in a picture of that shape (height, width), uint8, its edges exact to a part of a level."""
-    fine = np.zeros((shape[0] * _FINE, shape[1] * _FINE), np.uint8)
-    points = np.round(((outline + 0.5) * _FINE - 0.5) * 16).astype(np.int32)
-    cv2.fillPoly(fine, [points], 255, lineType=cv2.LINE_AA, shift=4)
+    fine = polygon((outline + 0.5) * _FINE - 0.5, (shape[0] * _FINE, shape[1] * _FINE))
     return np.asarray(cv2.resize(fine, (shape[1], shape[0]), interpolation=cv2.INTER_AREA), np.uint8)
 
 

@@ -25,7 +25,18 @@ from gnr_video.likeness import (
     small,
     spread,
 )
-from gnr_video.masks import CHIN, EYES, FACE_OVAL, FOREHEAD, Mask, nearest_part, polygon, scaled, smoothstep
+from gnr_video.masks import (
+    CHIN,
+    EYES,
+    FACE_OVAL,
+    Mask,
+    face_height,
+    in_pixels,
+    nearest_part,
+    polygon,
+    scaled,
+    smoothstep,
+)
 
 SIDE = 80
 """Of the crop that is worked on, pixels."""
@@ -112,10 +123,10 @@ class _Head:
 
     def __init__(self, crop: Image, matte: Mask, landmarks: Points) -> None:
         self.crop = crop
-        self.points = (np.asarray(landmarks[:, :2], np.float64) + 0.5) * (SIDE / 256) - 0.5
+        self.points = in_pixels(landmarks, SIDE)
         self.opponent = opponent(planes(small(crop, SIDE)))
         self.matte = cv2.resize(matte, (SIDE, SIDE)).astype(np.float32) / np.float32(255)
-        self.height = max(float(np.linalg.norm(self.points[CHIN] - self.points[FOREHEAD])), 1.0)
+        self.height = face_height(self.points)
         self.eyes = float(self.points[list(EYES), 1].mean())
 
     def _oval(self, factor: float) -> Mask:

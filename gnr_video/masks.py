@@ -87,7 +87,7 @@ def above_jaw(landmarks: Points, drawing: Image) -> Mask:
         uint8 SxS, 255 above.
     """
     side = _JAW_SIDE
-    points = (np.asarray(landmarks[:, :2], np.float64) + 0.5) * (side / 256.0) - 0.5
+    points = in_pixels(landmarks, side)
     height = float(np.linalg.norm(points[CHIN] - points[FOREHEAD]))
     oval, jaw, lips = points[list(FACE_OVAL)], points[list(JAW)], points[list(LIPS)]
     middle = oval.mean(axis=0)
@@ -124,15 +124,25 @@ _JAW_SIDE = 80
 """Side of the picture that the jaw is looked for in, pixels."""
 
 
+def in_pixels(landmarks: Points, side: int) -> NDArray[np.float64]:
+    """Landmarks of the 256 crop (Nx2 or Nx3) in pixels of the same crop of another side, Nx2."""
+    return np.asarray((np.asarray(landmarks[:, :2], np.float64) + 0.5) * (side / 256) - 0.5)
+
+
+def face_height(points: NDArray[np.floating]) -> float:
+    """From forehead to chin, in the landmarks' pixels, 1 at least."""
+    return max(float(np.linalg.norm(points[CHIN, :2] - points[FOREHEAD, :2])), 1.0)
+
+
 def scaled(outline: NDArray[np.float64], factor: float | NDArray[np.float64]) -> NDArray[np.float64]:
     """An outline (Nx2), larger by a factor (or one for each axis) around its middle."""
     middle = outline.mean(axis=0)
     return np.asarray((outline - middle) * factor + middle)
 
 
-def polygon(outline: NDArray[np.floating], size: int) -> Mask:
-    """A polygon (Nx2, in pixels) filled with 255, size x size."""
-    mask = np.zeros((size, size), np.uint8)
+def polygon(outline: NDArray[np.floating], size: int | tuple[int, int]) -> Mask:
+    """A polygon (Nx2, in pixels) filled with 255, size x size or (height, width)."""
+    mask = np.zeros(size if isinstance(size, tuple) else (size, size), np.uint8)
     cv2.fillPoly(mask, [np.round(outline * 16.0).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
     return mask
 

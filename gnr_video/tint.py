@@ -29,7 +29,18 @@ from gnr_video.likeness import (
     small,
     spread,
 )
-from gnr_video.masks import CHIN, EYES, FACE_OVAL, FOREHEAD, Mask, nearest_part, polygon, scaled, smoothstep
+from gnr_video.masks import (
+    CHIN,
+    EYES,
+    FACE_OVAL,
+    Mask,
+    face_height,
+    in_pixels,
+    nearest_part,
+    polygon,
+    scaled,
+    smoothstep,
+)
 
 SIDE = 128
 """Of the bust that is worked on, pixels: colours are smooth enough for so few."""
@@ -115,8 +126,8 @@ class _Person:
     """A person in a frame, in pixels of a small bust. Colours are planes, CxHxW."""
 
     def __init__(self, picture: Image, matte: Mask, landmarks: Points, drawing: Image, mask: Mask) -> None:
-        self.points = (np.asarray(landmarks[:, :2], np.float64) + 0.5) * (SIDE / 256) - 0.5
-        self.height = max(float(np.linalg.norm(self.points[CHIN] - self.points[FOREHEAD])), 1.0)
+        self.points = in_pixels(landmarks, SIDE)
+        self.height = face_height(self.points)
         self.rgb = planes(small(picture, SIDE))
         self.opponent = opponent(self.rgb)
         self.matte = small(matte, SIDE).astype(np.float32) / np.float32(255)

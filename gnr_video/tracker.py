@@ -112,7 +112,7 @@ class FaceTracker:
             raise ValueError(f"image must be uint8 HxWx3, got {image.dtype} {image.shape}")
         if not math.isfinite(time_seconds):
             raise ValueError(f"time_seconds must be finite, got {time_seconds}")
-        clean = low_pass(image, [f.box for f in self._followers if f.box is not None])
+        clean = low_pass(image, self._known())
         for follower in self._followers:
             follower.follow(clean, time_seconds, _size(image))
         self._settle()
@@ -166,6 +166,10 @@ class FaceTracker:
             self._prober = _Landmarker(self._model, num_faces=self.max_faces, video=False)
         return self._prober.image(view)
 
+    def _known(self) -> list[Box]:
+        """Where the faces are that are followed."""
+        return [f.box for f in self._followers if f.box is not None]
+
     def _settle(self) -> None:
         """One graph for each face: a graph that has lost its face is set aside.
 
@@ -202,11 +206,11 @@ class FaceTracker:
         lost = [b for b in lost if 0 <= b[0] + b[2] < 2 * width and 0 <= b[1] + b[3] < 2 * height]
         views: list[Tile] = [_around(box, width, height, 1.75) for box in lost[:1]]
         for left, top, right, bottom in views + self._rounds.due(time_seconds, width, height):
-            known = [f.box for f in self._followers if f.box is not None]
-            view = _without([_moved(box, -left, -top) for box in known], image[top:bottom, left:right])
+            boxes = [_moved(box, -left, -top) for box in self._known()]
+            view = _without(boxes, image[top:bottom, left:right])
             for points in self._probe(view):
                 box = _moved(_box(points), left, top)
-                known = [f.box for f in self._followers if f.box is not None]
+                known = self._known()
                 if len(known) < self.max_faces and all(iou(box, k) < NEW_IOU for k in known):
                     self._add(image, box)
 

@@ -32,6 +32,7 @@ from gnr_video.style import (
 
 if TYPE_CHECKING:
     from engines.base import Engine
+    from gnr_video.translator import Translator
 
 VIEWS = ("after", "both", "before", "grid")
 BLEND_SECONDS = 2.0
@@ -271,6 +272,10 @@ class Controls:
             self._grid = [looks, *(styles.following(i) for i in range(1, math.prod(GRID) - 1))]
         return self._grid
 
+    def hand_to(self, translator: Translator) -> None:
+        """Give a translator tint, ink and expression as they are on show."""
+        translator.tint, translator.ink, translator.expression = self.tint, self.ink, self.expression
+
     def state(self) -> dict[str, Any]:
         """All of it, for the browser."""
         styles = self.styles
@@ -354,23 +359,26 @@ class Controls:
             value, "grid of styles"
         )
 
+    def _switch(self, name: str, value: Any, on: str, off: str) -> str:
+        """Set an attribute to a value, or to what it is not; say which it is."""
+        setattr(self, name, not getattr(self, name) if value is None else bool(value))
+        return on if getattr(self, name) else off
+
     def _set_mirror(self, value: Any = None) -> str:
-        self.mirror = not self.mirror if value is None else bool(value)
-        return "mirrored" if self.mirror else "not mirrored"
+        return self._switch("mirror", value, "mirrored", "not mirrored")
 
     def _set_tint(self, value: Any = None) -> str:
-        self.tint = not self.tint if value is None else bool(value)
-        return "neck and long hair are tinted" if self.tint else "no tint"
+        return self._switch("tint", value, "neck and long hair are tinted", "no tint")
 
     def _set_ink(self, value: Any = None) -> str:
         self._check_drawings("inked")
-        self.ink = not self.ink if value is None else bool(value)
-        return "lines are inked" if self.ink else "no ink"
+        return self._switch("ink", value, "lines are inked", "no ink")
 
     def _set_expression(self, value: Any = None) -> str:
         self._check_drawings("given expressions")
-        self.expression = not self.expression if value is None else bool(value)
-        return "expressions are drawn from landmarks" if self.expression else "the network's own expressions"
+        return self._switch(
+            "expression", value, "expressions are drawn from landmarks", "the network's own expressions"
+        )
 
     def _check_drawings(self, what: str) -> None:
         if not self._engine.takes_styles:

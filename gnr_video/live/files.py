@@ -134,8 +134,7 @@ class FileTranslations:
         job.stage, job.started = "translation", time.perf_counter()
         styles = self._controls.styles
         translator = self._translator.sibling(self._controls.paste, styles.looks if styles else None)
-        translator.tint, translator.ink = self._controls.tint, self._controls.ink
-        translator.expression = self._controls.expression
+        self._controls.hand_to(translator)
 
         def progress(counts: Counts, frames: int | None) -> None:
             if self._stop.is_set():

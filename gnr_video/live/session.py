@@ -478,8 +478,7 @@ class LiveSession:
                         sink.show(frame)
                 self._permits.release()
                 compositor.mode = self.controls.paste
-                self.translator.tint, self.translator.ink = self.controls.tint, self.controls.ink
-                self.translator.expression = self.controls.expression
+                self.controls.hand_to(self.translator)
         except pipeline.Cancelled:
             pass
         except BaseException as error:
