@@ -180,7 +180,7 @@ def _write_openvino(
     weights: Weights, part: Part, precision: str, side: Side, target: Path, int8: Any = None
 ) -> list[Path]:
     """OpenVINO's own form; half precision is of the stored weights, what is computed in is chosen when run."""
-    from engines.openvino_engine import import_openvino, root_logger_kept
+    from engines.openvino_runtime import import_openvino, root_logger_kept
 
     if precision == "bf16":
         raise EngineError("OpenVINO stores no bf16 weights", "use fp32 or fp16; run it with bf16 as a hint")

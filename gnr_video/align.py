@@ -195,25 +195,26 @@ def head_margins(size: int) -> tuple[int, int, int, int]:
     return side, side, side + rise, side - rise
 
 
-def crop_face(image: Image, alignment: Alignment, size: int = CROP) -> Image:
+def crop_face(image: Image, alignment: Alignment, size: int = CROP, *, mirror: bool = True) -> Image:
     """Cut the aligned face out of a frame.
 
     A crop pixel of a large face covers many frame pixels, so the region is low-passed before it is sampled:
     means of k x k pixels, k the whole part of the ratio, on a grid that stays put in the frame, then a
     Gaussian of sigma (ratio / k - 1) / 2. The two join without a step (the mean of 2 x 2 pixels has sigma
-    0.5), so that neither a head that comes nearer nor one that moves flickers. Beyond the frame's border the
-    picture is mirrored.
+    0.5), so that neither a head that comes nearer nor one that moves flickers.
 
     Args:
         image: uint8 HxWx3 RGB.
         alignment: where the crop lies.
         size: side of the crop, pixels.
+        mirror: beyond the frame's border the picture is mirrored; else its outermost pixels go on.
 
     Returns:
         uint8 size x size x 3 RGB.
     """
     import cv2
 
+    border = cv2.BORDER_REFLECT_101 if mirror else cv2.BORDER_REPLICATE
     ratio = alignment.scale * CROP / size
     height, width = image.shape[:2]
     shrink = max(1, min(int(ratio), height, width))
@@ -231,13 +232,13 @@ def crop_face(image: Image, alignment: Alignment, size: int = CROP) -> Image:
     sigma = (ratio / shrink - 1) / 2
     # Below this the kernel's neighbours round to nothing.
     if sigma > 0.25:
-        region = cast(Image, cv2.GaussianBlur(region, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101))
+        region = cast(Image, cv2.GaussianBlur(region, (0, 0), sigma, borderType=border))
     crop = cv2.warpAffine(
         region,
         matrix,
         (size, size),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REFLECT_101,
+        borderMode=border,
     )
     return cast(Image, crop)
 

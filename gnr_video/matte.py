@@ -22,6 +22,7 @@ from engines.errors import ModelFileError
 from gnr_video.align import BUST, bust, crop_face
 from gnr_video.frame import Alignment, Bust, Image
 from gnr_video.masks import Mask
+from gnr_video.mediapipe_networks import PersonNetwork, try_person
 from gnr_video.mediapipe_tasks import explained, import_mediapipe, quiet_stderr
 from gnr_video.model_files import PERSON_MODEL
 
@@ -41,25 +42,16 @@ class PersonMatte:
 
     Args:
         model: selfie_segmentation.tflite; None finds or fetches it.
+        graph: have MediaPipe run it even where OpenVINO could.
 
     Raises:
         ModelFileError: no model, or MediaPipe does not start.
     """
 
-    def __init__(self, model: str | Path | None = None) -> None:
+    def __init__(self, model: str | Path | None = None, *, graph: bool = False) -> None:
         path = PERSON_MODEL.resolve(model)
-        vision, mediapipe = import_mediapipe()
-        self._mediapipe = mediapipe
-        options = vision.ImageSegmenterOptions(
-            base_options=mediapipe.tasks.BaseOptions(model_asset_path=str(path)),
-            output_confidence_masks=True,
-            output_category_mask=False,
-        )
-        try:
-            with quiet_stderr():
-                self._segmenter: Any = vision.ImageSegmenter.create_from_options(options)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise explained(error, "'s image segmenter") from error
+        self._network: PersonNetwork | _Graph | None = None if graph else try_person(path)
+        self._network = self._network or _Graph(path)
         self._before: dict[int, tuple[float, NDArray[np.float32]]] = {}
         self._busts: dict[int, Bust] = {}
 
@@ -96,11 +88,11 @@ class PersonMatte:
         Returns:
             uint8 SxS each, 255 = person.
         """
-        if self._segmenter is None:
+        if self._network is None:
             raise RuntimeError("the matte is closed")
         now: dict[int, tuple[float, NDArray[np.float32]]] = {}
         for crop, one in zip(crops, ids, strict=True):
-            matte = self._segment(crop)
+            matte = _sure(self._network(crop))
             then, before = self._before.get(one, (seconds, matte))
             if before.shape == matte.shape and seconds > then:
                 kept = math.exp(-(seconds - then) / SETTLE_SECONDS)
@@ -109,30 +101,56 @@ class PersonMatte:
         self._before = now
         return [np.asarray(cv2.convertScaleAbs(matte, alpha=255.0), np.uint8) for _, matte in now.values()]
 
-    def _segment(self, crop: Image) -> NDArray[np.float32]:
-        picture = self._mediapipe.Image(
-            image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(crop)
-        )
-        sure = self._segmenter.segment(picture).confidence_masks[0].numpy_view()
-        matte = np.clip((sure.reshape(crop.shape[:2]) - SURE[0]) / (SURE[1] - SURE[0]), 0.0, 1.0)
-        return np.asarray(cv2.GaussianBlur(matte, (0, 0), crop.shape[0] / 128), np.float32)
-
     def reset(self) -> None:
         """Forget the frames before."""
         self._before, self._busts = {}, {}
 
     def close(self) -> None:
-        """Free MediaPipe's graph. May be called twice."""
+        """Free the network. May be called twice."""
         self.reset()
-        segmenter, self._segmenter = self._segmenter, None
-        if segmenter is not None:
-            segmenter.close()
+        network, self._network = self._network, None
+        if isinstance(network, _Graph):
+            network.close()
 
     def __enter__(self) -> PersonMatte:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _sure(person: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the network is sure of, between 0 and 1, with soft edges."""
+    matte = np.clip((person - SURE[0]) / (SURE[1] - SURE[0]), 0.0, 1.0)
+    return np.asarray(cv2.GaussianBlur(matte, (0, 0), len(person) / 128), np.float32)
+
+
+class _Graph:
+    """MediaPipe's own graph around the network."""
+
+    def __init__(self, model: Path) -> None:
+        vision, self._mediapipe = import_mediapipe()
+        options = vision.ImageSegmenterOptions(
+            base_options=self._mediapipe.tasks.BaseOptions(model_asset_path=str(model)),
+            output_confidence_masks=True,
+            output_category_mask=False,
+        )
+        try:
+            with quiet_stderr():
+                self._segmenter: Any = vision.ImageSegmenter.create_from_options(options)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise explained(error, "'s image segmenter") from error
+
+    def __call__(self, crop: Image) -> NDArray[np.float32]:
+        """float32 SxS, 0..1: how likely each pixel of a crop shows a person."""
+        picture = self._mediapipe.Image(
+            image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(crop)
+        )
+        person: NDArray[np.float32] = self._segmenter.segment(picture).confidence_masks[0].numpy_view()
+        return person.reshape(crop.shape[:2])
+
+    def close(self) -> None:
+        self._segmenter.close()
 
 
 _gave_up = False

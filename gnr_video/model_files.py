@@ -67,17 +67,24 @@ class ModelFile:
             ModelFileError: (as `error`) the file named is missing or has another hash, or no source could
                 be reached; the message says what each of them answered.
         """
+        found = self.at_hand(path)
+        if found is not None:
+            return found
+        if self.cached.is_file():
+            log.warning("%s has another sha256 than %s: fetching it again", self.cached, self.sha256)
+        return self._fetch(self.cached)
+
+    def at_hand(self, path: str | Path | None = None) -> Path | None:
+        """As `resolve`, without fetching it: None where only the network could have it.
+
+        Raises:
+            ModelFileError: the file named is missing or has another hash.
+        """
         for chosen, name in ((path, self.title), (os.environ.get(self.variable), f"${self.variable}")):
             if chosen:
                 return self._verified(Path(chosen).expanduser(), name)
-
         cached = self.cached
-        if cached.is_file():
-            found = file_sha256(cached)
-            if found == self.sha256:
-                return cached
-            log.warning("%s has sha256 %s, expected %s: fetching it again", cached, found, self.sha256)
-        return self._fetch(cached)
+        return cached if cached.is_file() and file_sha256(cached) == self.sha256 else None
 
     @property
     def cached(self) -> Path:

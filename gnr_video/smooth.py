@@ -32,7 +32,7 @@ SCENE_START_FRAMES = 3
 PROCESS_NOISE = 1e4
 MEASUREMENT_NOISE = 1.0
 MIN_DT = 1e-3
-LAG_SECONDS = 0.0005
+LAG_SECONDS = 0.001
 """How late MediaPipe's landmarks are on the tracker's clock (benchmarks/tracking.py)."""
 
 

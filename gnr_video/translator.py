@@ -105,14 +105,16 @@ class Translator:
         import engines
         from engines.weights import load_weights
         from gnr_video.compositor import Compositor, GridCompositor
+        from gnr_video.mediapipe_networks import compile_beside
 
+        self.face_model = None if face_model is None else Path(face_model)
+        compile_beside(self.face_model)
         self.faces = faces if isinstance(faces, FaceChoice) else FaceChoice.parse(faces)
         self.plan = plan or StylePlan()
         self.grid = grid
         path = resolve_weights(weights)
         self.compositor = cells = GridCompositor(*grid) if grid else Compositor(paste, tint=tint)
         self._grid_styles = cells.styles if isinstance(cells, GridCompositor) else 0
-        self.face_model = None if face_model is None else Path(face_model)
         self.lookahead = lookahead
         self.hold = _checked_hold(hold, grid)
         self.engine: Engine

@@ -355,7 +355,7 @@ def test_cuda(weights, crops, styles, expected, precision):
 @needs_openvino
 def test_openvino_sends_no_statistics():
     code = (
-        "import sys; from engines.openvino_engine import import_openvino; ov = import_openvino();"
+        "import sys; from engines.openvino_runtime import import_openvino; ov = import_openvino();"
         "ov.convert_model; print(sys.modules.get('openvino_telemetry'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

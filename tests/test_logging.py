@@ -110,7 +110,7 @@ def test_every_run_has_its_own_standard_error() -> None:
 @needs_openvino
 def test_a_failed_conversion_does_not_silence_the_program(start: list[int]) -> None:
     """OpenVINO sets the root logger to ERROR while it converts, and leaves it so when it fails."""
-    from engines.openvino_engine import import_openvino, root_logger_kept
+    from engines.openvino_runtime import import_openvino, root_logger_kept
 
     ov, root = import_openvino(), logging.getLogger()
     filters, handlers = root.filters[:], root.handlers[:]
@@ -128,7 +128,7 @@ def test_a_failed_conversion_does_not_silence_the_program(start: list[int]) -> N
 @needs_openvino
 def test_conversions_at_once_do_not_silence_the_program(start: list[int]) -> None:
     """One that begins while another runs would find its level, and put that back last."""
-    from engines.openvino_engine import root_logger_kept
+    from engines.openvino_runtime import root_logger_kept
 
     root, first_is_in, second_is_in = logging.getLogger(), threading.Event(), threading.Event()
 

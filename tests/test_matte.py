@@ -59,6 +59,20 @@ def test_the_person_is_told_from_the_background(person: PersonMatte) -> None:
     assert found[ROCKET].mean() < 25
 
 
+@pytest.mark.parametrize("side", [256, 300])
+def test_openvino_and_mediapipes_graph_see_the_same_person(person_model: Path, side: int) -> None:
+    pytest.importorskip("openvino", reason="needs OpenVINO")
+    crop = cv2.resize(astronaut()[:300, 60:360], (side, side), interpolation=cv2.INTER_AREA)
+    found = []
+    for graph in (False, True):
+        with PersonMatte(person_model, graph=graph) as made:
+            found.append(made.mattes([crop], [0], 0.0)[0].astype(int))
+    apart = np.abs(found[0] - found[1])
+    # Another size is scaled by OpenCV here and by MediaPipe there.
+    assert apart.max() <= (1 if side == 256 else 60)
+    assert apart.mean() < (0.01 if side == 256 else 1)
+
+
 def test_a_matte_settles_with_time_and_people_are_kept_apart(person: PersonMatte) -> None:
     there = astronaut()[:300, 60:360]
     gone = np.full_like(there, 128)

@@ -161,7 +161,7 @@ def test_onnx_files_run_alone(weights, crops, z, expected, tmp_path):
 @pytest.mark.parametrize(("precision", "side"), [("fp32", None), ("fp16", None), ("fp32", "any")])
 def test_openvino_files_run_alone(weights, crops, z, expected, tmp_path, precision, side):
     pytest.importorskip("openvino", reason="needs openvino")
-    from engines.openvino_engine import import_openvino
+    from engines.openvino_runtime import import_openvino
 
     files = export(weights, tmp_path, name="gnr", form="openvino", precision=precision, side=side)
     assert ("-any." in files[0].name) == (side == "any")
@@ -179,7 +179,7 @@ def test_int8_files_run_alone(weights, z, tmp_path, monkeypatch):
     for name in ("openvino", "nncf", "skimage"):
         pytest.importorskip(name, reason=f"needs {name}")
     from engines.int8 import Calibration
-    from engines.openvino_engine import import_openvino
+    from engines.openvino_runtime import import_openvino
     from gnr_video.calibration import sample_crops
 
     monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path / "cache"))
