@@ -233,14 +233,15 @@ def crop_face(image: Image, alignment: Alignment, size: int = CROP, *, mirror: b
     # Below this the kernel's neighbours round to nothing.
     if sigma > 0.25:
         region = cast(Image, cv2.GaussianBlur(region, (0, 0), sigma, borderType=border))
+    # OpenCV takes less than half the time over four channels, conversions included: they lie on words.
     crop = cv2.warpAffine(
-        region,
+        cv2.cvtColor(region, cv2.COLOR_RGB2RGBA),
         matrix,
         (size, size),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=border,
     )
-    return cast(Image, crop)
+    return cast(Image, cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB))
 
 
 def _span(corners: np.ndarray, length: int, step: int) -> tuple[int, int]:

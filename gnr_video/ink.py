@@ -47,10 +47,12 @@ def _inked(picture: Image) -> Image:
     share = cv2.resize(coherence, (width, height)) * np.float32(0.5)
     columns, rows = _grid(height, width)
     border = cv2.BORDER_REPLICATE
-    ahead = cv2.remap(picture, columns + x, rows + y, cv2.INTER_LINEAR, borderMode=border)
-    behind = cv2.remap(picture, columns - x, rows - y, cv2.INTER_LINEAR, borderMode=border)
+    # OpenCV takes less than half the time over four channels: they lie on words.
+    plain = cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA)
+    ahead = cv2.remap(plain, columns + x, rows + y, cv2.INTER_LINEAR, borderMode=border)
+    behind = cv2.remap(plain, columns - x, rows - y, cv2.INTER_LINEAR, borderMode=border)
     along = cv2.addWeighted(ahead, 0.5, behind, 0.5, 0.0)
-    even = cv2.blendLinear(along, picture, share, 1 - share)
+    even = cv2.cvtColor(cv2.blendLinear(along, plain, share, 1 - share), cv2.COLOR_RGBA2RGB)
     soft = cv2.GaussianBlur(even, (5, 5), 1.0)
     sharp = cv2.addWeighted(even, 1 + SHARPNESS, soft, -SHARPNESS, 0.0)
     # Not beyond what is next to it: no halos.
