@@ -3,7 +3,7 @@
 A photograph of a face (scikit-image's astronaut) is moved by a known similarity transform over a background
 of blurred noise; the crop that the pipeline finds is compared with the crop that moves along exactly.
 
-    python -m benchmarks.tracking [--json FILE] [--image-mode]
+    python -m benchmarks.tracking [--json FILE] [--image-mode] [--graphs]
 """
 
 from __future__ import annotations
@@ -161,10 +161,12 @@ def accuracy(times: NDArray[np.float64], found: Sequence[Alignment | None]) -> A
     )
 
 
-def track(frames: Iterator[Image], times: Sequence[float]) -> tuple[list[list[Face]], float, float]:
+def track(
+    frames: Iterator[Image], times: Sequence[float], *, graphs: bool = False
+) -> tuple[list[list[Face]], float, float]:
     """(the faces of each frame, milliseconds a frame for tracking, for cutting the crop out)."""
     faces, tracking, cropping = [], 0.0, 0.0
-    with FaceTracker() as tracker:
+    with FaceTracker(graphs=graphs) as tracker:
         for t, frame in zip(times, frames):
             start = time.perf_counter()
             faces.append(tracker.track(frame, t))
@@ -199,11 +201,16 @@ def image_mode(frames: Iterator[Image]) -> list[Alignment | None]:
 
 
 def measure(
-    frames: int = FRAMES, lookahead: int = 15, *, per_image: bool = False, seed: int = 0
+    frames: int = FRAMES,
+    lookahead: int = 15,
+    *,
+    per_image: bool = False,
+    seed: int = 0,
+    graphs: bool = False,
 ) -> dict[str, Any]:
     """Run the protocol; returns what `--json` writes."""
     times = [i / FPS for i in range(frames)]
-    faces, tracking_ms, crop_ms = track(scene(times, seed=seed), times)
+    faces, tracking_ms, crop_ms = track(scene(times, seed=seed), times, graphs=graphs)
     file_mode, file_ms = align(faces, times, lookahead)
     live, live_ms = align(faces, times, 0)
     t = np.array(times)
@@ -260,10 +267,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--image-mode", action="store_true", help="measure single images, too (1 min)")
     parser.add_argument(
+        "--graphs", action="store_true", help="faces followed by MediaPipe's graphs, as without OpenVINO"
+    )
+    parser.add_argument(
         "--seeds", type=int, default=16, help="repeat with other noise: still errors vary by 10 %%"
     )
     options = parser.parse_args()
-    results = [measure(per_image=options.image_mode, seed=seed) for seed in range(options.seeds)]
+    results = [
+        measure(per_image=options.image_mode, seed=seed, graphs=options.graphs)
+        for seed in range(options.seeds)
+    ]
     if len(results) > 1:
         results.append(mean(results))
     for result in results:
