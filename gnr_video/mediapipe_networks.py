@@ -92,7 +92,7 @@ def compile_beside(face_model: Path | None = None) -> None:
     in which a program that has just started has other things to load.
     """
     if _runs_here():
-        threading.Thread(target=_compile_those_at_hand, args=(face_model,), name="compile networks").start()
+        threading.Thread(target=_compile_those_at_hand, args=(face_model,), name="gnr-video compile").start()
 
 
 def _compile_those_at_hand(face_model: Path | None) -> None:

@@ -33,7 +33,7 @@ PROCESS_NOISE = 1e4
 MEASUREMENT_NOISE = 1.0
 MIN_DT = 1e-3
 LAG_SECONDS = 0.001
-"""How late MediaPipe's landmarks are on the tracker's clock (benchmarks/tracking.py)."""
+"""How late the landmarks of a moving face are (benchmarks/tracking.py)."""
 
 
 def to_parameters(alignment: Alignment, last_angle: float | None = None) -> Vector:
