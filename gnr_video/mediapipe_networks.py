@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import tempfile
 import threading
 import zipfile
@@ -154,7 +155,8 @@ def _compiled(file: str | Path) -> Any:
     with suppress(OSError):  # compiled again the next time, then
         folder = cache_dir() / "openvino"
         folder.mkdir(parents=True, exist_ok=True)
-        config["CACHE_DIR"] = str(folder)
+        if os.access(folder, os.W_OK):
+            config["CACHE_DIR"] = str(folder)
     return core.compile_model(process.build(), "CPU", config)
 
 
