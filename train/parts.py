@@ -176,7 +176,7 @@ def find_parts(folders: Sequence[Path], face_model: str | Path | None = None) ->
 
     pictures: list[NDArray[np.uint8]] = []
     points: list[NDArray[np.float32]] = []
-    with FaceTracker(face_model, graphs=True) as tracker:
+    with FaceTracker(face_model) as tracker:
         for path in list_images(folders):
             picture = fit(decode(path), 256)
             tracker.reset()

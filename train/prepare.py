@@ -175,8 +175,7 @@ class _Cutter:
         if job.drawn:
             return fit(picture, self._size, ANIME_FRAMING), fit(picture, self._size, ANIME_FRAMING, head=True)
         if not hasattr(self._local, "tracker"):
-            # A picture by itself is looked at once: no need to make sure of a face, or to follow it.
-            self._local.tracker = FaceTracker(self._model, graphs=True)
+            self._local.tracker = FaceTracker(self._model)
             self._trackers.append(self._local.tracker)
         tracker = self._local.tracker
         tracker.reset()
