@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OWN_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER", "DURATION"}
 
 
-class VideoSink:
+class VideoSink(ABC):
     """An output being written: a context manager that finishes, or aborts when there was an exception.
 
     Attributes:
@@ -81,14 +82,15 @@ class VideoSink:
         self.frames_written = 0
         self._open = True
 
+    @abstractmethod
     def write(self, frame: Frame) -> None:
         """Append a frame; its size must be the one given to `open_sink`.
 
         Raises:
             OutputError: the disk is full, the file cannot be written. What was written is removed.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> None:
         """Write what is still under way and give the file its final name. Does nothing the second time.
 
@@ -97,14 +99,13 @@ class VideoSink:
         Raises:
             OutputError: as `write`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def abort(self, keep: bool = False) -> None:
         """Stop early: remove what was written or, with `keep`, finish it if a frame is in.
 
         Does nothing after `finish`. Raises nothing without `keep`.
         """
-        raise NotImplementedError
 
     def __enter__(self) -> VideoSink:
         return self

@@ -11,6 +11,7 @@ import logging
 import math
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ class Status:
         )
 
 
-class LiveSink:
+class LiveSink(ABC):
     """Where pictures go. `show` is called on the session's thread and must return at once.
 
     Attributes:
@@ -115,11 +116,11 @@ class LiveSink:
         self.failure: GnrVideoError | None = None
         self.latency: Callable[[float], None] = lambda seconds: None
 
+    @abstractmethod
     def show(self, frame: Frame) -> None:
         """Take a picture; `frame.props["captured"]` is when it was taken, on `time.perf_counter`'s clock."""
-        raise NotImplementedError
 
-    def close(self, timeout: float = 0.5) -> None:
+    def close(self, timeout: float = 0.5) -> None:  # noqa: B027
         """Let go of device or file, after what was shown is delivered. May be called twice."""
 
     def delivered(self, frame: Frame) -> None:
@@ -138,9 +139,9 @@ class ThreadedSink(LiveSink):
         self.slot: Latest[Frame] = Latest(depth)
         self._thread = threading.Thread(target=self._work, name=f"gnr-video {name}", daemon=True)
 
+    @abstractmethod
     def deliver(self, frame: Frame) -> None:
         """Hand one picture over."""
-        raise NotImplementedError
 
     def release(self) -> None:
         """Let go of device or file."""
