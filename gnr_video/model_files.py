@@ -70,9 +70,12 @@ class ModelFile:
         found = self.at_hand(path)
         if found is not None:
             return found
-        if self.cached.is_file():
-            log.warning("%s has another sha256 than %s: fetching it again", self.cached, self.sha256)
-        return self._fetch(self.cached)
+        cached = self.cached
+        if cached.is_file():
+            log.warning(
+                "%s has sha256 %s, expected %s: fetching it again", cached, file_sha256(cached), self.sha256
+            )
+        return self._fetch(cached)
 
     def at_hand(self, path: str | Path | None = None) -> Path | None:
         """As `resolve`, without fetching it: None where only the network could have it.
