@@ -24,11 +24,11 @@ from engines.files import write_atomically
 from gnr_video import Translator
 from gnr_video.expression import Expressions, lips_apart, unlike_skin
 from gnr_video.frame import Alignment, Image
+from gnr_video.media.container_source import open_source
 from gnr_video.pipeline import Heads, track, translate
 from gnr_video.report import StageTimes, hardware
 from gnr_video.scene import SceneCut
 from gnr_video.smooth import Aligner
-from gnr_video.source import open_source
 from gnr_video.tracker import FaceTracker
 
 

@@ -449,7 +449,7 @@ def check_ffmpeg() -> Iterator[Check]:
 
 def check_encoders() -> Iterator[Check]:
     """Which encoders really encode a frame here: hardware encoders are in every build and fail only then."""
-    from gnr_video.encoders import list_encoders
+    from gnr_video.media.encoders import list_encoders
 
     yield encoders_check(list_encoders())
 

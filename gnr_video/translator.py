@@ -377,8 +377,8 @@ class Translator:
         it is whole.
 
         Args:
-            source: anything `gnr_video.source.open_source` reads.
-            target: container by extension, see `gnr_video.sink.open_sink`.
+            source: anything `gnr_video.media.container_source.open_source` reads.
+            target: container by extension, see `gnr_video.media.container_sink.open_sink`.
             start, end: seconds of the source.
             codec, crf: of the encoder.
             overwrite: replace an existing target.
@@ -392,10 +392,10 @@ class Translator:
             GnrVideoError: one line that says what to do; no partial file is left.
         """
         from gnr_video import pipeline
+        from gnr_video.media.container_sink import open_sink
+        from gnr_video.media.container_source import open_source
         from gnr_video.scene import SceneCut
-        from gnr_video.sink import open_sink
         from gnr_video.smooth import Aligner
-        from gnr_video.source import open_source
         from gnr_video.tracker import FaceTracker
 
         times = StageTimes()

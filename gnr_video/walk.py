@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 
 from engines.errors import StyleError
-from gnr_video.color import ColorTags
 from gnr_video.frame import Frame, Image
+from gnr_video.media.color import ColorTags
+from gnr_video.media.container_source import SourceInfo, VideoSource
 from gnr_video.schedule import Walk
-from gnr_video.source import SourceInfo, VideoSource
 
 if TYPE_CHECKING:
     from gnr_video.schedule import StyleSchedule
@@ -87,7 +87,7 @@ def write_walk(
     Raises:
         OutputError: exists without `overwrite`, unknown extension, not writable.
     """
-    from gnr_video.sink import open_sink
+    from gnr_video.media.container_sink import open_sink
 
     if translator.looks is None:
         raise StyleError(f"{translator.weights_name} translates in one look only: there is nowhere to walk")

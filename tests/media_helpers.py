@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from gnr_video.frame import Image
-from gnr_video.sink import VideoSink, open_sink
-from gnr_video.source import VideoSource, open_source
+from gnr_video.media.container_sink import VideoSink, open_sink
+from gnr_video.media.container_source import VideoSource, open_source
 
 CLIPS = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "video"
 """Real clips that are no part of the repository; tests that want them skip without."""

@@ -21,8 +21,8 @@ from gnr_video import Translator
 from gnr_video.compositor import Compositor, paste
 from gnr_video.frame import Alignment, Bust, Image
 from gnr_video.masks import Mask
+from gnr_video.media.container_source import open_source
 from gnr_video.report import Report
-from gnr_video.source import open_source
 from tests.media_helpers import CLIPS, copy, needs_clips, read_packets
 
 pytestmark = [needs_clips, pytest.mark.usefixtures("face_model", "no_threads_left")]

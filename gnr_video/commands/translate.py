@@ -153,8 +153,8 @@ def translate(
         check_writable(report)
     from engines.image_model import ImageModelOptions, parse_range
     from gnr_video.faces import FaceChoice
+    from gnr_video.media.container_source import open_source
     from gnr_video.schedule import StylePlan
-    from gnr_video.source import open_source
     from gnr_video.style import parse_expressions, parse_seconds
     from gnr_video.translator import Translator
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from engines.errors import GnrVideoError, OutputError
 from gnr_video.frame import Frame
 from gnr_video.live.session import LiveSession, ThreadedSink
-from gnr_video.sink import CONTAINERS, VideoSink, open_sink
-from gnr_video.source import SourceInfo, VideoSource
+from gnr_video.media.container_sink import CONTAINERS, VideoSink, open_sink
+from gnr_video.media.container_source import SourceInfo, VideoSource
 
 TIME_BASE = Fraction(1, 90_000)
 QUEUE = 8

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from engines.errors import InputError
-from gnr_video.color import ColorTags, frame_tags, to_rgb
 from gnr_video.frame import Frame, Image
+from gnr_video.media.color import ColorTags, frame_tags, to_rgb
 
 if TYPE_CHECKING:
     import av

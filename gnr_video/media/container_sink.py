@@ -1,7 +1,7 @@
 """VideoSink, the last stage: frames become a video, a GIF or image files, beside the input's own audio.
 
 Audio and subtitle packets are copied as they are; what the container cannot hold is encoded anew where it can be
-(`gnr_video.transcode`). Everything is written under a temporary name and renamed at the end, so that a file
+(`gnr_video.media.transcode`). Everything is written under a temporary name and renamed at the end, so that a file
 under the final name is always whole.
 """
 
@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.errors import OutputError
-from gnr_video.color import RANGE_MPEG, ColorTags, from_rgb
-from gnr_video.encoders import (
+from gnr_video.frame import Frame, Image
+from gnr_video.media.color import RANGE_MPEG, ColorTags, from_rgb
+from gnr_video.media.encoders import (
     EncoderSettings,
     choose_encoder,
     default_codec,
@@ -37,11 +38,10 @@ from gnr_video.encoders import (
     needs_even_size,
     pixel_format,
 )
-from gnr_video.frame import Frame, Image
-from gnr_video.transcode import AudioTranscoder, TextTranscoder, transcode
+from gnr_video.media.transcode import AudioTranscoder, TextTranscoder, transcode
 
 if TYPE_CHECKING:
-    from gnr_video.source import SourceInfo, VideoSource
+    from gnr_video.media.container_source import SourceInfo, VideoSource
 
 __all__ = ["VideoSink", "list_encoders", "open_sink"]
 
@@ -708,7 +708,7 @@ def _check_container(codec: str, extension: str) -> None:
     """Refuse what cannot be asked for, such as H.264 in webm."""
     import av
 
-    from gnr_video.encoders import ALIASES
+    from gnr_video.media.encoders import ALIASES
 
     codec = ALIASES.get(codec, codec)
     if codec not in av.codecs_available:
