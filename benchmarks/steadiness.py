@@ -26,7 +26,7 @@ from gnr_video.drawing import settled
 from gnr_video.frame import Image
 from gnr_video.ink import ink
 from gnr_video.report import hardware
-from gnr_video.style import parse_style
+from gnr_video.styles.grammar import parse_style
 from gnr_video.weights import resolve_weights
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from gnr_video.matte import PersonMatte
     from gnr_video.report import StageTimes
     from gnr_video.scene import SceneCut
-    from gnr_video.schedule import StyleSchedule
     from gnr_video.smooth import Aligner
+    from gnr_video.styles.schedule import StyleSchedule
     from gnr_video.tracker import FaceTracker
 
 T = TypeVar("T")

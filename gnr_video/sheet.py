@@ -14,7 +14,7 @@ from engines.errors import InputError, OutputError
 from gnr_video.compositor import captioned
 from gnr_video.files import write_atomically
 from gnr_video.frame import Image
-from gnr_video.style import StyleCode
+from gnr_video.styles.grammar import StyleCode
 
 if TYPE_CHECKING:
     from gnr_video.translator import Translator

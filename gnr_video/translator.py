@@ -20,8 +20,8 @@ from gnr_video.align import head_side
 from gnr_video.faces import Cast, FaceChoice
 from gnr_video.frame import Frame, Image
 from gnr_video.report import Report, StageTimes
-from gnr_video.schedule import StylePlan, StyleSchedule, make_schedule
-from gnr_video.style import DEFAULT_SEED, Looks, StyleCode, parse_style
+from gnr_video.styles.grammar import DEFAULT_SEED, Looks, StyleCode, parse_style
+from gnr_video.styles.schedule import StylePlan, StyleSchedule, make_schedule
 from gnr_video.weights import resolve_weights
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ LOOKAHEAD = 15
 DECODE_BATCH = 16
 
 Style = int | str | StyleCode
-"""A seed, a style text (see `gnr_video.style`), or a code."""
+"""A seed, a style text (see `gnr_video.styles.grammar`), or a code."""
 
 
 class Translator:
@@ -46,7 +46,7 @@ class Translator:
 
     Args:
         weights: "default" (or None), "official", a weights file, or any image-to-image ONNX file.
-        style: a seed, a style text ("42*0.7+7*0.3", "ref:PICTURE", see `gnr_video.style`), a `StyleCode`, or a
+        style: a seed, a style text ("42*0.7+7*0.3", "ref:PICTURE", see `gnr_video.styles.grammar`), a `StyleCode`, or a
             list of these (a text with commas): the styles of several people in order of appearance. None: seed
             42, or none for an ONNX file, which has one look.
         engine: "auto", or a name of `engines.ENGINES`.
@@ -240,7 +240,7 @@ class Translator:
             return None
         beats = None
         if self.plan.needs_beats and source is not None:
-            from gnr_video.beats import find_beats
+            from gnr_video.styles.beats import find_beats
 
             beats = find_beats(source)
         made = make_schedule(self.engine, self.looks, self.plan, beats=beats, face_model=self.face_model)

@@ -14,10 +14,10 @@ from engines.errors import StyleError
 from gnr_video.frame import Frame, Image
 from gnr_video.media.color import ColorTags
 from gnr_video.media.container_source import SourceInfo, VideoSource
-from gnr_video.schedule import Walk
+from gnr_video.styles.schedule import Walk
 
 if TYPE_CHECKING:
-    from gnr_video.schedule import StyleSchedule
+    from gnr_video.styles.schedule import StyleSchedule
     from gnr_video.translator import Translator
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engines.errors import InputError
-from gnr_video.beats import find_beats
+from gnr_video.styles.beats import find_beats
 from tests.media_helpers import make_clip
 
 RATE = 44100

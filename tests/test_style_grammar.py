@@ -15,7 +15,7 @@ import engines
 from engines.base import Engine
 from engines.errors import OutputError, StyleError
 from engines.weights import load_weights
-from gnr_video.style import (
+from gnr_video.styles.grammar import (
     Look,
     Looks,
     Reference,

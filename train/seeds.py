@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from engines.errors import exit_with
 from engines.weights import COLOURS, STYLE_ENCODER, Weights, load_weights, save_weights
-from gnr_video.style import DEFAULT_SEED, style_from_seed
+from gnr_video.styles.grammar import DEFAULT_SEED, style_from_seed
 from gnr_video.weights import resolve_weights
 
 

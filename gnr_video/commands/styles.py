@@ -62,7 +62,7 @@ def styles_save(
       gnr-video styles save "42*0.7+ref:girl.png*0.3" -o mine.style.json
       gnr-video clip.mp4 --style mine.style.json
     """
-    from gnr_video.style import parse_expression, parse_style, save_style
+    from gnr_video.styles.grammar import parse_expression, parse_style, save_style
 
     parse_expression(style)
     refuse_existing(output, overwrite)
@@ -81,7 +81,7 @@ def styles_save(
 @common_options
 def styles_show(style: str, weights: str | None, face_model: Path | None, quiet: bool) -> None:
     """Say what STYLE is made of: its code, its distance from the mean look, the directions it lies along."""
-    from gnr_video.style import describe_style, parse_expression, parse_style
+    from gnr_video.styles.grammar import describe_style, parse_expression, parse_style
 
     parse_expression(style)
     with _style_engine(weights) as engine:
@@ -151,7 +151,7 @@ def styles_walk(
     **options: Any,
 ) -> None:
     """A video of the face in IMAGE that walks from look to look and returns to the first (it loops)."""
-    from gnr_video.style import parse_expression, parse_seconds
+    from gnr_video.styles.grammar import parse_expression, parse_seconds
     from gnr_video.walk import write_walk
 
     parse_expression(style)
@@ -192,7 +192,7 @@ def interpolate(
       gnr-video interpolate 42 ref:girl.png photo.jpg -n 8
     """
     from gnr_video.sheet import interpolation_strip, save_png
-    from gnr_video.style import parse_expression
+    from gnr_video.styles.grammar import parse_expression
 
     parse_expression(first), parse_expression(last)
     target = output or image.with_name(f"{image.stem}_interpolation.png")
@@ -229,7 +229,7 @@ def styles_fit(
     """
     import engines
     from engines.weights import load_weights
-    from gnr_video.style import StyleCode, read_reference, save_style
+    from gnr_video.styles.grammar import StyleCode, read_reference, save_style
     from gnr_video.weights import resolve_weights
     from train.lpips import Lpips
     from train.metrics.style_tools import fit_style
@@ -276,7 +276,7 @@ def styles_direction(
     Example:
       gnr-video styles direction blonde/ dark/ --style 42 --amount 1.5 -o blonde42.style.json
     """
-    from gnr_video.style import StyleCode, save_style
+    from gnr_video.styles.grammar import StyleCode, save_style
     from gnr_video.translator import Translator
     from train.metrics.pictures import Folder
     from train.metrics.style_tools import attribute_direction, encode_styles

@@ -17,8 +17,7 @@ import numpy as np
 
 from engines.errors import GnrVideoError, InputError, OutputError, StyleError
 from gnr_video.compositor import MODES
-from gnr_video.schedule import Row, StyleSchedule
-from gnr_video.style import (
+from gnr_video.styles.grammar import (
     DEFAULT_SEED,
     SAVED,
     Looks,
@@ -29,6 +28,7 @@ from gnr_video.style import (
     save_style,
     style_colours,
 )
+from gnr_video.styles.schedule import Row, StyleSchedule
 
 if TYPE_CHECKING:
     from engines.base import Engine
@@ -64,7 +64,7 @@ class LiveStyles(StyleSchedule):
     """The styles on show, changed while they are asked for; safe from any thread.
 
     Args:
-        styles: a style text, as `gnr_video.style.Looks` reads it.
+        styles: a style text, as `gnr_video.styles.grammar.Looks` reads it.
         engine: its weights give the text a meaning.
         face_model: MediaPipe's model, to find the face in a reference picture.
 
@@ -94,7 +94,7 @@ class LiveStyles(StyleSchedule):
         return self._looks([look.expression.coloured(place, name) for look in self.looks.looks])
 
     def colours(self) -> dict[str, str]:
-        """Of the first style on show, see `gnr_video.style.style_colours`."""
+        """Of the first style on show, see `gnr_video.styles.grammar.style_colours`."""
         return style_colours(self.looks.codes[0], self._engine)
 
     def _looks(self, styles: str | StyleExpression | list[StyleExpression]) -> Looks:

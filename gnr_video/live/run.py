@@ -20,7 +20,7 @@ from gnr_video.live.memory import share_heaps
 from gnr_video.live.recorder import Recorder, check_recording
 from gnr_video.live.session import LiveSession
 from gnr_video.report import Report
-from gnr_video.style import parse_expressions
+from gnr_video.styles.grammar import parse_expressions
 
 if TYPE_CHECKING:
     from engines.image_model import ImageModelOptions

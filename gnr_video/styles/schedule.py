@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import StyleError
-from gnr_video.style import Looks, StyleCode, parse_keys
+from gnr_video.styles.grammar import Looks, StyleCode, parse_keys
 
 if TYPE_CHECKING:
     from engines.base import Engine
@@ -142,7 +142,7 @@ class Beats(Protocol):
 
 @dataclass(frozen=True)
 class BeatTimes:
-    """Beats at known times (seconds, rising), as `gnr_video.beats.find_beats` finds them."""
+    """Beats at known times (seconds, rising), as `gnr_video.styles.beats.find_beats` finds them."""
 
     times: tuple[float, ...]
 

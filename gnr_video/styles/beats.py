@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import InputError
-from gnr_video.schedule import BeatTimes
+from gnr_video.styles.schedule import BeatTimes
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from engines.errors import FaceModelError, OutputError, StyleError, WeightsError
 from engines.weights import PLACES
-from gnr_video.colour_names import NAMES, rgb_of
 from gnr_video.frame import Image
+from gnr_video.styles.color_names import NAMES, rgb_of
 
 if TYPE_CHECKING:
     from engines.base import Engine
