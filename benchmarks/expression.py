@@ -27,9 +27,9 @@ from gnr_video.frame import Alignment, Image
 from gnr_video.media.container_source import open_source
 from gnr_video.pipeline import Heads, track, translate
 from gnr_video.report import StageTimes, hardware
-from gnr_video.scene import SceneCut
-from gnr_video.smooth import Aligner
-from gnr_video.tracker import FaceTracker
+from gnr_video.tracking.scene_cut import SceneCut
+from gnr_video.tracking.smoothing import Aligner
+from gnr_video.tracking.tracker import FaceTracker
 
 
 def drawings(translator: Translator, clip: Path, frames: int) -> list[tuple[Alignment, Image]]:

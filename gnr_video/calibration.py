@@ -11,8 +11,8 @@ import numpy as np
 
 from engines.errors import InputError
 from engines.int8 import Calibration
-from gnr_video.align import crop_face, fit_alignment
 from gnr_video.frame import Alignment, Image
+from gnr_video.tracking.alignment import crop_face, fit_alignment
 
 COUNT = 40
 SAMPLE_KEY = "sample faces 1"
@@ -91,7 +91,7 @@ def clip_crops(clip: Path, size: int, face_model: Path | None = None) -> np.ndar
         InputError: the clip cannot be read, or shows no face.
     """
     from gnr_video.media.container_source import open_source
-    from gnr_video.tracker import FaceTracker
+    from gnr_video.tracking.tracker import FaceTracker
 
     crops: list[Image] = []
     due = 0.0

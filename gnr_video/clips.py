@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from engines.errors import InputError
-from gnr_video.align import crop_face
 from gnr_video.frame import Image
+from gnr_video.tracking.alignment import crop_face
 
 
 def face_run(
@@ -35,9 +35,9 @@ def face_run(
     from gnr_video.media.container_source import open_source
     from gnr_video.pipeline import track
     from gnr_video.report import StageTimes
-    from gnr_video.scene import SceneCut
-    from gnr_video.smooth import Aligner
-    from gnr_video.tracker import FaceTracker
+    from gnr_video.tracking.scene_cut import SceneCut
+    from gnr_video.tracking.smoothing import Aligner
+    from gnr_video.tracking.tracker import FaceTracker
 
     best: list[Image] = []
     run: list[Image] = []

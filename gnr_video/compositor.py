@@ -13,7 +13,6 @@ from itertools import zip_longest
 import cv2
 import numpy as np
 
-from gnr_video.align import bust_head, crop_face
 from gnr_video.expression import Expressions
 from gnr_video.frame import Alignment, Bust, Image
 from gnr_video.masks import (
@@ -26,6 +25,7 @@ from gnr_video.masks import (
     whole_head_mask,
 )
 from gnr_video.tint import Tint
+from gnr_video.tracking.alignment import bust_head, crop_face
 
 MODES = ("head", "face", "square", "crop", "side-by-side")
 HEAD_MODES = ("head", "side-by-side")

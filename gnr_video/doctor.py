@@ -21,7 +21,7 @@ from engines.errors import GnrVideoError
 from gnr_video.report import FASTER, cpu_model, distribution_version
 
 if TYPE_CHECKING:
-    from gnr_video.model_files import ModelFile
+    from gnr_video.tracking.model_files import ModelFile
 
 Status = Literal["ok", "off", "warn", "fail"]
 
@@ -270,14 +270,14 @@ def system_package_line(os_release: str) -> str:
 
 def check_face_model() -> Iterator[Check]:
     """The face landmark model; only looked for, never fetched here."""
-    from gnr_video import model_files
+    from gnr_video.tracking import model_files
 
     yield _model_check("face model", model_files.FACE_MODEL, "FACE_MODEL")
 
 
 def check_person_model() -> Iterator[Check]:
     """The person segmentation model, likewise. Videos are translated without it, so nothing here fails."""
-    from gnr_video import model_files
+    from gnr_video.tracking import model_files
 
     check = _model_check("person model", model_files.PERSON_MODEL, "PERSON_MODEL")
     if check.status != "ok":
@@ -287,10 +287,10 @@ def check_person_model() -> Iterator[Check]:
 
 def _model_check(name: str, model: ModelFile, constant: str) -> Check:
     """Where `model_files.<constant>` is, or how it gets there."""
-    from gnr_video.model_files import file_sha256
+    from gnr_video.tracking.model_files import file_sha256
 
     fetch = (
-        f'{_python()} -c "from gnr_video.model_files import {constant} as m; print(m.resolve())"'
+        f'{_python()} -c "from gnr_video.tracking.model_files import {constant} as m; print(m.resolve())"'
         f" (or set {model.variable} to a copy of {model.url})"
     )
     chosen = os.environ.get(model.variable)

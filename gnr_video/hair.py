@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from gnr_video.align import bust_head
 from gnr_video.frame import Alignment, Bust, Image, Points
 from gnr_video.likeness import (
     LEAST_HAIR,
@@ -37,6 +36,7 @@ from gnr_video.masks import (
     scaled,
     smoothstep,
 )
+from gnr_video.tracking.alignment import bust_head
 
 SIDE = 80
 """Of the crop that is worked on, pixels."""

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.align import HEAD_EXTENT, HEAD_RISE
 from gnr_video.frame import Alignment, Image, Points
+from gnr_video.tracking.alignment import HEAD_EXTENT, HEAD_RISE
 
 F = TypeVar("F", bound=np.floating)
 

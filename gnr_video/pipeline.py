@@ -13,23 +13,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from gnr_video.align import crop_face, head_side, widened
 from gnr_video.compositor import HEAD_MODES
 from gnr_video.drawing import Drawings
-from gnr_video.faces import Cast
 from gnr_video.frame import Alignment, Bust, Frame, Image
 from gnr_video.hair import DarkHair
 from gnr_video.report import usable_cores
+from gnr_video.tracking.alignment import crop_face, head_side, widened
+from gnr_video.tracking.selection import Cast
 
 if TYPE_CHECKING:
     from engines.base import Engine
     from gnr_video.compositor import Compositor
-    from gnr_video.matte import PersonMatte
     from gnr_video.report import StageTimes
-    from gnr_video.scene import SceneCut
-    from gnr_video.smooth import Aligner
     from gnr_video.styles.schedule import StyleSchedule
-    from gnr_video.tracker import FaceTracker
+    from gnr_video.tracking.matte import PersonMatte
+    from gnr_video.tracking.scene_cut import SceneCut
+    from gnr_video.tracking.smoothing import Aligner
+    from gnr_video.tracking.tracker import FaceTracker
 
 T = TypeVar("T")
 

@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.align import bust_head
 from gnr_video.frame import Alignment, Bust, Image, Points
 from gnr_video.likeness import (
     LEAST_HAIR,
@@ -41,6 +40,7 @@ from gnr_video.masks import (
     scaled,
     smoothstep,
 )
+from gnr_video.tracking.alignment import bust_head
 
 SIDE = 128
 """Of the bust that is worked on, pixels: colours are smooth enough for so few."""

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.errors import InputError, StyleError
-from gnr_video.align import head_side
-from gnr_video.faces import Cast, FaceChoice
 from gnr_video.frame import Frame, Image
 from gnr_video.report import Report, StageTimes
 from gnr_video.styles.grammar import DEFAULT_SEED, Looks, StyleCode, parse_style
 from gnr_video.styles.schedule import StylePlan, StyleSchedule, make_schedule
+from gnr_video.tracking.alignment import head_side
+from gnr_video.tracking.selection import Cast, FaceChoice
 from gnr_video.weights import resolve_weights
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from engines.base import Engine
     from engines.image_model import ImageModelOptions
     from engines.tensorrt_build import Progress
-    from gnr_video.matte import PersonMatte
     from gnr_video.pipeline import Counts
-    from gnr_video.tracker import FaceTracker
+    from gnr_video.tracking.matte import PersonMatte
+    from gnr_video.tracking.tracker import FaceTracker
 
 DEFAULT_STYLE = DEFAULT_SEED
 LOOKAHEAD = 15
@@ -53,7 +53,7 @@ class Translator:
         device: "auto", "cpu", "cuda", "cuda:1".
         precision: "auto", "fp32", "bf16", "fp16", "int8".
         paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositor.Compositor`. Heads are
-            whole, with their hair, where `gnr_video.matte` finds its model, but for an ONNX file.
+            whole, with their hair, where `gnr_video.tracking.matte` finds its model, but for an ONNX file.
         tint: whether neck and long hair take on the colours of whole heads, see `gnr_video.tint`.
         ink: whether the lines of drawings are made even and crisp, see `gnr_video.ink`; never an ONNX file's.
         expression: whether mouths and eyelids are drawn from the face's landmarks, see `gnr_video.expression`; never in
@@ -105,7 +105,7 @@ class Translator:
         import engines
         from engines.weights import load_weights
         from gnr_video.compositor import Compositor, GridCompositor
-        from gnr_video.mediapipe_networks import compile_beside
+        from gnr_video.tracking.mediapipe_networks import compile_beside
 
         self.face_model = None if face_model is None else Path(face_model)
         compile_beside(self.face_model)
@@ -188,7 +188,7 @@ class Translator:
 
     def open_matte(self) -> PersonMatte | None:
         """What whole heads are cut out with; None where the engine takes no such crops, or there is no model."""
-        from gnr_video.matte import try_matte
+        from gnr_video.tracking.matte import try_matte
 
         return try_matte() if self.engine.fits(head_side(self.engine.size)) else None
 
@@ -256,7 +256,7 @@ class Translator:
         """Translate one aligned face crop.
 
         Args:
-            face: uint8 SxSx3 RGB, framed as `gnr_video.align.crop_face` does (256x256, or any square).
+            face: uint8 SxSx3 RGB, framed as `gnr_video.tracking.alignment.crop_face` does (256x256, or any square).
             style: for this call only; None: the translator's.
 
         Returns:
@@ -301,8 +301,8 @@ class Translator:
         Raises:
             InputError: there is no face in it.
         """
-        from gnr_video.align import crop_face, fit_alignment
-        from gnr_video.tracker import FaceTracker
+        from gnr_video.tracking.alignment import crop_face, fit_alignment
+        from gnr_video.tracking.tracker import FaceTracker
 
         with FaceTracker(self.face_model) as tracker:
             faces = tracker.track(image, 0.0)
@@ -394,9 +394,9 @@ class Translator:
         from gnr_video import pipeline
         from gnr_video.media.container_sink import open_sink
         from gnr_video.media.container_source import open_source
-        from gnr_video.scene import SceneCut
-        from gnr_video.smooth import Aligner
-        from gnr_video.tracker import FaceTracker
+        from gnr_video.tracking.scene_cut import SceneCut
+        from gnr_video.tracking.smoothing import Aligner
+        from gnr_video.tracking.tracker import FaceTracker
 
         times = StageTimes()
         self.compositor.reset()
@@ -509,9 +509,9 @@ class _LiveState:
     ) -> None:
         from gnr_video.drawing import Drawings
         from gnr_video.hair import DarkHair
-        from gnr_video.scene import SceneCut
-        from gnr_video.smooth import Aligner
-        from gnr_video.tracker import FaceTracker
+        from gnr_video.tracking.scene_cut import SceneCut
+        from gnr_video.tracking.smoothing import Aligner
+        from gnr_video.tracking.tracker import FaceTracker
 
         self.tracker = FaceTracker(face_model, max_faces=faces.max_faces)
         self.matte = matte

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnr_video.align import (
+from gnr_video.frame import Alignment, Face
+from gnr_video.tracking.alignment import (
     CROP,
     HEAD_EXTENT,
     HEAD_RISE,
@@ -25,7 +26,6 @@ from gnr_video.align import (
     widened,
     with_landmarks,
 )
-from gnr_video.frame import Alignment, Face
 
 ALIGNMENTS = st.builds(
     Alignment,

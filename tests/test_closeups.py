@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engines.errors import GnrVideoError
 from engines.weights import STYLE_ENCODER, Weights, load_weights, save_weights
-from gnr_video.align import head_side
+from gnr_video.tracking.alignment import head_side
 from tests.golden import golden_weights, narrow
 from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains, write_domains

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from gnr_video import doctor, model_files
+from gnr_video import doctor
 from gnr_video.doctor import Check
+from gnr_video.tracking import model_files
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -14,14 +14,14 @@ import pytest
 
 from engines.errors import InputError
 from gnr_video import Translator
-from gnr_video.align import crop_face, fit_alignment
-from gnr_video.faces import MAX_FACES, Cast, FaceChoice
 from gnr_video.frame import Face, Frame, Image
 from gnr_video.pipeline import track, translate
 from gnr_video.report import StageTimes
-from gnr_video.scene import SceneCut
-from gnr_video.smooth import Aligner
-from gnr_video.tracker import PROBE_SECONDS, FaceTracker, Identities
+from gnr_video.tracking.alignment import crop_face, fit_alignment
+from gnr_video.tracking.scene_cut import SceneCut
+from gnr_video.tracking.selection import MAX_FACES, Cast, FaceChoice
+from gnr_video.tracking.smoothing import Aligner
+from gnr_video.tracking.tracker import PROBE_SECONDS, FaceTracker, Identities
 from tests.faces_helpers import SIZE, passing, two_heads
 from tests.media_helpers import frame_times, make_clip
 

@@ -16,11 +16,19 @@ from hypothesis import strategies as st
 from skimage.data import astronaut
 
 import engines
-from gnr_video.boxes import box_of, shifted
-from gnr_video.followers import LOOKS, NetworkFollower, OneEuro, Region, low_pass, region_of, zoom_out
-from gnr_video.landmarker import Landmarker
-from gnr_video.mediapipe_networks import LandmarkNetwork, compile_beside, try_landmarks
-from gnr_video.tracker import FaceTracker, search_tiles
+from gnr_video.tracking.boxes import box_of, shifted
+from gnr_video.tracking.landmark_tracker import (
+    LOOKS,
+    NetworkFollower,
+    OneEuro,
+    Region,
+    low_pass,
+    region_of,
+    zoom_out,
+)
+from gnr_video.tracking.landmarker import Landmarker
+from gnr_video.tracking.mediapipe_networks import LandmarkNetwork, compile_beside, try_landmarks
+from gnr_video.tracking.tracker import FaceTracker, search_tiles
 
 FPS = 30
 
@@ -134,7 +142,7 @@ def test_what_is_no_face_is_not_taken_over(network: LandmarkNetwork, landmarks: 
 def test_mediapipes_graphs_are_used_without_openvino(
     face_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gnr_video.mediapipe_networks.unavailable", lambda name: "not installed")
+    monkeypatch.setattr("gnr_video.tracking.mediapipe_networks.unavailable", lambda name: "not installed")
     assert try_landmarks(face_model) is None
     with FaceTracker(face_model) as tracker:
         assert tracker.graphs

@@ -16,7 +16,7 @@ from torch import nn
 
 from engines.errors import InputError, WeightsError
 from engines.weights import load_weights
-from gnr_video.align import face_part, head_side
+from gnr_video.tracking.alignment import face_part, head_side
 from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains
 from train.augment import to_float

@@ -26,9 +26,9 @@ from gnr_video.demo import demo_frames
 from gnr_video.frame import Frame, Image
 from gnr_video.pipeline import Cancelled, Channel, Counts, Threaded
 from gnr_video.report import StageTimes
-from gnr_video.scene import SceneCut
-from gnr_video.smooth import Aligner
-from gnr_video.tracker import FaceTracker
+from gnr_video.tracking.scene_cut import SceneCut
+from gnr_video.tracking.smoothing import Aligner
+from gnr_video.tracking.tracker import FaceTracker
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 

@@ -16,8 +16,8 @@ import engines
 from engines.golden import psnr
 from engines.int8 import Calibration
 from engines.weights import load_weights
-from gnr_video.align import head_side
 from gnr_video.calibration import sample_crops
+from gnr_video.tracking.alignment import head_side
 from gnr_video.weights import resolve_weights
 
 pytest.importorskip("skimage", reason="needs scikit-image, which holds the portrait")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from gnr_video.scene import SceneCut
+from gnr_video.tracking.scene_cut import SceneCut
 
 SIZE = (640, 360)
 

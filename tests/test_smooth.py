@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnr_video.align import RIGID, TEMPLATE
 from gnr_video.frame import Alignment, Face
-from gnr_video.smooth import (
+from gnr_video.tracking.alignment import RIGID, TEMPLATE
+from gnr_video.tracking.smoothing import (
     FADE_IN_FRAMES,
     FADE_OUT_FRAMES,
     HOLD_FRAMES,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from engines.errors import WeightsError
 from engines.weights import STYLE_ENCODER, Weights
-from gnr_video.align import HEAD_EXTENT, head_margins, head_side
+from gnr_video.tracking.alignment import HEAD_EXTENT, head_margins, head_side
 from train.augment import recolour, relight, resample, to_float
 from train.distributed import gather, mine, world
 from train.flow import motion_difference

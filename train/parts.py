@@ -169,10 +169,10 @@ def find_parts(folders: Sequence[Path], face_model: str | Path | None = None) ->
         uint8 (N, 3, 256, 256), and (N, 16, 2) float32 in pixels of them.
 
     Raises:
-        FaceModelError: see `gnr_video.tracker.FaceTracker`.
+        FaceModelError: see `gnr_video.tracking.tracker.FaceTracker`.
         InputError: there are no pictures, or no face in any.
     """
-    from gnr_video.tracker import FaceTracker
+    from gnr_video.tracking.tracker import FaceTracker
 
     pictures: list[NDArray[np.uint8]] = []
     points: list[NDArray[np.float32]] = []

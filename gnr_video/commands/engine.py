@@ -152,7 +152,7 @@ def engine_build(
     with build_progress(quiet) as progress:
         from engines.tensorrt_engine import build_ahead, create_tensorrt
         from engines.weights import load_weights
-        from gnr_video.align import head_side
+        from gnr_video.tracking.alignment import head_side
         from gnr_video.weights import resolve_weights
 
         if target and name not in (None, "tensorrt-rtx"):

@@ -152,10 +152,10 @@ def translate(
     if report is not None:
         check_writable(report)
     from engines.image_model import ImageModelOptions, parse_range
-    from gnr_video.faces import FaceChoice
     from gnr_video.media.container_source import open_source
     from gnr_video.styles.grammar import parse_expressions, parse_seconds
     from gnr_video.styles.schedule import StylePlan
+    from gnr_video.tracking.selection import FaceChoice
     from gnr_video.translator import Translator
 
     onnx = ImageModelOptions(parse_range(onnx_range) if onnx_range else None, onnx_size, onnx_layout)

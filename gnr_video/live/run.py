@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.errors import InputError, interrupts
-from gnr_video.faces import FaceChoice
 from gnr_video.live.camera import BROWSER, Camera, Capture, PushCamera, open_camera
 from gnr_video.live.controls import HELP, Controls, TerminalKeys
 from gnr_video.live.memory import share_heaps
@@ -21,6 +20,7 @@ from gnr_video.live.recorder import Recorder, check_recording
 from gnr_video.live.session import LiveSession
 from gnr_video.report import Report
 from gnr_video.styles.grammar import parse_expressions
+from gnr_video.tracking.selection import FaceChoice
 
 if TYPE_CHECKING:
     from engines.image_model import ImageModelOptions

@@ -24,16 +24,16 @@ import numpy as np
 
 from engines.errors import GnrVideoError
 from gnr_video import pipeline
-from gnr_video.align import crop_face, face_part, mirrored
 from gnr_video.compositor import GridCompositor
 from gnr_video.drawing import DrawingsAhead
 from gnr_video.frame import Frame, Image
 from gnr_video.live.camera import Capture, Latest, Shot
 from gnr_video.live.controls import GRID, Controls
 from gnr_video.live.memory import give_back, share_heaps
-from gnr_video.matte import PersonMatte
 from gnr_video.pipeline import Counts, Threaded, Tracked, Translated
 from gnr_video.report import Report, StageTimes
+from gnr_video.tracking.alignment import crop_face, face_part, mirrored
+from gnr_video.tracking.matte import PersonMatte
 from gnr_video.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -262,10 +262,10 @@ class LiveSession:
 
     def start(self) -> None:
         """Start all threads; returns at once."""
-        from gnr_video.faces import Cast
-        from gnr_video.scene import SceneCut
-        from gnr_video.smooth import Aligner
-        from gnr_video.tracker import FaceTracker
+        from gnr_video.tracking.scene_cut import SceneCut
+        from gnr_video.tracking.selection import Cast
+        from gnr_video.tracking.smoothing import Aligner
+        from gnr_video.tracking.tracker import FaceTracker
 
         share_heaps()
         faces = self.translator.faces

@@ -631,8 +631,8 @@ def reference_square(picture: Image, face_model: Path | None = None) -> tuple[tu
     Returns:
         ((left, top, side) in pixels, a warning or ""). A picture that is framed so already is taken whole.
     """
-    from gnr_video.align import CROP, fit_alignment
-    from gnr_video.tracker import FaceTracker
+    from gnr_video.tracking.alignment import CROP, fit_alignment
+    from gnr_video.tracking.tracker import FaceTracker
 
     height, width = picture.shape[:2]
     short = min(height, width)

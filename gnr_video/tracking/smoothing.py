@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.align import fit_alignment, with_landmarks
 from gnr_video.frame import Alignment, Face, Points
+from gnr_video.tracking.alignment import fit_alignment, with_landmarks
 
 Vector = NDArray[np.float64]
 

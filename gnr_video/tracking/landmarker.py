@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gnr_video.boxes import size_of
 from gnr_video.frame import Image, Points
-from gnr_video.mediapipe_tasks import explained, import_mediapipe, quiet_stderr
+from gnr_video.tracking.boxes import size_of
+from gnr_video.tracking.mediapipe_tasks import explained, import_mediapipe, quiet_stderr
 
 
 class MillisecondClock:

@@ -15,11 +15,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.align import crop_face
-from gnr_video.boxes import Box, Tile, Track, around, box_of, iou, match_cost, size_of
 from gnr_video.frame import Alignment, Image, Points
-from gnr_video.landmarker import Landmarker, MillisecondClock
-from gnr_video.mediapipe_networks import SIDE, LandmarkNetwork
+from gnr_video.tracking.alignment import crop_face
+from gnr_video.tracking.boxes import Box, Tile, Track, around, box_of, iou, match_cost, size_of
+from gnr_video.tracking.landmarker import Landmarker, MillisecondClock
+from gnr_video.tracking.mediapipe_networks import SIDE, LandmarkNetwork
 
 CLOCK_SPEED = 5
 """How much faster than the video MediaPipe's clock runs.

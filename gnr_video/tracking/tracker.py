@@ -15,7 +15,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.boxes import (
+from gnr_video.frame import Face, Image, Points
+from gnr_video.tracking.boxes import (
     NO_MATCH,
     Appearance,
     Box,
@@ -29,11 +30,10 @@ from gnr_video.boxes import (
     shifted,
     size_of,
 )
-from gnr_video.followers import Follower, GraphFollower, NetworkFollower
-from gnr_video.frame import Face, Image, Points
-from gnr_video.landmarker import Landmarker
-from gnr_video.mediapipe_networks import try_landmarks
-from gnr_video.model_files import FACE_MODEL
+from gnr_video.tracking.landmark_tracker import Follower, GraphFollower, NetworkFollower
+from gnr_video.tracking.landmarker import Landmarker
+from gnr_video.tracking.mediapipe_networks import try_landmarks
+from gnr_video.tracking.model_files import FACE_MODEL
 
 PROBE_SECONDS = 1.0
 FORGET_SECONDS = 2.0
