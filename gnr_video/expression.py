@@ -14,8 +14,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gnr_video.compositing.masks import (
+    CHIN,
+    FOREHEAD,
+    LIPS,
+    Mask,
+    face_height,
+    in_pixels,
+    polygon,
+    scaled,
+    smoothstep,
+)
 from gnr_video.frame import Alignment, Image, Points
-from gnr_video.masks import CHIN, FOREHEAD, LIPS, Mask, face_height, in_pixels, polygon, scaled, smoothstep
 
 SETTLE = 0.25
 """The share of a change of colours that each drawing follows."""

@@ -12,6 +12,18 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from gnr_video.compositing.masks import (
+    CHIN,
+    EYES,
+    FACE_OVAL,
+    Mask,
+    face_height,
+    in_pixels,
+    nearest_part,
+    polygon,
+    scaled,
+    smoothstep,
+)
 from gnr_video.frame import Alignment, Bust, Image, Points
 from gnr_video.likeness import (
     LEAST_HAIR,
@@ -23,18 +35,6 @@ from gnr_video.likeness import (
     planes,
     small,
     spread,
-)
-from gnr_video.masks import (
-    CHIN,
-    EYES,
-    FACE_OVAL,
-    Mask,
-    face_height,
-    in_pixels,
-    nearest_part,
-    polygon,
-    scaled,
-    smoothstep,
 )
 from gnr_video.tracking.alignment import bust_head
 

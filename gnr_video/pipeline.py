@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from gnr_video.compositor import HEAD_MODES
+from gnr_video.compositing.compositor import HEAD_MODES
 from gnr_video.drawing import Drawings
 from gnr_video.frame import Alignment, Bust, Frame, Image
 from gnr_video.hair import DarkHair
@@ -23,7 +23,7 @@ from gnr_video.tracking.selection import Cast
 
 if TYPE_CHECKING:
     from engines.base import Engine
-    from gnr_video.compositor import Compositor
+    from gnr_video.compositing.compositor import Compositor
     from gnr_video.report import StageTimes
     from gnr_video.styles.schedule import StyleSchedule
     from gnr_video.tracking.matte import PersonMatte

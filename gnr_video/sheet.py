@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from engines.errors import InputError, OutputError
-from gnr_video.compositor import captioned
+from gnr_video.compositing.compositor import captioned
 from gnr_video.files import write_atomically
 from gnr_video.frame import Image
 from gnr_video.styles.grammar import StyleCode

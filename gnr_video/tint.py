@@ -16,6 +16,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gnr_video.compositing.masks import (
+    CHIN,
+    EYES,
+    FACE_OVAL,
+    Mask,
+    face_height,
+    in_pixels,
+    nearest_part,
+    polygon,
+    scaled,
+    smoothstep,
+)
 from gnr_video.frame import Alignment, Bust, Image, Points
 from gnr_video.likeness import (
     LEAST_HAIR,
@@ -27,18 +39,6 @@ from gnr_video.likeness import (
     planes,
     small,
     spread,
-)
-from gnr_video.masks import (
-    CHIN,
-    EYES,
-    FACE_OVAL,
-    Mask,
-    face_height,
-    in_pixels,
-    nearest_part,
-    polygon,
-    scaled,
-    smoothstep,
 )
 from gnr_video.tracking.alignment import bust_head
 

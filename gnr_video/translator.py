@@ -52,7 +52,7 @@ class Translator:
         engine: "auto", or a name of `engines.ENGINES`.
         device: "auto", "cpu", "cuda", "cuda:1".
         precision: "auto", "fp32", "bf16", "fp16", "int8".
-        paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositor.Compositor`. Heads are
+        paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositing.compositor.Compositor`. Heads are
             whole, with their hair, where `gnr_video.tracking.matte` finds its model, but for an ONNX file.
         tint: whether neck and long hair take on the colours of whole heads, see `gnr_video.tint`.
         ink: whether the lines of drawings are made even and crisp, see `gnr_video.ink`; never an ONNX file's.
@@ -104,7 +104,7 @@ class Translator:
     ) -> None:
         import engines
         from engines.weights import load_weights
-        from gnr_video.compositor import Compositor, GridCompositor
+        from gnr_video.compositing.compositor import Compositor, GridCompositor
         from gnr_video.tracking.mediapipe_networks import compile_beside
 
         self.face_model = None if face_model is None else Path(face_model)
@@ -473,7 +473,7 @@ class Translator:
         Returns:
             One that looks ahead as for files, whatever this one does. This one must outlive it.
         """
-        from gnr_video.compositor import Compositor
+        from gnr_video.compositing.compositor import Compositor
 
         other = copy.copy(self)
         other.compositor = Compositor(paste, tint=self.tint, expression=self.expression)
@@ -539,7 +539,7 @@ class _LiveState:
 
 def _crop_side(mode: str, generator: Engine | Architecture) -> int:
     """Side of the crops that a paste mode has translated, pixels: of faces, or of whole heads where those fit."""
-    from gnr_video.compositor import HEAD_MODES
+    from gnr_video.compositing.compositor import HEAD_MODES
 
     head = head_side(generator.size)
     return head if mode in HEAD_MODES and generator.fits(head) else generator.size

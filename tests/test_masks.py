@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gnr_video.compositing.masks import (
+    FACE_OVAL,
+    above_jaw,
+    face_mask,
+    head_mask,
+    square_mask,
+    whole_head_mask,
+)
 from gnr_video.frame import Alignment
-from gnr_video.masks import FACE_OVAL, above_jaw, face_mask, head_mask, square_mask, whole_head_mask
 from gnr_video.tracking.alignment import HEAD_EXTENT, HEAD_RISE
 from tests.drawn_people import COLLAR, NEW_HAIR, NEW_SKIN, oval_landmarks, person
 

@@ -21,7 +21,7 @@ from engines.base import Engine
 from engines.torch_engine import TorchEngine
 from engines.weights import load_weights
 from gnr_video import pipeline
-from gnr_video.compositor import Compositor
+from gnr_video.compositing.compositor import Compositor
 from gnr_video.demo import demo_frames
 from gnr_video.frame import Frame, Image
 from gnr_video.pipeline import Cancelled, Channel, Counts, Threaded

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from engines.errors import GnrVideoError, InputError, OutputError, StyleError
-from gnr_video.compositor import MODES
+from gnr_video.compositing.compositor import MODES
 from gnr_video.styles.grammar import (
     DEFAULT_SEED,
     SAVED,
@@ -164,7 +164,7 @@ class Controls:
 
     Attributes:
         styles: what the pipeline asks for style codes; None for an engine that takes none.
-        paste, mirror, tint, ink, expression, view: see `gnr_video.compositor.MODES` and `VIEWS`.
+        paste, mirror, tint, ink, expression, view: see `gnr_video.compositing.compositor.MODES` and `VIEWS`.
         help: whether the keys are shown.
         quitting: set by `quit`.
         on_record: called by `record`; returns what to tell the user. None: there is no recorder.

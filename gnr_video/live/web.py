@@ -391,7 +391,7 @@ class WebSink(LiveSink):
         return ws
 
     def _hello(self, identity: int) -> dict[str, Any]:
-        from gnr_video.compositor import MODES
+        from gnr_video.compositing.compositor import MODES
 
         return {
             "client": str(identity),

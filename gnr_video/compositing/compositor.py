@@ -13,9 +13,7 @@ from itertools import zip_longest
 import cv2
 import numpy as np
 
-from gnr_video.expression import Expressions
-from gnr_video.frame import Alignment, Bust, Image
-from gnr_video.masks import (
+from gnr_video.compositing.masks import (
     Mask,
     above_jaw,
     face_mask,
@@ -24,6 +22,8 @@ from gnr_video.masks import (
     square_mask,
     whole_head_mask,
 )
+from gnr_video.expression import Expressions
+from gnr_video.frame import Alignment, Bust, Image
 from gnr_video.tint import Tint
 from gnr_video.tracking.alignment import bust_head, crop_face
 
