@@ -22,7 +22,7 @@ from benchmarks import steadiness
 from engines.errors import exit_with
 from engines.files import write_atomically
 from gnr_video import Translator
-from gnr_video.expression import Expressions, lips_apart, unlike_skin
+from gnr_video.effects.expression import Expressions, lips_apart, unlike_skin
 from gnr_video.frame import Alignment, Image
 from gnr_video.media.container_source import open_source
 from gnr_video.pipeline import Heads, track, translate

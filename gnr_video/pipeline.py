@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from gnr_video.compositing.compositor import HEAD_MODES
 from gnr_video.drawing import Drawings
+from gnr_video.effects.dark_hair import DarkHair
 from gnr_video.frame import Alignment, Bust, Frame, Image
-from gnr_video.hair import DarkHair
 from gnr_video.report import usable_cores
 from gnr_video.tracking.alignment import crop_face, head_side, widened
 from gnr_video.tracking.selection import Cast

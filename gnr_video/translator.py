@@ -54,9 +54,9 @@ class Translator:
         precision: "auto", "fp32", "bf16", "fp16", "int8".
         paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositing.compositor.Compositor`. Heads are
             whole, with their hair, where `gnr_video.tracking.matte` finds its model, but for an ONNX file.
-        tint: whether neck and long hair take on the colours of whole heads, see `gnr_video.tint`.
-        ink: whether the lines of drawings are made even and crisp, see `gnr_video.ink`; never an ONNX file's.
-        expression: whether mouths and eyelids are drawn from the face's landmarks, see `gnr_video.expression`; never in
+        tint: whether neck and long hair take on the colours of whole heads, see `gnr_video.effects.tint`.
+        ink: whether the lines of drawings are made even and crisp, see `gnr_video.effects.ink`; never an ONNX file's.
+        expression: whether mouths and eyelids are drawn from the face's landmarks, see `gnr_video.effects.expression`; never in
             an ONNX file's pictures. None: with weights that `gnr-video train` made.
         faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
         plan: how the style changes with time; None: not at all.
@@ -173,7 +173,7 @@ class Translator:
 
     @ink.setter
     def ink(self, on: bool) -> None:
-        from gnr_video.ink import ink
+        from gnr_video.effects.ink import ink
 
         self.engine.finish = ink if on else None
 
@@ -508,7 +508,7 @@ class _LiveState:
         self, face_model: Path | None, faces: FaceChoice, matte: PersonMatte | None, engine: Engine, hold: int
     ) -> None:
         from gnr_video.drawing import Drawings
-        from gnr_video.hair import DarkHair
+        from gnr_video.effects.dark_hair import DarkHair
         from gnr_video.tracking.scene_cut import SceneCut
         from gnr_video.tracking.smoothing import Aligner
         from gnr_video.tracking.tracker import FaceTracker

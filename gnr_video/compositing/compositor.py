@@ -22,9 +22,9 @@ from gnr_video.compositing.masks import (
     square_mask,
     whole_head_mask,
 )
-from gnr_video.expression import Expressions
+from gnr_video.effects.expression import Expressions
+from gnr_video.effects.tint import Tint
 from gnr_video.frame import Alignment, Bust, Image
-from gnr_video.tint import Tint
 from gnr_video.tracking.alignment import bust_head, crop_face
 
 MODES = ("head", "face", "square", "crop", "side-by-side")
@@ -53,7 +53,7 @@ class Compositor:
         mode: one of the above.
         size: side of the output of mode `crop`, pixels.
         tint: whether what stays human around a head takes on its drawing's colours.
-        expression: whether mouths and eyelids are drawn from landmarks, see `gnr_video.expression`.
+        expression: whether mouths and eyelids are drawn from landmarks, see `gnr_video.effects.expression`.
 
     Attributes:
         mode, tint, expression: may be changed between frames.

@@ -28,8 +28,7 @@ from gnr_video.compositing.masks import (
     scaled,
     smoothstep,
 )
-from gnr_video.frame import Alignment, Bust, Image, Points
-from gnr_video.likeness import (
+from gnr_video.effects.skin_and_hair import (
     LEAST_HAIR,
     Colours,
     Floats,
@@ -40,6 +39,7 @@ from gnr_video.likeness import (
     small,
     spread,
 )
+from gnr_video.frame import Alignment, Bust, Image, Points
 from gnr_video.tracking.alignment import bust_head
 
 SIDE = 128
