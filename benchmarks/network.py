@@ -27,7 +27,7 @@ from engines.errors import EngineError
 from engines.golden import psnr
 from engines.graph import ContentEncoder, Decoder
 from engines.weights import Weights, inference_tensors
-from gnr_video.calibration import sample_crops, sample_faces
+from gnr_video.samples.calibration import sample_crops, sample_faces
 
 if TYPE_CHECKING:
     from engines.base import Engine

@@ -128,7 +128,7 @@ class Translator:
             loaded = load_weights(path)
             calibration = None
             if precision == "int8":
-                from gnr_video.calibration import calibration_faces
+                from gnr_video.samples.calibration import calibration_faces
 
                 calibration = calibration_faces(calibrate, self.face_model)
             self.engine = engines.create(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engines.errors import InputError
-from gnr_video.clips import face_run
+from gnr_video.samples.face_clip import face_run
 from tests.media_helpers import make_clip
 from train.metrics.motion import warp_errors
 

@@ -16,7 +16,7 @@ import engines
 from engines.golden import psnr
 from engines.int8 import Calibration
 from engines.weights import load_weights
-from gnr_video.calibration import sample_crops
+from gnr_video.samples.calibration import sample_crops
 from gnr_video.tracking.alignment import head_side
 from gnr_video.weights import resolve_weights
 

@@ -15,7 +15,7 @@ import engines
 from engines.base import Engine
 from engines.errors import StyleError, WeightsError
 from engines.weights import COLOURS, PLACES, Weights, load_weights, save_weights
-from gnr_video.calibration import sample_crops
+from gnr_video.samples.calibration import sample_crops
 from gnr_video.styles.color_names import NAMES, SPELLINGS, rgb_of
 from gnr_video.styles.grammar import (
     FORMAT,

@@ -71,7 +71,7 @@ def export(
 
     calibration = None
     if precision == "int8":
-        from gnr_video.calibration import calibration_faces
+        from gnr_video.samples.calibration import calibration_faces
 
         calibration = calibration_faces(calibrate)
     path = resolve_weights(file)

@@ -86,8 +86,8 @@ def evaluate(
     import engines
     from engines.files import write_atomically
     from engines.weights import load_weights
-    from gnr_video.clips import face_run
     from gnr_video.report import hardware
+    from gnr_video.samples.face_clip import face_run
     from gnr_video.weights import resolve_weights
     from train.metrics.evaluate import FULL, QUICK, Evaluator, Folder, Networks, format_table, report_json
 
@@ -111,7 +111,7 @@ def evaluate(
     runs = [face_run(clip, frames=settings.clip_frames) for clip in clips if files]
     faces_for_int8 = None
     if precision == "int8":
-        from gnr_video.calibration import calibration_faces
+        from gnr_video.samples.calibration import calibration_faces
 
         faces_for_int8 = calibration_faces(calibrate)
     results = []
