@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from engines.errors import InputError
 from gnr_video.commands.options import common_options
-from gnr_video.commands.running import reported
+from gnr_video.commands.runner import reported
 
 NAMES = ("", "gnr_video", "engines", "train")
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")

@@ -10,7 +10,7 @@ import click
 
 from engines.errors import EngineError
 from gnr_video.commands.options import common_options, target_option
-from gnr_video.commands.terminal import build_progress
+from gnr_video.commands.progress import build_progress
 
 if TYPE_CHECKING:
     from engines.onnx_export import Side

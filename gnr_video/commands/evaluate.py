@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from gnr_video.commands.options import check_writable, common_options, engine_options
-from gnr_video.commands.terminal import stages
+from gnr_video.commands.progress import stages
 
 
 @click.command()

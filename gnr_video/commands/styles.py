@@ -16,7 +16,7 @@ from gnr_video.commands.options import (
     picture_options,
     refuse_existing,
 )
-from gnr_video.commands.terminal import stages, warn
+from gnr_video.commands.progress import stages, warn
 
 if TYPE_CHECKING:
     from engines.base import Engine

@@ -18,7 +18,7 @@ from gnr_video.commands.options import (
     paste_option,
     report_option,
 )
-from gnr_video.commands.terminal import build_progress, frame_progress, warn
+from gnr_video.commands.progress import build_progress, frame_progress, warn
 
 if TYPE_CHECKING:
     from gnr_video.report import Report
