@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engines.accuracy import psnr
 from engines.architecture import OFFICIAL_CHANNELS, Architecture
 from engines.baseline import OfficialGenerator, normalise, quantise
 from engines.errors import EngineError
-from engines.golden import psnr
 from engines.graph import ContentEncoder, Decoder
 from engines.weights import Weights, inference_tensors
 from gnr_video.samples.calibration import sample_crops, sample_faces

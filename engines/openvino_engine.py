@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines import int8, ir, native_bf16
+from engines import int8, native_bf16, openvino_ir
 from engines.base import Crops, Engine
 from engines.cache import EngineCache, EngineKey
 from engines.errors import EngineError
@@ -95,10 +95,10 @@ class OpenVinoEngine(Engine):
             return graphs.encoder(), graphs.decoder()
 
         def build() -> bytes:
-            return ir.pack({"encoder": graphs.encoder(), "decoder": graphs.decoder()})
+            return openvino_ir.pack({"encoder": graphs.encoder(), "decoder": graphs.decoder()})
 
         def load(data: bytes) -> tuple[Any, Any]:
-            models, _ = ir.unpack(data, core)
+            models, _ = openvino_ir.unpack(data, core)
             return models["encoder"], models["decoder"]
 
         key = self._key(ov, "fp32", f"torch {torch.__version__}")

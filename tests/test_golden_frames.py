@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import engines
+from engines.accuracy import InaccurateError, golden_frames, golden_psnr, make_accurate
 from engines.base import Engine
 from engines.errors import BuildCancelled, EngineError
-from engines.golden import InaccurateError, golden_frames, golden_psnr, make_accurate
 from engines.weights import Weights
 from tests.golden import golden_weights, narrow
 

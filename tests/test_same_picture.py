@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import engines
-from engines.golden import psnr
+from engines.accuracy import psnr
 from engines.int8 import Calibration
 from engines.weights import load_weights
 from gnr_video.samples.calibration import sample_crops
