@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.official import OfficialGenerator, normalise, quantise
 from engines.accuracy import psnr
 from engines.architecture import OFFICIAL_CHANNELS, Architecture
-from engines.baseline import OfficialGenerator, normalise, quantise
 from engines.errors import EngineError
 from engines.graph import ContentEncoder, Decoder
 from engines.weights import Weights, inference_tensors

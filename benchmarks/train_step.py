@@ -37,7 +37,7 @@ def plain_layers() -> list[tuple[type, str, Callable[..., Any]]]:
     import torch
     import torch.nn.functional as F
 
-    from engines.baseline import upfirdn2d
+    from benchmarks.official import upfirdn2d
     from train import lpips, networks
 
     def activate(self: Any, x: torch.Tensor) -> torch.Tensor:

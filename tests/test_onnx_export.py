@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.official import OfficialGenerator, normalise, quantise
 from engines.architecture import Architecture
-from engines.baseline import OfficialGenerator, normalise, quantise
 from engines.errors import EngineError, OutputError
 from engines.export import export
 from tests.cli_helpers import call

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import engines
-from engines.baseline import OfficialGenerator
+from benchmarks.official import OfficialGenerator
 from engines.style_colours import StyleColours
 from engines.weights import STYLE_ENCODER, Weights, load_weights, save_weights
 from gnr_video.styles.grammar import style_from_seed

@@ -8,8 +8,8 @@ import pickle
 import pytest
 import torch
 
+from benchmarks.official import OfficialGenerator
 from engines.architecture import Architecture, detect, generator_tensors
-from engines.baseline import OfficialGenerator
 from engines.errors import WeightsError
 from engines.weights import load_weights, save_weights
 from gnr_video import weights as weights_module
