@@ -27,11 +27,11 @@ from tqdm import tqdm
 from engines.errors import InputError, exit_with
 from engines.files import write_atomically
 from engines.weights import load_weights
+from gnr_video.checkpoints import resolve_weights
 from gnr_video.effects.ink import ink
 from gnr_video.frame import Image
 from gnr_video.report import hardware
 from gnr_video.samples.face_clip import face_run
-from gnr_video.weights import resolve_weights
 from train.metrics.evaluate import FULL, QUICK, Evaluator, Networks, format_table, report_json
 from train.metrics.pictures import Folder
 

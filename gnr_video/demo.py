@@ -227,7 +227,7 @@ def run_demo(folder: str | Path, *, style: str = STYLE) -> str:
     result = folder / "demo.mp4"
 
     from gnr_video import Translator
-    from gnr_video.sheet import before_after_sheet
+    from gnr_video.contact_sheet import before_after_sheet
 
     report = Translator(style=style).translate_video(source, result, overwrite=True)
     before_after_sheet(source, result, folder / "demo_sheet.png")

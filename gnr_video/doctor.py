@@ -410,7 +410,7 @@ def extra_check(extra: str, purpose: str, versions: dict[str, str | None]) -> Ch
 
 def check_weights() -> Iterator[Check]:
     """The default weights, and the official ones where they were fetched."""
-    from gnr_video.weights import official_file
+    from gnr_video.checkpoints import official_file
 
     yield weights_check("default weights", None)
     if official_file().is_file():
@@ -420,7 +420,7 @@ def check_weights() -> Iterator[Check]:
 def weights_check(name: str, which: str | None) -> Check:
     """Whether weights are there and whole."""
     from engines.weights import load_weights
-    from gnr_video.weights import resolve_weights
+    from gnr_video.checkpoints import resolve_weights
 
     try:
         path = resolve_weights(which)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from gnr_video.compositing.compositor import HEAD_MODES
-from gnr_video.drawing import Drawings
 from gnr_video.effects.dark_hair import DarkHair
 from gnr_video.frame import Alignment, Bust, Frame, Image
+from gnr_video.hold import Drawings
 from gnr_video.report import usable_cores
 from gnr_video.tracking.alignment import crop_face, head_side, widened
 from gnr_video.tracking.selection import Cast
@@ -386,7 +386,7 @@ def run(
         cast: which faces are translated; None: all that the tracker follows.
         styles, start, grid: see `translate`.
         matte: for whole heads; None: faces only.
-        hold: frames that a drawing is shown for, see `gnr_video.drawing`.
+        hold: frames that a drawing is shown for, see `gnr_video.hold`.
         on_frame: told after each frame what has come through.
 
     Returns:

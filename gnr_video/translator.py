@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.errors import InputError, StyleError
+from gnr_video.checkpoints import resolve_weights
 from gnr_video.frame import Frame, Image
 from gnr_video.report import Report, StageTimes
 from gnr_video.styles.grammar import DEFAULT_SEED, Looks, StyleCode, parse_style
 from gnr_video.styles.schedule import StylePlan, StyleSchedule, make_schedule
 from gnr_video.tracking.alignment import head_side
 from gnr_video.tracking.selection import Cast, FaceChoice
-from gnr_video.weights import resolve_weights
 
 if TYPE_CHECKING:
     from engines.architecture import Architecture
@@ -64,7 +64,7 @@ class Translator:
             the middle where there is one, else beside them.
         face_model: MediaPipe's face_landmarker.task; None finds or fetches it when it is first needed.
         lookahead: frames of a file that smoothing may look ahead (0: none, as when live).
-        hold: frames that a drawing of a face is shown for, 1 or more, see `gnr_video.drawing`.
+        hold: frames that a drawing of a face is shown for, 1 or more, see `gnr_video.hold`.
         threads: CPU threads of the network; None: the runtime's choice.
         onnx: what an ONNX file does not say of itself.
         calibrate: a clip whose faces int8 is calibrated with; None: the demo's.
@@ -507,8 +507,8 @@ class _LiveState:
     def __init__(
         self, face_model: Path | None, faces: FaceChoice, matte: PersonMatte | None, engine: Engine, hold: int
     ) -> None:
-        from gnr_video.drawing import Drawings
         from gnr_video.effects.dark_hair import DarkHair
+        from gnr_video.hold import Drawings
         from gnr_video.tracking.scene_cut import SceneCut
         from gnr_video.tracking.smoothing import Aligner
         from gnr_video.tracking.tracker import FaceTracker

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from engines.weights import load_weights
 from gnr_video import Translator
+from gnr_video.checkpoints import resolve_weights
 from gnr_video.compositing.compositor import Compositor, GridCompositor
 from gnr_video.compositing.masks import CHIN, FOREHEAD, LIPS
 from gnr_video.demo import portrait
@@ -20,7 +21,6 @@ from gnr_video.effects.expression import Expressions
 from gnr_video.frame import Alignment, Image, Points
 from gnr_video.tracking.alignment import fit_alignment, mirrored
 from gnr_video.tracking.tracker import FaceTracker
-from gnr_video.weights import resolve_weights
 
 SKIN, LINE, IRIS = (245, 214, 184), (60, 40, 40), (40, 90, 200)
 MIDDLE, HALF = (128.0, 178.0), 30.0

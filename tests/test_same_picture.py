@@ -16,9 +16,9 @@ import engines
 from engines.accuracy import psnr
 from engines.int8 import Calibration
 from engines.weights import load_weights
+from gnr_video.checkpoints import resolve_weights
 from gnr_video.samples.calibration import sample_crops
 from gnr_video.tracking.alignment import head_side
-from gnr_video.weights import resolve_weights
 
 pytest.importorskip("skimage", reason="needs scikit-image, which holds the portrait")
 

@@ -15,6 +15,7 @@ import engines
 from engines.base import Engine
 from engines.errors import StyleError, WeightsError
 from engines.weights import COLOURS, PLACES, Weights, load_weights, save_weights
+from gnr_video.checkpoints import describe_weights, resolve_weights
 from gnr_video.samples.calibration import sample_crops
 from gnr_video.styles.color_names import NAMES, SPELLINGS, rgb_of
 from gnr_video.styles.grammar import (
@@ -29,7 +30,6 @@ from gnr_video.styles.grammar import (
     parse_style,
     style_from_seed,
 )
-from gnr_video.weights import describe_weights, resolve_weights
 from tests.tiny_weights import TINY, with_colours
 from train.looks import place_colours
 

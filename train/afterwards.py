@@ -11,7 +11,7 @@ import torch
 
 from engines import native_bf16
 from engines.weights import Weights, load_weights
-from gnr_video.weights import resolve_weights
+from gnr_video.checkpoints import resolve_weights
 from train.data import Domains, Framing, load_dataset
 from train.lpips import Lpips
 

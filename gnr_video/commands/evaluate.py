@@ -86,9 +86,9 @@ def evaluate(
     import engines
     from engines.files import write_atomically
     from engines.weights import load_weights
+    from gnr_video.checkpoints import resolve_weights
     from gnr_video.report import hardware
     from gnr_video.samples.face_clip import face_run
-    from gnr_video.weights import resolve_weights
     from train.metrics.evaluate import FULL, QUICK, Evaluator, Folder, Networks, format_table, report_json
 
     if json_file is not None:

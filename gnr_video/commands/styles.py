@@ -94,7 +94,7 @@ def _style_engine(weights: str | None) -> Engine:
     """What turns styles into codes: the same for every engine, so the one that is there everywhere."""
     import engines
     from engines.weights import load_weights
-    from gnr_video.weights import resolve_weights
+    from gnr_video.checkpoints import resolve_weights
 
     return engines.create(
         load_weights(resolve_weights(weights)), engine="torch", device="cpu", precision="fp32"
@@ -118,7 +118,7 @@ def styles_sheet(
     **options: Any,
 ) -> None:
     """Translate the face in IMAGE with COUNT seeds: one picture, each face with its seed written on it."""
-    from gnr_video.sheet import save_png, style_sheet
+    from gnr_video.contact_sheet import save_png, style_sheet
 
     target = output or image.with_name(f"{image.stem}_styles.png")
     refuse_existing(target, overwrite)
@@ -151,8 +151,8 @@ def styles_walk(
     **options: Any,
 ) -> None:
     """A video of the face in IMAGE that walks from look to look and returns to the first (it loops)."""
+    from gnr_video.style_walk import write_walk
     from gnr_video.styles.grammar import parse_expression, parse_seconds
-    from gnr_video.walk import write_walk
 
     parse_expression(style)
     pace = parse_seconds(every)
@@ -191,7 +191,7 @@ def interpolate(
     Example:
       gnr-video interpolate 42 ref:girl.png photo.jpg -n 8
     """
-    from gnr_video.sheet import interpolation_strip, save_png
+    from gnr_video.contact_sheet import interpolation_strip, save_png
     from gnr_video.styles.grammar import parse_expression
 
     parse_expression(first), parse_expression(last)
@@ -229,8 +229,8 @@ def styles_fit(
     """
     import engines
     from engines.weights import load_weights
+    from gnr_video.checkpoints import resolve_weights
     from gnr_video.styles.grammar import StyleCode, read_reference, save_style
-    from gnr_video.weights import resolve_weights
     from train.lpips import Lpips
     from train.metrics.style_tools import fit_style
 

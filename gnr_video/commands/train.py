@@ -106,7 +106,7 @@ def train(
 
     import engines
     from engines.weights import load_weights
-    from gnr_video.weights import resolve_weights
+    from gnr_video.checkpoints import resolve_weights
     from train import distributed
     from train.data import FFHQ_FRAMING, Framing, load_dataset
     from train.one_way import OneWayTrainer, trainer_class

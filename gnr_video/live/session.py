@@ -25,8 +25,8 @@ import numpy as np
 from engines.errors import GnrVideoError
 from gnr_video import pipeline
 from gnr_video.compositing.compositor import GridCompositor
-from gnr_video.drawing import DrawingsAhead
 from gnr_video.frame import Frame, Image
+from gnr_video.hold import DrawingsAhead
 from gnr_video.live.camera import Capture, Latest, Shot
 from gnr_video.live.controls import GRID, Controls
 from gnr_video.live.memory import give_back, share_heaps
@@ -186,7 +186,7 @@ class LiveSession:
         capture: not started; the session starts and stops it.
         controls: what can be changed.
         size: (width, height) of what the sinks get; None: the camera's.
-        hold: frames that a drawing of a face is shown for (`gnr_video.drawing`); None: as few as keep up with the
+        hold: frames that a drawing of a face is shown for (`gnr_video.hold`); None: as few as keep up with the
             camera, `MAX_HOLD` at most.
 
     Attributes:
