@@ -24,7 +24,7 @@ from engines.files import write_atomically
 from gnr_video import Translator
 from gnr_video.effects.expression import Expressions, lips_apart, unlike_skin
 from gnr_video.frame import Alignment, Image
-from gnr_video.media.container_source import open_source
+from gnr_video.media.open import open_source
 from gnr_video.pipeline import Heads, track, translate
 from gnr_video.report import StageTimes, hardware
 from gnr_video.tracking.scene_cut import SceneCut

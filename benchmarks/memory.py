@@ -110,7 +110,7 @@ def measure_here(
 ) -> Result:
     """Translate in this process and watch its memory."""
     from gnr_video import Translator
-    from gnr_video.media.container_source import open_source
+    from gnr_video.media.open import open_source
     from gnr_video.pipeline import Counts
     from gnr_video.report import hardware
 

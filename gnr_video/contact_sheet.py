@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from engines.errors import InputError, OutputError
+from engines.files import write_atomically
 from gnr_video.compositing.compositor import captioned
-from gnr_video.files import write_atomically
 from gnr_video.frame import Image
 from gnr_video.styles.grammar import StyleCode
 
@@ -185,7 +185,7 @@ def frames_at(path: str | Path, times: Sequence[float]) -> list[Image]:
     """The upright frames that a video shows at the given times. Reads it up to the last of them.
 
     Args:
-        path: anything that `gnr_video.media.container_source.open_source` reads.
+        path: anything that `gnr_video.media.open.open_source` reads.
         times: seconds since the first frame, ascending. A time after the end gives the last frame.
 
     Returns:
@@ -194,7 +194,7 @@ def frames_at(path: str | Path, times: Sequence[float]) -> list[Image]:
     Raises:
         InputError: it cannot be read or holds no picture.
     """
-    from gnr_video.media.container_source import open_source
+    from gnr_video.media.open import open_source
 
     shown: list[Image] = []
     with open_source(path) as source:
@@ -228,7 +228,7 @@ def save_png(path: str | Path, image: Image) -> Path:
 
 def _duration(path: str | Path) -> float:
     """Seconds from the first frame to the end; counted where the container does not say."""
-    from gnr_video.media.container_source import open_source
+    from gnr_video.media.open import open_source
 
     with open_source(path) as source:
         if source.info.duration_seconds is not None:

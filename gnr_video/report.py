@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engines.files import write_atomically
 from gnr_video._version import __version__
-from gnr_video.files import write_atomically
 
 # A fixed logarithmic histogram: 1 us to 1000 s in steps of 2 %, so a percentile is within 1 % after any
 # number of frames, in 8 KB a stage.

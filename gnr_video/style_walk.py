@@ -13,7 +13,7 @@ import numpy as np
 from engines.errors import StyleError
 from gnr_video.frame import Frame, Image
 from gnr_video.media.color import ColorTags
-from gnr_video.media.container_source import SourceInfo, VideoSource
+from gnr_video.media.source import SourceInfo, VideoSource
 from gnr_video.styles.schedule import Walk
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def write_walk(
     Raises:
         OutputError: exists without `overwrite`, unknown extension, not writable.
     """
-    from gnr_video.media.container_sink import open_sink
+    from gnr_video.media.open import open_sink
 
     if translator.looks is None:
         raise StyleError(f"{translator.weights_name} translates in one look only: there is nowhere to walk")

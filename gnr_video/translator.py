@@ -377,8 +377,8 @@ class Translator:
         it is whole.
 
         Args:
-            source: anything `gnr_video.media.container_source.open_source` reads.
-            target: container by extension, see `gnr_video.media.container_sink.open_sink`.
+            source: anything `gnr_video.media.open.open_source` reads.
+            target: container by extension, see `gnr_video.media.open.open_sink`.
             start, end: seconds of the source.
             codec, crf: of the encoder.
             overwrite: replace an existing target.
@@ -392,8 +392,7 @@ class Translator:
             GnrVideoError: one line that says what to do; no partial file is left.
         """
         from gnr_video import pipeline
-        from gnr_video.media.container_sink import open_sink
-        from gnr_video.media.container_source import open_source
+        from gnr_video.media.open import open_sink, open_source
         from gnr_video.tracking.scene_cut import SceneCut
         from gnr_video.tracking.smoothing import Aligner
         from gnr_video.tracking.tracker import FaceTracker

@@ -21,7 +21,7 @@ from gnr_video import Translator
 from gnr_video.compositing.compositor import Compositor, paste
 from gnr_video.compositing.masks import Mask
 from gnr_video.frame import Alignment, Bust, Image
-from gnr_video.media.container_source import open_source
+from gnr_video.media.open import open_source
 from gnr_video.report import Report
 from tests.media_helpers import CLIPS, copy, needs_clips, read_packets
 

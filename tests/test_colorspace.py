@@ -23,7 +23,7 @@ from gnr_video.media.color import (
     to_rgb,
     yuv_to_rgb_matrix,
 )
-from gnr_video.media.container_source import open_source
+from gnr_video.media.open import open_source
 from tests.media_helpers import copy, make_clip, picture, read_pictures
 
 # 8-bit samples of full-intensity red, ITU-R BT.601-7 and BT.709-6 at limited range, JFIF at full range.

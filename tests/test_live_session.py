@@ -257,7 +257,7 @@ class TestRecording:
 
     def test_it_is_playable_when_the_process_is_killed(self, tmp_path: Path) -> None:
         """What stands on the disk before the file is closed has pictures in it."""
-        from gnr_video.media.container_sink import temporary_name
+        from gnr_video.media.sink import temporary_name
 
         sink = RecordSink(tmp_path / "out.mp4", (64, 48), 10)
         for i in range(60):

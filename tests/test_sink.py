@@ -16,9 +16,16 @@ import pytest
 
 from engines.errors import OutputError
 from gnr_video.frame import Frame
-from gnr_video.media.container_sink import list_encoders, open_sink, temporary_name
-from gnr_video.media.container_source import open_source
-from gnr_video.media.encoders import EncoderSettings, choose_encoder, encoder_options, preset, probe
+from gnr_video.media.encoders import (
+    EncoderSettings,
+    choose_encoder,
+    encoder_options,
+    list_encoders,
+    preset,
+    probe,
+)
+from gnr_video.media.open import open_sink, open_source
+from gnr_video.media.sink import temporary_name
 from tests.media_helpers import copy, frame_times, make_clip, picture, read_pictures
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from engines.errors import InputError
-from gnr_video.media.container_source import natural_key, open_source
+from gnr_video.media.image_sources import natural_key
+from gnr_video.media.open import open_source
 from tests.media_helpers import CLIPS, frame_times, make_clip, needs_clips, picture, read_pictures
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -32,7 +32,7 @@ def styles() -> None:
 @contextmanager
 def _face_translator(image: Path, style: str | int, **options: Any) -> Iterator[tuple[Translator, Image]]:
     """A translator with the options of `picture_options`, and the face in a picture as it wants it."""
-    from gnr_video.media.container_source import read_image
+    from gnr_video.media.images import read_image
     from gnr_video.translator import Translator
 
     picture = read_image(image)

@@ -152,7 +152,7 @@ def translate(
     if report is not None:
         check_writable(report)
     from engines.image_model import ImageModelOptions, parse_range
-    from gnr_video.media.container_source import open_source
+    from gnr_video.media.open import open_source
     from gnr_video.styles.grammar import parse_expressions, parse_seconds
     from gnr_video.styles.schedule import StylePlan
     from gnr_video.tracking.selection import FaceChoice
@@ -235,7 +235,7 @@ def default_output(input: str) -> str:
     if path.is_dir():
         folder = path.resolve()
         return f"{folder.parent / folder.name}_anime/"
-    from gnr_video.files import anime_name
+    from gnr_video.media.open import anime_name
 
     return str(anime_name(path))
 

@@ -248,7 +248,7 @@ class StreamCamera(Camera):
     """A file, repeated and paced by its own times, or a network stream as it comes."""
 
     def __init__(self, path: str, size: tuple[int, int] | None = None) -> None:
-        from gnr_video.media.container_source import open_source
+        from gnr_video.media.open import open_source
 
         super().__init__()
         self._path = path
@@ -286,7 +286,7 @@ class StreamCamera(Camera):
         return Shot(frame.image, now)
 
     def _rewind(self) -> None:
-        from gnr_video.media.container_source import open_source
+        from gnr_video.media.open import open_source
 
         self._source = open_source(self._path)
         self._frames = iter(self._source)

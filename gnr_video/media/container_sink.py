@@ -12,14 +12,10 @@ import io
 import logging
 import math
 import os
-import re
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,190 +24,29 @@ from engines.errors import OutputError
 from gnr_video.frame import Frame, Image
 from gnr_video.media.color import RANGE_MPEG, ColorTags, from_rgb
 from gnr_video.media.encoders import (
+    CONTAINERS,
     EncoderSettings,
     choose_encoder,
     default_codec,
     default_threads,
     fallback_codecs,
     hardware,
-    list_encoders,
     needs_even_size,
     pixel_format,
 )
+from gnr_video.media.gif import PaletteGraph
+from gnr_video.media.sink import VideoSink, temporary_name, writing
 from gnr_video.media.transcode import AudioTranscoder, TextTranscoder, transcode
 
 if TYPE_CHECKING:
-    from gnr_video.media.container_source import SourceInfo, VideoSource
-
-__all__ = ["VideoSink", "list_encoders", "open_sink"]
+    from gnr_video.media.source import SourceInfo, VideoSource
 
 log = logging.getLogger(__name__)
 
-CONTAINERS = {
-    ".mp4": "mp4",
-    ".m4v": "mp4",
-    ".mov": "mov",
-    ".mkv": "matroska",
-    ".webm": "webm",
-    ".gif": "gif",
-}
-"""Extension -> FFmpeg's muxer."""
-IMAGE_OUTPUTS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-
-_PATTERN = re.compile(r"%0?\d*d")
 _GIF_TIME_BASE = Fraction(1, 100)
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 # What a muxer writes by itself, or what described the input's container only.
 _OWN_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER", "DURATION"}
-
-
-class VideoSink(ABC):
-    """An output being written: a context manager that finishes, or aborts when there was an exception.
-
-    Attributes:
-        path: the final name (for an image sequence, its pattern).
-        codec: the encoder really used.
-        warnings: what the user should know; grows while frames are written.
-        frames_written: so far.
-    """
-
-    def __init__(self, path: Path, codec: str) -> None:
-        self.path = path
-        self.codec = codec
-        self.warnings: list[str] = []
-        self.frames_written = 0
-        self._open = True
-
-    @abstractmethod
-    def write(self, frame: Frame) -> None:
-        """Append a frame; its size must be the one given to `open_sink`.
-
-        Raises:
-            OutputError: the disk is full, the file cannot be written. What was written is removed.
-        """
-
-    @abstractmethod
-    def finish(self) -> None:
-        """Write what is still under way and give the file its final name. Does nothing the second time.
-
-        Call it after the source has been read to its end, so that audio after the last frame is in.
-
-        Raises:
-            OutputError: as `write`.
-        """
-
-    @abstractmethod
-    def abort(self, keep: bool = False) -> None:
-        """Stop early: remove what was written or, with `keep`, finish it if a frame is in.
-
-        Does nothing after `finish`. Raises nothing without `keep`.
-        """
-
-    def __enter__(self) -> VideoSink:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.finish()
-        else:
-            self.abort()
-
-    def _warn(self, text: str) -> None:
-        if text not in self.warnings:
-            self.warnings.append(text)
-            log.warning("%s", text)
-
-
-def open_sink(
-    path: str | os.PathLike[str],
-    source: VideoSource,
-    *,
-    size: tuple[int, int] | None = None,
-    codec: str | None = None,
-    crf: int | None = None,
-    overwrite: bool = False,
-    threads: int | None = None,
-    live: bool = False,
-) -> VideoSink:
-    """Open an output; the container is chosen by extension.
-
-    Args:
-        path: .mp4, .m4v, .mov, .mkv, .webm, .gif; .png, .jpg, .webp, .bmp for a still input; an image
-            sequence when the name holds a pattern such as %05d, ends in "/", or is a folder that exists.
-        source: where the frames, the audio and the colour tags come from. Not yet iterated.
-        size: (width, height) of the frames to come; the source's when None. Encoders of 4:2:0 need even
-            sizes: an odd one gets its last column or row repeated.
-        codec: FFmpeg's name of an encoder, or h264, h265, vp9, av1; None: H.264 (VP9 in webm). One that does
-            not work here is replaced by libx264, with a warning.
-        crf: quality, lower is better; None: 18 for H.264.
-        overwrite: whether an existing output may be replaced.
-        threads: encoder threads; None: all cores but one, 0: as many as the encoder likes.
-        live: mp4 and mov are written in fragments, and the encoder holds nothing back: the file can be closed
-            at any moment at once, and is playable even if the process is killed. It is kept when writing fails.
-
-    Times: pts and time base are kept exactly in mp4, m4v and mov, also a first pts that is not zero. mkv and
-    webm count in milliseconds and know no negative times (audio that begins before zero moves everything
-    later by the same amount); gif counts in hundredths and begins at zero.
-
-    Raises:
-        OutputError: exists without `overwrite`, is the input, unknown extension, not writable, no encoder.
-    """
-    text = os.fspath(path)
-    target = Path(text)
-    suffix = target.suffix.lower()
-    size = size or source.info.size
-    if (
-        text.endswith(("/", os.sep))
-        or target.is_dir()
-        or (_PATTERN.search(target.name) and suffix in IMAGE_OUTPUTS)
-    ):
-        if codec is not None:
-            raise OutputError("an image sequence has no encoder", "leave --codec out")
-        return ImageSequenceSink(target, source, size, overwrite=overwrite)
-    if suffix not in CONTAINERS and suffix not in IMAGE_OUTPUTS:
-        known = ", ".join([*CONTAINERS, *IMAGE_OUTPUTS])
-        raise OutputError(
-            f"cannot tell the format of {text!r} from its extension {suffix!r}",
-            f"use one of {known}, or a folder for an image sequence",
-        )
-    if target.exists() and Path(source.info.path).exists() and target.samefile(source.info.path):
-        raise OutputError(f"the output {text} is the input itself", "choose another name for the output")
-    if target.exists() and not overwrite:
-        raise OutputError(f"{text} exists already", "give --overwrite to replace it")
-    if suffix in IMAGE_OUTPUTS:
-        if not source.info.is_still:
-            raise OutputError(
-                f"{text} is one image, but the input is a video",
-                f"use a pattern such as {target.stem}-%05d{suffix}, or a folder",
-            )
-        return StillSink(target)
-    return ContainerSink(target, source, size, codec=codec, crf=crf, threads=threads, live=live)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Errors of FFmpeg and of the system while writing become one line for the user."""
-    import av
-
-    try:
-        yield
-    except (av.FFmpegError, OSError) as error:
-        number = getattr(error, "errno", None)
-        reason = getattr(error, "strerror", None) or str(error)
-        if number in _FULL:
-            raise OutputError(
-                f"no room left for {path}: {reason}", "free some space, or write elsewhere"
-            ) from error
-        raise OutputError(
-            f"cannot write {path}: {reason}", "check that the folder exists and that you may write to it"
-        ) from error
-
-
-def temporary_name(path: Path) -> Path:
-    """The name beside the target under which it is written: clip.mp4 -> .clip.part.mp4."""
-    return path.with_name(f".{path.stem[:200]}.part{path.suffix}")
 
 
 @dataclass
@@ -259,11 +94,11 @@ class ContainerSink(VideoSink):
         self._last_pts: int | None = None
         self._usual_duration = max(1, round(1 / (settings.rate * self._time_base)))
         self._temporary = temporary_name(path)
-        with _writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._temporary.touch()
         try:
-            with _writing(path):
+            with writing(path):
                 muxer = CONTAINERS[extension]
                 options = _muxer_options(muxer, self._time_base, source, live)
                 self._container: Any = av.open(
@@ -273,7 +108,7 @@ class ContainerSink(VideoSink):
                 self._copied, self._queue = self._add_copied(source, muxer)
                 self._add_metadata(source)
                 self._container.start_encoding()
-            self._palette = _PaletteGraph(size, self._time_base) if self._gif else None
+            self._palette = PaletteGraph(size, self._time_base) if self._gif else None
         except (ValueError, TypeError) as error:
             self.abort()
             raise OutputError(
@@ -373,7 +208,7 @@ class ContainerSink(VideoSink):
         if not self._open:
             raise ValueError("the sink is closed")
         try:
-            with _writing(self.path):
+            with writing(self.path):
                 self._write(frame)
         except BaseException:
             self.abort()
@@ -467,7 +302,7 @@ class ContainerSink(VideoSink):
         if not self._open:
             return
         try:
-            with _writing(self.path):
+            with writing(self.path):
                 if self._palette is not None:
                     for picture in self._palette.flush():
                         self._encode(picture)
@@ -511,169 +346,6 @@ class ContainerSink(VideoSink):
             self._container.close()
         with suppress(OSError):
             os.replace(self._temporary, self.path)
-
-
-class _PaletteGraph:
-    """RGB pictures to 256 colours with FFmpeg's palettegen and paletteuse, one palette for some seconds.
-
-    A palette for each picture would flicker and keep the encoder from leaving out what stands still; one for
-    the whole video would need all of it in memory.
-    """
-
-    MEMORY = 64 << 20
-    """Bytes of pictures that wait for their palette."""
-
-    def __init__(self, size: tuple[int, int], time_base: Fraction) -> None:
-        self._size, self._time_base = size, time_base
-        self._window = max(1, min(100, self.MEMORY // (size[0] * size[1] * 3)))
-        self._waiting = 0
-        self._graph: Any = None
-
-    def push(self, image: Image, pts: int) -> list[Any]:
-        """Take a picture in; pictures that are ready come back, in order."""
-        import av
-
-        if self._graph is None:
-            self._graph = self._build()
-        # A copy, because the graph keeps the picture.
-        picture = av.VideoFrame.from_ndarray(image, "rgb24")
-        picture.pts, picture.time_base = pts, self._time_base
-        self._graph.push(picture)
-        self._waiting += 1
-        return self.flush() if self._waiting >= self._window else []
-
-    def flush(self) -> list[Any]:
-        """The pictures that still wait."""
-        import av
-
-        ready: list[Any] = []
-        if self._waiting:
-            self._graph.push(None)
-            with suppress(av.error.BlockingIOError, av.error.EOFError):
-                while True:
-                    picture = self._graph.pull()
-                    picture.pict_type = 0
-                    ready.append(picture)
-        self._graph, self._waiting = None, 0
-        return ready
-
-    def _build(self) -> Any:
-        import av
-        from av.filter import Graph
-
-        graph = Graph()
-        width, height = self._size
-        rgb = av.VideoFormat("rgb24", width, height)
-        source = graph.add_buffer(width=width, height=height, format=rgb, time_base=self._time_base)
-        split = graph.add("split")
-        palette = graph.add("palettegen", "reserve_transparent=1")
-        # Ordered dither stays in place from frame to frame, where error diffusion would crawl.
-        use = graph.add("paletteuse", "dither=bayer:bayer_scale=4:diff_mode=rectangle")
-        end = graph.add("buffersink")
-        source.link_to(split)
-        split.link_to(use, 0, 0)
-        split.link_to(palette, 1, 0)
-        palette.link_to(use, 0, 1)
-        use.link_to(end)
-        graph.configure()
-        return graph
-
-
-class StillSink(VideoSink):
-    """One image file."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, path.suffix[1:].lower())
-        self._temporary = temporary_name(path)
-        with _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary.touch()
-
-    def write(self, frame: Frame) -> None:
-        if self.frames_written:
-            raise ValueError("an image file takes one frame")
-        try:
-            _save_image(self._temporary, frame.image, self.path)
-        except BaseException:
-            self.abort()
-            raise
-        self.frames_written += 1
-
-    def finish(self) -> None:
-        if not self._open:
-            return
-        if not self.frames_written:
-            self.abort()
-            return
-        with _writing(self.path):
-            os.replace(self._temporary, self.path)
-        self._open = False
-
-    def abort(self, keep: bool = False) -> None:
-        if keep and self.frames_written:
-            self.finish()
-        elif self._open:
-            self._open = False
-            with suppress(OSError):
-                self._temporary.unlink(missing_ok=True)
-
-
-class ImageSequenceSink(VideoSink):
-    """Numbered images, one for each frame, counted from 0 as `Frame.index` is."""
-
-    def __init__(
-        self, path: Path, source: VideoSource, size: tuple[int, int], *, overwrite: bool = False
-    ) -> None:
-        folder = path.parent if _PATTERN.search(path.name) else path
-        pattern = path.name if _PATTERN.search(path.name) else "%05d.png"
-        if len(_PATTERN.findall(pattern)) != 1 or pattern.count("%") != 1:
-            raise OutputError(f"the pattern {pattern!r} must hold one number", "write it as %05d")
-        super().__init__(folder / pattern, Path(pattern).suffix[1:].lower())
-        self._folder, self._pattern, self._size = folder, pattern, size
-        self._written: list[Path] = []
-        given = Path(source.info.path)
-        if given.exists() and folder.exists() and given.is_dir() and folder.samefile(given):
-            raise OutputError(f"the output folder {folder} is the input folder", "choose another folder")
-        before, after = (re.escape(part) for part in _PATTERN.split(pattern))
-        name = re.compile(rf"{before}\d+{after}")
-        with _writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            taken = [f.name for f in folder.iterdir() if name.fullmatch(f.name)]
-            if not os.access(folder, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if taken and not overwrite:
-            raise OutputError(
-                f"{folder} holds {taken[0]} and maybe more already", "give --overwrite to replace such images"
-            )
-        if source.info.has_audio:
-            self._warn("audio is left out: images cannot hold it")
-
-    def write(self, frame: Frame) -> None:
-        if frame.size != self._size:
-            raise ValueError(f"the sink was opened for frames of {self._size}, got {frame.size}")
-        target = self._folder / (self._pattern % self.frames_written)
-        temporary = temporary_name(target)
-        try:
-            _save_image(temporary, frame.image, target)
-            with _writing(target):
-                os.replace(temporary, target)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            self.abort()
-            raise
-        self._written.append(target)
-        self.frames_written += 1
-
-    def finish(self) -> None:
-        self._open = False
-
-    def abort(self, keep: bool = False) -> None:
-        if self._open and not keep:
-            for file in self._written:
-                with suppress(OSError):
-                    file.unlink()
-        self._open = False
 
 
 def output_tags(info: SourceInfo) -> ColorTags:
@@ -737,15 +409,3 @@ def _muxer_options(muxer: str, time_base: Fraction, source: VideoSource, live: b
             together = math.lcm(scale, Fraction(template.time_base).denominator)
             scale = together if together < 2**31 else scale
     return {"movflags": "+faststart", "movie_timescale": str(scale)}
-
-
-def _save_image(file: Path, image: Image, target: Path) -> None:
-    import cv2
-
-    options = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95], ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95]}
-    suffix = file.suffix.lower()
-    done, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]), options.get(suffix, []))
-    if not done:
-        raise OutputError(f"cannot encode {target}", "write a .png instead")
-    with _writing(target):
-        file.write_bytes(data.tobytes())

@@ -7,289 +7,30 @@ put, untouched, into a queue that the sink empties as it writes.
 from __future__ import annotations
 
 import logging
-import os
-import re
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from engines.errors import InputError
-from gnr_video.frame import Frame, Image
-from gnr_video.media.color import ColorTags, frame_tags, to_rgb
+from gnr_video.frame import Frame
+from gnr_video.media.color import frame_tags, to_rgb
+from gnr_video.media.images import IMAGE_EXTENSIONS
+from gnr_video.media.orientation import read_orientation
+from gnr_video.media.source import PacketQueue, SourceInfo, StreamPacket, VideoSource
 
 if TYPE_CHECKING:
-    import av
     from av.container import InputContainer
 
 log = logging.getLogger(__name__)
-
-IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-IMAGE_RATE = Fraction(25)
-"""Frames per second of a folder of images, which has no clock of its own."""
 
 _OPEN_TIMEOUT, _READ_TIMEOUT = 20.0, 60.0  # seconds, for network inputs
 _SEEKABLE_FORMATS = ("mov", "matroska", "webm")
 _READ_ATTEMPTS = 3
 _SECONDS_PAST_END = 10
-
-
-@dataclass(frozen=True)
-class SourceInfo:
-    """What is known of an input before its frames are read.
-
-    Attributes:
-        path: as the user gave it.
-        width, height: pixels, upright.
-        average_rate: frames per second, None where the input does not say.
-        time_base: seconds per unit of `Frame.pts`.
-        duration_seconds: of the part that will be read, None where unknown.
-        frame_count: an estimate of the frames that will be read, for a progress bar; None where unknown.
-        codec, pix_fmt, container: FFmpeg's names ("h264", "yuv420p", "mov,mp4,m4a,3gp,3g2,mj2").
-        color: the colour tags as the input has them.
-        coded_height: rows as coded, before rotation; untagged colours are guessed by it.
-        rotation: degrees the pictures were turned clockwise to be upright: 0, 90, 180, 270.
-        sample_aspect_ratio: of an upright pixel, width over height.
-        has_audio: whether there is an audio stream.
-        is_still: a single picture.
-        metadata: title and so on, as the container has them.
-        warnings: what the user should know; grows while the input is read.
-    """
-
-    path: str
-    width: int
-    height: int
-    average_rate: Fraction | None
-    time_base: Fraction
-    duration_seconds: float | None
-    frame_count: int | None
-    codec: str
-    pix_fmt: str
-    container: str
-    color: ColorTags = field(default_factory=ColorTags)
-    coded_height: int = 0
-    rotation: int = 0
-    sample_aspect_ratio: Fraction = Fraction(1)
-    has_audio: bool = False
-    is_still: bool = False
-    metadata: dict[str, str] = field(default_factory=dict, compare=False)
-    warnings: list[str] = field(default_factory=list, compare=False)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels, upright."""
-        return self.width, self.height
-
-    def describe(self) -> str:
-        """One line for people: "clip.mp4: h264 1280x720, 29.97 fps, 9.4 s, about 282 frames, audio"."""
-        parts = [f"{self.codec} {self.width}x{self.height}"]
-        if not self.is_still:
-            if self.average_rate:
-                parts.append(f"{float(self.average_rate):.4g} fps")
-            if self.duration_seconds is not None:
-                parts.append(f"{self.duration_seconds:.1f} s")
-            if self.frame_count is not None:
-                parts.append(f"about {self.frame_count} frames")
-            parts.append("audio" if self.has_audio else "no audio")
-        if self.rotation:
-            parts.append(f"turned by {self.rotation} degrees")
-        return f"{Path(self.path).name or self.path}: {', '.join(parts)}"
-
-
-class Orientation(NamedTuple):
-    """How a coded picture becomes upright: transpose first, then mirror left-right and top-bottom."""
-
-    transpose: bool = False
-    mirror_x: bool = False
-    mirror_y: bool = False
-
-    @classmethod
-    def from_display_matrix(cls, matrix: Sequence[int]) -> Orientation:
-        """From FFmpeg's 3x3 display matrix (nine fixed-point numbers, libavutil/display.h).
-
-        A pixel (x, y) is shown at (a x + c y, b x + d y); the nearest multiple of 90 degrees is taken.
-        """
-        a, b, _, c, d, *_ = matrix
-        if abs(a) + abs(d) >= abs(b) + abs(c):
-            return cls(False, a < 0, d < 0)
-        return cls(True, c < 0, b < 0)
-
-    @classmethod
-    def from_rotation(cls, clockwise: int) -> Orientation:
-        """From a turn of 0, 90, 180 or 270 degrees."""
-        return {
-            0: cls(),
-            90: cls(True, True, False),
-            180: cls(False, True, True),
-            270: cls(True, False, True),
-        }[round(clockwise / 90) * 90 % 360]
-
-    @property
-    def rotation(self) -> int:
-        """Clockwise degrees: 0, 90, 180 or 270 (of a mirrored picture: before a left-right mirroring)."""
-        return {
-            (False, False, False): 0,
-            (False, True, False): 0,
-            (True, True, False): 90,
-            (True, False, False): 90,
-            (False, True, True): 180,
-            (False, False, True): 180,
-            (True, False, True): 270,
-            (True, True, True): 270,
-        }[self.transpose, self.mirror_x, self.mirror_y]
-
-    def apply(self, image: Image) -> Image:
-        """The upright picture, C-contiguous."""
-        if self == Orientation():
-            return image
-        if self.transpose:
-            image = image.transpose(1, 0, 2)
-        if self.mirror_x:
-            image = image[:, ::-1]
-        if self.mirror_y:
-            image = image[::-1]
-        return np.ascontiguousarray(image)
-
-
-class StreamPacket(NamedTuple):
-    """A packet to be copied and the index of the input stream that it is from."""
-
-    stream: int
-    packet: av.Packet[Any]
-
-
-class PacketQueue:
-    """Packets on their way from the source's thread to the sink's.
-
-    It holds what lies between two pictures in the file, so that it stays as short as the file is interleaved.
-    """
-
-    def __init__(self, streams: Collection[int]) -> None:
-        self.streams = frozenset(streams)
-        self._packets: deque[StreamPacket] = deque()
-
-    def put(self, item: StreamPacket) -> None:
-        self._packets.append(item)
-
-    def drain(self) -> Iterator[StreamPacket]:
-        """Everything that has arrived so far, in order."""
-        while True:
-            try:
-                yield self._packets.popleft()
-            except IndexError:
-                return
-
-    def __len__(self) -> int:
-        return len(self._packets)
-
-
-class VideoSource:
-    """An opened input: a context manager, and an iterable of `Frame` that can be gone through once.
-
-    Frames come in presentation order, one for each that the decoder gives, with its pts. `Frame.props` holds
-    "duration" (in time base units, 0 where unknown).
-
-    Attributes:
-        info: see `SourceInfo`.
-    """
-
-    info: SourceInfo
-
-    @property
-    def warnings(self) -> list[str]:
-        """What the user should know; grows while frames are read. The same list as `info.warnings`."""
-        return self.info.warnings
-
-    def streams_to_copy(self) -> list[Any]:
-        """The input's audio, subtitle and attachment streams (PyAV's), templates for the sink's."""
-        return []
-
-    def attach(self, streams: Collection[int]) -> PacketQueue:
-        """Ask for the packets of these streams (by index); they arrive as frames are read.
-
-        Call it before the first frame is taken; packets nobody asked for are thrown away.
-        """
-        return PacketQueue(streams)
-
-    def __iter__(self) -> Iterator[Frame]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Let go of the input. Safe to call twice."""
-
-    def __enter__(self) -> VideoSource:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _warn(self, text: str) -> None:
-        if text not in self.warnings:
-            self.warnings.append(text)
-            log.warning("%s", text)
-
-
-def open_source(
-    path: str | os.PathLike[str], *, start: float | None = None, end: float | None = None
-) -> VideoSource:
-    """Open anything that holds pictures.
-
-    Args:
-        path: a file, a URL, "-" or "pipe:0" for standard input, an image, or a folder of images (in natural
-            order, at 25 frames per second).
-        start: seconds to leave out at the beginning. The first frame kept then gets pts 0, and audio and
-            subtitles move with it.
-        end: seconds, in the input's own time, at which to stop; a frame that begins there is left out.
-
-    Returns:
-        The source, with its first frame already decoded.
-
-    Raises:
-        InputError: missing, empty, not a video, truncated beyond use, without a video stream or a frame.
-    """
-    text = os.fspath(path)
-    if (start is not None and start < 0) or (end is not None and end <= (start or 0.0)):
-        raise InputError(
-            f"the part from {start or 0:g} s to {'the end' if end is None else f'{end:g} s'} is empty",
-            "give --start and --end in seconds, with 0 <= start < end",
-        )
-    if text in ("-", "pipe:", "pipe:0"):
-        if sys.stdin is not None and sys.stdin.isatty():
-            raise InputError(
-                "standard input is a terminal, not a video", "pipe one in: cat clip.mp4 | gnr-video -"
-            )
-        return ContainerSource(text, "pipe:0", start=start, end=end)
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text) and not text.startswith("file://"):
-        return ContainerSource(text, text, start=start, end=end)
-    file = Path(text.removeprefix("file://"))
-    if not file.exists():
-        raise InputError(f"no such file: {text}", _similar(file))
-    if file.is_dir():
-        return ImageFolderSource(file, start=start, end=end)
-    if file.is_file():
-        try:
-            with file.open("rb") as stream:
-                empty = not stream.read(1)
-        except OSError as error:
-            raise InputError(
-                f"cannot read {text}: {error.strerror}", "check the file's permissions"
-            ) from None
-        if empty:
-            raise InputError(f"{text} is empty (0 bytes)", "copy or download it again")
-    if file.suffix.lower() in IMAGE_EXTENSIONS:
-        return StillSource(file)
-    # Without a protocol FFmpeg takes the part before a colon in a file's name for one.
-    return ContainerSource(text, f"file:{file}", start=start, end=end)
 
 
 class ContainerSource(VideoSource):
@@ -334,7 +75,7 @@ class ContainerSource(VideoSource):
             self._set_range(start, end, seekable)
             self._decoded = self._decode()
             self._first = self._decode_first()
-            self._orientation = _orientation(self._first)
+            self._orientation = read_orientation(self._first)
             self.info = self._describe(start, end)
             if start is not None:
                 self._shift = self._first.pts * self._time_base
@@ -585,124 +326,6 @@ class ContainerSource(VideoSource):
             log.warning("%s", text)
 
 
-class StillSource(VideoSource):
-    """One picture, as a video of a single frame."""
-
-    def __init__(self, file: Path) -> None:
-        self._image = read_image(file)
-        height, width = self._image.shape[:2]
-        self.info = SourceInfo(
-            path=str(file),
-            width=width,
-            height=height,
-            average_rate=IMAGE_RATE,
-            time_base=1 / IMAGE_RATE,
-            duration_seconds=float(1 / IMAGE_RATE),
-            frame_count=1,
-            codec=file.suffix[1:].lower(),
-            pix_fmt="rgb24",
-            container="image",
-            coded_height=height,
-            is_still=True,
-        )
-
-    def __iter__(self) -> Iterator[Frame]:
-        yield Frame(self._image, 0, self.info.time_base, 0, {"duration": 1})
-
-
-class ImageFolderSource(VideoSource):
-    """The images of a folder in natural order (frame2 before frame10), all of one size."""
-
-    def __init__(self, folder: Path, *, start: float | None = None, end: float | None = None) -> None:
-        files = sorted(
-            (f for f in folder.iterdir() if f.suffix.lower() in IMAGE_EXTENSIONS and f.name[0] != "."),
-            key=lambda f: natural_key(f.name),
-        )
-        if not files:
-            known = ", ".join(sorted(IMAGE_EXTENSIONS))
-            raise InputError(
-                f"the folder {folder} has no images", f"it needs {known} files, or give a video file"
-            )
-        first = int(np.ceil((start or 0.0) * float(IMAGE_RATE)))
-        last = len(files) if end is None else int(np.ceil(end * float(IMAGE_RATE)))
-        self._files = files[first:last]
-        if not self._files:
-            raise InputError(
-                f"{folder} has no frame in the part asked for",
-                f"it lasts {len(files) / float(IMAGE_RATE):g} s",
-            )
-        self._first = read_image(self._files[0])
-        height, width = self._first.shape[:2]
-        self.info = SourceInfo(
-            path=str(folder),
-            width=width,
-            height=height,
-            average_rate=IMAGE_RATE,
-            time_base=1 / IMAGE_RATE,
-            duration_seconds=float(len(self._files) / IMAGE_RATE),
-            frame_count=len(self._files),
-            codec=self._files[0].suffix[1:].lower(),
-            pix_fmt="rgb24",
-            container="images",
-            coded_height=height,
-        )
-
-    def __iter__(self) -> Iterator[Frame]:
-        for index, file in enumerate(self._files):
-            image = self._first if index == 0 else read_image(file)
-            height, width = image.shape[:2]
-            if (width, height) != self.info.size:
-                expected = f"{self.info.width}x{self.info.height}"
-                raise InputError(
-                    f"{file} is {width}x{height}, but the first image is {expected}",
-                    "make all images of the folder the same size",
-                )
-            yield Frame(image, index, self.info.time_base, index, {"duration": 1})
-
-
-def read_image(file: str | os.PathLike[str]) -> Image:
-    """A picture file as uint8 HxWx3 RGB, upright (EXIF orientation applied), without transparency.
-
-    Raises:
-        InputError: it is not a picture OpenCV reads.
-    """
-    import cv2
-
-    try:
-        # Not cv2.imread, which cannot open every name that Windows allows.
-        data = np.fromfile(file, np.uint8)
-    except OSError as error:
-        raise InputError(
-            f"cannot read {file}: {error.strerror}", "check the file's name and permissions"
-        ) from None
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if picture is None:
-        raise InputError(
-            f"{file} is not an image, or is damaged", "open it in a viewer to see, or convert it to PNG"
-        )
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sorts names as people count: frame2 before frame10."""
-    parts = re.findall(r"\d+|\D+", name.lower())
-    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts]
-
-
-def _similar(file: Path) -> str:
-    """A hint for a missing file: another name beside it that resembles it."""
-    import difflib
-
-    try:
-        names = [f.name for f in file.parent.iterdir()]
-    except OSError:
-        return f"the folder {file.parent} does not exist"
-    close = difflib.get_close_matches(file.name, names, 1)
-    return (
-        f"did you mean {file.parent / close[0]}?" if close else "check the name, and quote names with spaces"
-    )
-
-
 def _interruptibly(work: Callable[[], None], undo: Callable[[], None]) -> None:
     """`work()` on a thread of its own, because Ctrl-C is not heard inside FFmpeg.
 
@@ -790,14 +413,3 @@ def _video_stream(path: str, container: InputContainer) -> Any:
             f"{path}: this FFmpeg build has no decoder for its video", "convert it to H.264 first"
         )
     return stream
-
-
-def _orientation(picture: Any) -> Orientation:
-    """From the decoder's display matrix."""
-    try:
-        for data in picture.side_data:
-            if data.type.name == "DISPLAYMATRIX":
-                return Orientation.from_display_matrix(np.frombuffer(data, np.int32).tolist())
-    except (ValueError, KeyError):
-        pass  # side data newer than this PyAV knows hides the rest; the angle alone is read elsewhere
-    return Orientation.from_rotation(-int(getattr(picture, "rotation", 0) or 0))

@@ -53,6 +53,16 @@ _DEFAULT_CRF = {
     "h264_vaapi": 20,
 }
 
+CONTAINERS = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".gif": "gif",
+}
+"""Extension -> FFmpeg's muxer."""
+
 
 def default_codec(extension: str) -> str:
     """The encoder for a container when none is asked for (extension with its dot, lower case)."""

@@ -90,7 +90,7 @@ def clip_crops(clip: Path, size: int, face_model: Path | None = None) -> np.ndar
     Raises:
         InputError: the clip cannot be read, or shows no face.
     """
-    from gnr_video.media.container_source import open_source
+    from gnr_video.media.open import open_source
     from gnr_video.tracking.tracker import FaceTracker
 
     crops: list[Image] = []

@@ -21,7 +21,7 @@ def face_run(
     """Crops of one face in neighbouring frames.
 
     Args:
-        clip: anything `gnr_video.media.container_source.open_source` reads.
+        clip: anything `gnr_video.media.open.open_source` reads.
         size: side of the crops.
         frames: most crops that are wanted.
         search_frames: frames that are looked at until so long a run is found; the longest one counts.
@@ -32,7 +32,7 @@ def face_run(
     Raises:
         InputError: the clip cannot be read, or shows no face in two neighbouring frames.
     """
-    from gnr_video.media.container_source import open_source
+    from gnr_video.media.open import open_source
     from gnr_video.pipeline import track
     from gnr_video.report import StageTimes
     from gnr_video.tracking.scene_cut import SceneCut

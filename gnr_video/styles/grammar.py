@@ -662,7 +662,7 @@ def save_style(path: Path, code: StyleCode, engine: Engine) -> None:
     Raises:
         OutputError: another extension, or it cannot be written.
     """
-    from gnr_video.files import write_atomically
+    from engines.files import write_atomically
 
     if not path.name.endswith(SAVED):
         raise OutputError(f"{path.name} is no name for a style", f"give it the extension {SAVED}")
