@@ -27,7 +27,7 @@ from gnr_video.frame import Image
 from gnr_video.hold import settled
 from gnr_video.report import hardware
 from gnr_video.samples.face_clip import face_run
-from gnr_video.styles.grammar import parse_style
+from gnr_video.styles.looks import parse_style
 
 
 def measure(drawings: list[Image]) -> dict[str, float]:

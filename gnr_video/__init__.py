@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gnr_video.errors import GnrVideoError
     from gnr_video.frame import Alignment, Face, Frame
     from gnr_video.report import Report
-    from gnr_video.styles.grammar import StyleCode
+    from gnr_video.styles.code import StyleCode
     from gnr_video.translator import Translator
 
 __all__ = ["Alignment", "Face", "Frame", "GnrVideoError", "Report", "StyleCode", "Translator", "__version__"]

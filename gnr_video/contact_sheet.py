@@ -14,7 +14,7 @@ from engines.errors import InputError, OutputError
 from engines.files import write_atomically
 from gnr_video.compositing.compositor import captioned
 from gnr_video.frame import Image
-from gnr_video.styles.grammar import StyleCode
+from gnr_video.styles.code import StyleCode
 
 if TYPE_CHECKING:
     from gnr_video.translator import Translator

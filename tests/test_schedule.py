@@ -14,7 +14,7 @@ import engines
 from engines.base import Engine
 from engines.errors import StyleError
 from engines.weights import load_weights
-from gnr_video.styles.grammar import Looks, parse_style
+from gnr_video.styles.looks import Looks, parse_style
 from gnr_video.styles.schedule import BeatTimes, FixedStyles, LiveStyles, Metronome, StylePlan, make_schedule
 
 

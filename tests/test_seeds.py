@@ -13,7 +13,7 @@ import engines
 from benchmarks.official import OfficialGenerator
 from engines.style_colours import StyleColours
 from engines.weights import STYLE_ENCODER, Weights, load_weights, save_weights
-from gnr_video.styles.grammar import style_from_seed
+from gnr_video.styles.code import style_from_seed
 from tests.golden import golden_weights, narrow
 from tests.tiny_weights import with_colours
 from train.metrics.pictures import Folder

@@ -17,19 +17,11 @@ from engines.errors import StyleError, WeightsError
 from engines.weights import COLOURS, PLACES, Weights, load_weights, save_weights
 from gnr_video.checkpoints import describe_weights, resolve_weights
 from gnr_video.samples.calibration import sample_crops
+from gnr_video.styles.code import Seed, style_from_seed
 from gnr_video.styles.color_names import NAMES, SPELLINGS, rgb_of
-from gnr_video.styles.grammar import (
-    FORMAT,
-    Look,
-    Looks,
-    Seed,
-    StyleExpression,
-    parse_expression,
-    parse_expressions,
-    parse_keys,
-    parse_style,
-    style_from_seed,
-)
+from gnr_video.styles.grammar import StyleExpression, parse_expression, parse_expressions, parse_keys
+from gnr_video.styles.looks import Look, Looks, parse_style
+from gnr_video.styles.saved import FORMAT
 from tests.tiny_weights import TINY, with_colours
 from train.looks import place_colours
 

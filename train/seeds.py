@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from engines.errors import exit_with
 from engines.weights import COLOURS, STYLE_ENCODER, Weights, load_weights, save_weights
 from gnr_video.checkpoints import resolve_weights
-from gnr_video.styles.grammar import DEFAULT_SEED, style_from_seed
+from gnr_video.styles.code import DEFAULT_SEED, style_from_seed
 
 
 def turn_seeds(weights: Weights, seed: int, look: int) -> Weights:

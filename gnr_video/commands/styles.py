@@ -62,7 +62,9 @@ def styles_save(
       gnr-video styles save "42*0.7+ref:girl.png*0.3" -o mine.style.json
       gnr-video clip.mp4 --style mine.style.json
     """
-    from gnr_video.styles.grammar import parse_expression, parse_style, save_style
+    from gnr_video.styles.grammar import parse_expression
+    from gnr_video.styles.looks import parse_style
+    from gnr_video.styles.saved import save_style
 
     parse_expression(style)
     refuse_existing(output, overwrite)
@@ -81,7 +83,8 @@ def styles_save(
 @common_options
 def styles_show(style: str, weights: str | None, face_model: Path | None, quiet: bool) -> None:
     """Say what STYLE is made of: its code, its distance from the mean look, the directions it lies along."""
-    from gnr_video.styles.grammar import describe_style, parse_expression, parse_style
+    from gnr_video.styles.grammar import parse_expression
+    from gnr_video.styles.looks import describe_style, parse_style
 
     parse_expression(style)
     with _style_engine(weights) as engine:
@@ -230,7 +233,9 @@ def styles_fit(
     import engines
     from engines.weights import load_weights
     from gnr_video.checkpoints import resolve_weights
-    from gnr_video.styles.grammar import StyleCode, read_reference, save_style
+    from gnr_video.styles.code import StyleCode
+    from gnr_video.styles.reference import read_reference
+    from gnr_video.styles.saved import save_style
     from train.lpips import Lpips
     from train.metrics.style_tools import fit_style
 
@@ -276,7 +281,8 @@ def styles_direction(
     Example:
       gnr-video styles direction blonde/ dark/ --style 42 --amount 1.5 -o blonde42.style.json
     """
-    from gnr_video.styles.grammar import StyleCode, save_style
+    from gnr_video.styles.code import StyleCode
+    from gnr_video.styles.saved import save_style
     from gnr_video.translator import Translator
     from train.metrics.pictures import Folder
     from train.metrics.style_tools import attribute_direction, encode_styles

@@ -17,17 +17,10 @@ import numpy as np
 
 from engines.errors import GnrVideoError, InputError, OutputError, StyleError
 from gnr_video.compositing.compositor import MODES
-from gnr_video.styles.grammar import (
-    DEFAULT_SEED,
-    SAVED,
-    Looks,
-    Seed,
-    StyleCode,
-    StyleExpression,
-    parse_colour,
-    save_style,
-    style_colours,
-)
+from gnr_video.styles.code import DEFAULT_SEED, SAVED, Seed, StyleCode
+from gnr_video.styles.grammar import StyleExpression, parse_colour
+from gnr_video.styles.looks import Looks, style_colours
+from gnr_video.styles.saved import save_style
 from gnr_video.styles.schedule import Row, StyleSchedule
 
 if TYPE_CHECKING:
@@ -64,7 +57,7 @@ class LiveStyles(StyleSchedule):
     """The styles on show, changed while they are asked for; safe from any thread.
 
     Args:
-        styles: a style text, as `gnr_video.styles.grammar.Looks` reads it.
+        styles: a style text, as `gnr_video.styles.looks.Looks` reads it.
         engine: its weights give the text a meaning.
         face_model: MediaPipe's model, to find the face in a reference picture.
 
@@ -94,7 +87,7 @@ class LiveStyles(StyleSchedule):
         return self._looks([look.expression.coloured(place, name) for look in self.looks.looks])
 
     def colours(self) -> dict[str, str]:
-        """Of the first style on show, see `gnr_video.styles.grammar.style_colours`."""
+        """Of the first style on show, see `gnr_video.styles.looks.style_colours`."""
         return style_colours(self.looks.codes[0], self._engine)
 
     def _looks(self, styles: str | StyleExpression | list[StyleExpression]) -> Looks:

@@ -34,7 +34,8 @@ from gnr_video.live.controls import HELP, KEYS, Keys
 from gnr_video.live.files import FileTranslations
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession, LiveSink
-from gnr_video.styles.grammar import Seed, parse_expressions
+from gnr_video.styles.code import Seed
+from gnr_video.styles.grammar import parse_expressions
 
 log = logging.getLogger(__name__)
 

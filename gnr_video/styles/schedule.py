@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import StyleError
-from gnr_video.styles.grammar import Looks, StyleCode, parse_keys
+from gnr_video.styles.code import StyleCode
+from gnr_video.styles.grammar import parse_keys
+from gnr_video.styles.looks import Looks
 
 if TYPE_CHECKING:
     from engines.base import Engine
