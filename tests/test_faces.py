@@ -18,10 +18,12 @@ from gnr_video.frame import Face, Frame, Image
 from gnr_video.pipeline import track, translate
 from gnr_video.report import StageTimes
 from gnr_video.tracking.alignment import crop_face, fit_alignment
+from gnr_video.tracking.identities import Identities
 from gnr_video.tracking.scene_cut import SceneCut
+from gnr_video.tracking.search import PROBE_SECONDS
 from gnr_video.tracking.selection import MAX_FACES, Cast, FaceChoice
 from gnr_video.tracking.smoothing import Aligner
-from gnr_video.tracking.tracker import PROBE_SECONDS, FaceTracker, Identities
+from gnr_video.tracking.tracker import FaceTracker
 from tests.faces_helpers import SIZE, passing, two_heads
 from tests.media_helpers import frame_times, make_clip
 

@@ -28,7 +28,8 @@ from gnr_video.tracking.landmark_tracker import (
 )
 from gnr_video.tracking.landmarker import Landmarker
 from gnr_video.tracking.mediapipe_networks import LandmarkNetwork, compile_beside, try_landmarks
-from gnr_video.tracking.tracker import FaceTracker, search_tiles
+from gnr_video.tracking.search import search_tiles
+from gnr_video.tracking.tracker import FaceTracker
 
 FPS = 30
 

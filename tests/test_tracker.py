@@ -23,8 +23,10 @@ from benchmarks import tracking
 from gnr_video.errors import FaceModelError
 from gnr_video.tracking.alignment import fit_alignment
 from gnr_video.tracking.boxes import iou
+from gnr_video.tracking.identities import Identities, hungarian
 from gnr_video.tracking.landmarker import MillisecondClock, _ResultArrays
-from gnr_video.tracking.tracker import FaceTracker, Identities, hungarian, search_tiles
+from gnr_video.tracking.search import search_tiles
+from gnr_video.tracking.tracker import FaceTracker
 
 CLIPS = Path(__file__).parents[2] / "shared" / "data" / "video"
 

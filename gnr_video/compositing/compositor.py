@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 
 from gnr_video.compositing.masks import (
-    Mask,
     above_jaw,
     face_mask,
     head_mask,
@@ -26,6 +25,7 @@ from gnr_video.effects.expression import Expressions
 from gnr_video.effects.tint import Tint
 from gnr_video.frame import Alignment, Bust, Image
 from gnr_video.tracking.alignment import bust_head, crop_face
+from gnr_video.tracking.face_mesh import Mask
 
 MODES = ("head", "face", "square", "crop", "side-by-side")
 HEAD_MODES = ("head", "side-by-side")

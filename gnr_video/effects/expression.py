@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.compositing.masks import (
+from gnr_video.frame import Alignment, Image, Points
+from gnr_video.tracking.face_mesh import (
     CHIN,
     FOREHEAD,
     LIPS,
@@ -25,7 +26,6 @@ from gnr_video.compositing.masks import (
     scaled,
     smoothstep,
 )
-from gnr_video.frame import Alignment, Image, Points
 
 SETTLE = 0.25
 """The share of a change of colours that each drawing follows."""

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.compositing.masks import Mask
 from gnr_video.frame import Image
+from gnr_video.tracking.face_mesh import Mask
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -16,18 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.compositing.masks import (
-    CHIN,
-    EYES,
-    FACE_OVAL,
-    Mask,
-    face_height,
-    in_pixels,
-    nearest_part,
-    polygon,
-    scaled,
-    smoothstep,
-)
+from gnr_video.compositing.masks import nearest_part
 from gnr_video.effects.skin_and_hair import (
     LEAST_HAIR,
     Colours,
@@ -41,6 +30,17 @@ from gnr_video.effects.skin_and_hair import (
 )
 from gnr_video.frame import Alignment, Bust, Image, Points
 from gnr_video.tracking.alignment import bust_head
+from gnr_video.tracking.face_mesh import (
+    CHIN,
+    EYES,
+    FACE_OVAL,
+    Mask,
+    face_height,
+    in_pixels,
+    polygon,
+    scaled,
+    smoothstep,
+)
 
 SIDE = 128
 """Of the bust that is worked on, pixels: colours are smooth enough for so few."""

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import ModelFileError
-from gnr_video.compositing.masks import Mask
 from gnr_video.frame import Alignment, Bust, Image
 from gnr_video.tracking.alignment import BUST, bust, crop_face
+from gnr_video.tracking.face_mesh import Mask
 from gnr_video.tracking.mediapipe_networks import PersonNetwork, try_person
 from gnr_video.tracking.mediapipe_tasks import explained, import_mediapipe, quiet_stderr
 from gnr_video.tracking.model_files import PERSON_MODEL

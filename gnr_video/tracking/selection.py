@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from engines.errors import InputError
 from gnr_video.frame import Face
-from gnr_video.tracking.tracker import FORGET_SECONDS
+from gnr_video.tracking.identities import FORGET_SECONDS
 
 MAX_FACES = 8
 REMEMBERED = 256

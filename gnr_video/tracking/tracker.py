@@ -7,45 +7,33 @@ matched with the tracks of earlier frames by overlap and distance to where each 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gnr_video.frame import Face, Image, Points
 from gnr_video.tracking.boxes import (
-    NO_MATCH,
-    Appearance,
     Box,
     Tile,
-    Track,
     around,
     box_of,
     iou,
-    match_cost,
     moved,
     shifted,
     size_of,
 )
+from gnr_video.tracking.identities import Identities, appearance
 from gnr_video.tracking.landmark_tracker import Follower, GraphFollower, NetworkFollower
 from gnr_video.tracking.landmarker import Landmarker
 from gnr_video.tracking.mediapipe_networks import try_landmarks
 from gnr_video.tracking.model_files import FACE_MODEL
+from gnr_video.tracking.search import Rounds, Search
 
-PROBE_SECONDS = 1.0
-FORGET_SECONDS = 2.0
 DUPLICATE_IOU = 0.6
 NEW_IOU = 0.3
 """Overlap with a known face from which on a face found in a view is that one."""
-PROBES_PER_FRAME = 4
-APPEARANCE = 4.0
-"""What a difference of all colours by their whole range counts in `match_cost`."""
-STAY = 0.5
-"""What it counts for an identity that its follower has not lost it, in `match_cost`."""
-SEARCH_TILES = 2
 
 
 class FaceTracker:
@@ -77,7 +65,7 @@ class FaceTracker:
         self._prober: Landmarker | None = None
         self._closed = False
         self._identities = Identities()
-        self._rounds = _Rounds()
+        self._rounds = Rounds()
         self._spare: list[Follower] = []
         self._followers = [self._follower()]
         self._search = self._new_search()
@@ -133,7 +121,7 @@ class FaceTracker:
         """Forget everything: a scene cut. Faces of the next frame get new identities."""
         self._identities.reset()
         self._search = self._new_search()
-        self._rounds = _Rounds()
+        self._rounds = Rounds()
         self._dismiss(self._followers[1:])
         self._followers[0].restart()
 
@@ -157,9 +145,9 @@ class FaceTracker:
     def _follower(self) -> Follower:
         return NetworkFollower(self._network) if self._network else GraphFollower(self._model)
 
-    def _new_search(self) -> _Search:
+    def _new_search(self) -> Search:
         # A graph looks through the whole picture by itself.
-        return _Search(whole=self._network is not None)
+        return Search(whole=self._network is not None)
 
     def _probe(self, view: Image) -> list[Points]:
         """Landmarks of all faces in a picture by itself."""
@@ -229,233 +217,6 @@ class FaceTracker:
             self._spare.append(follower)
         else:
             self._followers.append(follower)
-
-
-@dataclass
-class _Search:
-    """Looks through tiles of a picture for a face: all of them at first, then a few in each frame.
-
-    Attributes:
-        whole: the whole picture is looked at as well, every time, before the tiles.
-    """
-
-    whole: bool = False
-    tiles: list[Tile] = field(default_factory=list)
-    size: tuple[int, int] = (0, 0)
-    position: int = 0
-    last: Box | None = None
-
-    def seen(self, boxes: Sequence[Box]) -> None:
-        """Where faces are now: the place to look first when they are gone."""
-        if boxes:
-            self.last = boxes[0]
-
-    def next(self, image: Image, probe: Callable[[Image], list[Points]]) -> tuple[Tile, Points] | None:
-        """A tile of this frame with a face in it and the face's landmarks, in pixels of the frame; or None."""
-        height, width = image.shape[:2]
-        chosen: list[Tile] = []
-        if self.size != (width, height):
-            self.size, self.tiles, self.position = (width, height), search_tiles(width, height), 0
-            chosen = self.tiles
-        else:
-            if self.last is not None:
-                chosen.append(around(self.last, width, height, 1.75))
-            while self.tiles and len(chosen) < SEARCH_TILES:
-                chosen.append(self.tiles[self.position % len(self.tiles)])
-                self.position += 1
-        if self.whole:
-            chosen = [(0, 0, width, height), *chosen]
-        for tile in chosen:
-            left, top, right, bottom = tile
-            found = probe(image[top:bottom, left:right])
-            if found:
-                return tile, shifted(found[0], left, top)
-        return None
-
-
-@dataclass
-class _Rounds:
-    """Where to look for further faces: everywhere at first, then view after view.
-
-    Views for large faces (the whole picture and the larger tiles) have their turn once in `PROBE_SECONDS`.
-    Between two of them comes one of the many small tiles.
-    """
-
-    size: tuple[int, int] = (0, 0)
-    large: list[Tile] = field(default_factory=list)
-    small: list[Tile] = field(default_factory=list)
-    turn: int = 0
-    time: float = 0.0
-
-    def due(self, time_seconds: float, width: int, height: int) -> list[Tile]:
-        """The views to look at in this frame, often none."""
-        if self.size != (width, height):
-            tiles = search_tiles(width, height)
-            short = min(width, height)
-            self.size, self.turn, self.time = (width, height), 0, time_seconds
-            self.large = [(0, 0, width, height), *(t for t in tiles if t[2] - t[0] == short)]
-            self.small = [t for t in tiles if t[2] - t[0] != short]
-            return [*self.large, *self.small]
-        interval = PROBE_SECONDS / (2 * len(self.large))
-        if not self.time - PROBE_SECONDS <= time_seconds <= self.time + 2 * PROBE_SECONDS:
-            self.time = time_seconds  # a jump
-        views: list[Tile] = []
-        while self.time + interval <= time_seconds and len(views) < PROBES_PER_FRAME:
-            self.time += interval
-            turn, kind = divmod(self.turn, 2)
-            tiles = self.small if kind and self.small else self.large
-            views.append(tiles[turn % len(tiles)])
-            self.turn += 1
-        return views
-
-
-def search_tiles(width: int, height: int) -> list[Tile]:
-    """Squares (left, top, right, bottom) that cover a picture, half overlapping, in two sizes.
-
-    The sides are the picture's shorter side (unless that is nearly all of it) and half of that. Those
-    nearest to where faces mostly are, the middle of the upper half, come first within a size.
-    """
-    short = min(width, height)
-    tiles: list[Tile] = []
-    for side in (short, short // 2):
-        if side < 32 or max(width, height) < 1.2 * side:
-            continue
-        xs, ys = _starts(width, side), _starts(height, side)
-        level = [(x, y, x + side, y + side) for y in ys for x in xs]
-        tiles += sorted(
-            level, key=lambda t: math.hypot((t[0] + t[2] - width) / 2, (t[1] + t[3]) / 2 - 0.4 * height)
-        )
-    return tiles
-
-
-def _starts(length: int, side: int) -> list[int]:
-    steps = math.ceil((length - side) / (side / 2))
-    return [round(i * (length - side) / steps) for i in range(steps + 1)] if steps else [0]
-
-
-@dataclass
-class Identities:
-    """Gives the boxes of each frame the numbers they had before, and new numbers to new ones, left to right.
-
-    A face that is gone keeps its number for `forget_seconds`: it is given back to one that appears near
-    where the face was last seen, or where it was heading.
-    """
-
-    forget_seconds: float = FORGET_SECONDS
-    _tracks: dict[int, Track] = field(default_factory=dict)
-    _next: int = 0
-
-    def __len__(self) -> int:
-        return len(self._tracks)
-
-    def assign(
-        self,
-        boxes: Sequence[Box],
-        time_seconds: float,
-        before: Sequence[int | None] | None = None,
-        looks: Sequence[Appearance] | None = None,
-    ) -> list[int]:
-        """One number for each box, in the same order, none twice.
-
-        Args:
-            before: the numbers that whatever follows the faces would give them: kept unless others fit better.
-            looks: what is in the boxes, which tells people apart who meet.
-        """
-        self._forget(time_seconds)
-        known = list(self._tracks)
-        before = before or [None] * len(boxes)
-        cost = np.full((len(boxes), len(known)), NO_MATCH)
-        for i, (box, last_id) in enumerate(zip(boxes, before)):
-            for j, track_id in enumerate(known):
-                track = self._tracks[track_id]
-                fit = min(match_cost(track.expected(time_seconds), box), match_cost(track.box, box))
-                if fit < NO_MATCH:
-                    fit -= STAY * (track_id == last_id)
-                    if looks is not None and track.appearance is not None:
-                        fit += APPEARANCE * float(np.abs(looks[i] - track.appearance).mean())
-                cost[i, j] = fit
-        ids = [-1] * len(boxes)
-        for row, column in hungarian(cost):
-            if cost[row, column] < NO_MATCH:
-                ids[row] = known[column]
-                self._tracks[ids[row]].see(boxes[row], time_seconds)
-        for row in sorted((i for i, number in enumerate(ids) if number < 0), key=lambda i: boxes[i][0]):
-            ids[row] = self._next
-            self._next += 1
-            self._tracks[ids[row]] = Track(boxes[row], time_seconds)
-        for number, look in zip(ids, looks or ()):
-            track = self._tracks[number]
-            known_look = look if track.appearance is None else track.appearance
-            track.appearance = known_look + np.float32(0.1) * (look - known_look)
-        return ids
-
-    def expected(self, time_seconds: float, besides: Sequence[int | None] = ()) -> list[Box]:
-        """Where faces that are gone should be by now, the latest first."""
-        self._forget(time_seconds)
-        gone = [t for k, t in self._tracks.items() if k not in besides]
-        return [t.expected(time_seconds) for t in sorted(gone, key=lambda t: -t.seen_at)]
-
-    def _forget(self, time_seconds: float) -> None:
-        self._tracks = {
-            k: t for k, t in self._tracks.items() if abs(time_seconds - t.seen_at) <= self.forget_seconds
-        }
-
-    def reset(self) -> None:
-        """No face of the past is any face of the future."""
-        self._tracks.clear()
-
-
-def appearance(image: Image, box: Box) -> Appearance:
-    """A face as the mean colours of 6x6 parts of its box."""
-    import cv2
-
-    height, width = image.shape[:2]
-    left, top = min(max(int(box[0]), 0), width - 1), min(max(int(box[1]), 0), height - 1)
-    right, bottom = max(min(int(box[2]), width), left + 1), max(min(int(box[3]), height), top + 1)
-    step = max(1, (bottom - top) // 64)
-    small = cv2.resize(image[top:bottom:step, left:right:step], (6, 6), interpolation=cv2.INTER_AREA)
-    return small.astype(np.float32) / np.float32(255)
-
-
-def hungarian(cost: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Assignment of rows to columns with the least total cost, min(rows, columns) pairs.
-
-    Kuhn-Munkres with potentials and shortest augmenting paths, O(n^3) (Jonker and Volgenant, 1987).
-
-    Args:
-        cost: float64 rows x columns, finite.
-    """
-    if cost.size == 0:
-        return []
-    if cost.shape[0] > cost.shape[1]:
-        return sorted((row, column) for column, row in hungarian(cost.T))
-    rows, columns = cost.shape
-    u, v = np.zeros(rows + 1), np.zeros(columns + 1)
-    # Column 0 and row 0 are a dummy pair where each augmenting path starts.
-    row_of = np.zeros(columns + 1, dtype=int)
-    for row in range(1, rows + 1):
-        row_of[0] = row
-        column = 0
-        shortest = np.full(columns + 1, np.inf)
-        before = np.zeros(columns + 1, dtype=int)
-        done = np.zeros(columns + 1, dtype=bool)
-        while row_of[column]:
-            done[column] = True
-            i = row_of[column]
-            reduced = cost[i - 1] - u[i] - v[1:]
-            better = ~done[1:] & (reduced < shortest[1:])
-            shortest[1:][better] = reduced[better]
-            before[1:][better] = column
-            following = 1 + int(np.argmin(np.where(done[1:], np.inf, shortest[1:])))
-            delta = shortest[following]
-            u[row_of[done]] += delta
-            v[done] -= delta
-            shortest[~done] -= delta
-            column = following
-        while column:
-            row_of[column] = row_of[before[column]]
-            column = before[column]
-    return sorted((int(row_of[column]) - 1, column - 1) for column in range(1, columns + 1) if row_of[column])
 
 
 def _without(boxes: Sequence[Box], view: Image) -> Image:
