@@ -105,7 +105,8 @@ class Translator:
     ) -> None:
         import engines
         from engines.weights import load_weights
-        from gnr_video.compositing.compositor import Compositor, GridCompositor
+        from gnr_video.compositing.compositor import Compositor
+        from gnr_video.compositing.grid import GridCompositor
         from gnr_video.tracking.mediapipe_networks import compile_beside
 
         self.face_model = None if face_model is None else Path(face_model)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from engines.weights import load_weights
 from gnr_video import Translator
 from gnr_video.checkpoints import resolve_weights
-from gnr_video.compositing.compositor import Compositor, GridCompositor
+from gnr_video.compositing.compositor import Compositor
+from gnr_video.compositing.grid import GridCompositor
 from gnr_video.demo import portrait
 from gnr_video.effects import expression
 from gnr_video.effects.expression import Expressions

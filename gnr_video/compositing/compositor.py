@@ -24,7 +24,8 @@ from gnr_video.compositing.masks import (
 from gnr_video.effects.expression import Expressions
 from gnr_video.effects.tint import Tint
 from gnr_video.frame import Alignment, Bust, Image
-from gnr_video.tracking.alignment import bust_head, crop_face
+from gnr_video.media.images import resized
+from gnr_video.tracking.alignment import bust_head
 from gnr_video.tracking.face_mesh import Mask
 
 MODES = ("head", "face", "square", "crop", "side-by-side")
@@ -34,7 +35,7 @@ HEAD_MODES = ("head", "side-by-side")
 # Side the crop is resampled to before it is warped. A bilinear warp of a crop oversampled twice is as sharp
 # at every sub-pixel phase as a bicubic warp of the crop itself, in a third of the time.
 _OVERSAMPLED = 512
-_GREY = 127
+GREY = 127
 
 
 class Compositor:
@@ -114,7 +115,7 @@ class Compositor:
             ValueError: a crop that is not uint8 SxSx3, or `crops` of another length.
         """
         for _, crop in faces:
-            _check_crop(crop)
+            check_crop(crop)
         if crops is not None and len(crops) != len(faces):
             raise ValueError(f"{len(crops)} source crops for {len(faces)} faces")
         faces = self._with_expressions(faces)
@@ -164,103 +165,17 @@ class Compositor:
         if faces:
             index = min(range(len(faces)), key=lambda i: faces[i][0].track_id)
             alignment, crop = faces[index]
-            shown = _resized(crop, self.size)
+            shown = resized(crop, self.size)
             if crops is not None:
-                _check_crop(crops[index])
-                shown = _dissolved(shown, _resized(crops[index], self.size), alignment.opacity)
+                check_crop(crops[index])
+                shown = dissolved(shown, resized(crops[index], self.size), alignment.opacity)
             self._last = shown.copy()
         if self._last is None:
-            return np.full((self.size, self.size, 3), _GREY, np.uint8)
+            return np.full((self.size, self.size, 3), GREY, np.uint8)
         return self._last.copy()
 
 
-class GridCompositor(Compositor):
-    """One face under many styles at once, around the face itself.
-
-    A grid with a middle (3x3, 3x5) has the face there; beside any other it stands in the grid's full height. A fading
-    face dissolves to its source; while there is no face the last picture stays.
-
-    Args:
-        rows, columns: of the grid.
-        cell: side of a translation, pixels. The output is `rows` cells high.
-        captions: a text for each translation, drawn into its corner; shorter or empty: none.
-
-    Attributes:
-        styles: how many translations there are: `rows` x `columns`, less one where the face is in the middle.
-    """
-
-    def __init__(self, rows: int, columns: int, *, cell: int = 256, captions: Sequence[str] = ()) -> None:
-        super().__init__("crop", size=cell)
-        if not (1 <= rows <= 16 and 1 <= columns <= 16):
-            raise ValueError(f"a grid has 1 to 16 rows and columns, got {rows}x{columns}")
-        self.mode = f"grid {rows}x{columns}"
-        self.rows, self.columns = rows, columns
-        self.captions = captions
-        cells = [(row, column) for row in range(rows) for column in range(columns)]
-        self._beside = rows % 2 == 0 or columns % 2 == 0 or len(cells) == 1
-        if self._beside:
-            self._face, self._cells = (0, 0), [(row, rows + column) for row, column in cells]
-        else:
-            self._face = cells.pop(len(cells) // 2)
-            self._cells = cells
-        self.styles = len(self._cells)
-
-    def output_size(self, frame_size: tuple[int, int]) -> tuple[int, int]:
-        columns = self.columns + (self.rows if self._beside else 0)
-        return columns * self.size, self.rows * self.size
-
-    def compose(
-        self,
-        image: Image,
-        faces: Sequence[tuple[Alignment, Image]],
-        crops: Sequence[Image] | None = None,
-        busts: Sequence[Bust] = (),
-    ) -> Image:
-        """The grid for one frame.
-
-        Args:
-            image: uint8 HxWx3 RGB.
-            faces: the face's alignment with each of its `styles` translations (uint8 SxSx3), row by row; or nothing.
-
-        Returns:
-            uint8 RGB of `output_size`; a new array.
-        """
-        if faces:
-            for _, crop in faces:
-                _check_crop(crop)
-            faces = self._with_expressions(faces)
-            alignment = faces[0][0]
-            source = crop_face(image, alignment, (self.rows if self._beside else 1) * self.size)
-            small = _resized(source, self.size)
-            self._last = self._empty()
-            self._put(source, self._face)
-            for i, (cell, (_, crop)) in enumerate(zip(self._cells, faces)):
-                shown = _dissolved(_resized(crop, self.size), small, alignment.opacity)
-                self._put(captioned(shown, self.captions[i]) if i < len(self.captions) else shown, cell)
-        return self._empty() if self._last is None else self._last.copy()
-
-    def _empty(self) -> Image:
-        width, height = self.output_size((0, 0))
-        return np.full((height, width, 3), _GREY, np.uint8)
-
-    def _put(self, picture: Image, cell: tuple[int, int]) -> None:
-        """Draw a picture with its upper left corner in that of a cell (row, column)."""
-        assert self._last is not None
-        top, left = (self.size * i for i in cell)
-        self._last[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-
-
-def captioned(picture: Image, text: str) -> Image:
-    """A copy of a picture (uint8 HxWx3) with a text in its lower left corner. ASCII only, else "?"."""
-    picture = picture.copy()
-    text = text.encode("ascii", "replace").decode()
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        place = (8, picture.shape[0] - 10)
-        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, thickness, cv2.LINE_AA)
-    return picture
-
-
-def _dissolved(picture: Image, source: Image, opacity: float) -> Image:
+def dissolved(picture: Image, source: Image, opacity: float) -> Image:
     """The picture, or what a fading one has become: a mix with its source."""
     opacity = max(opacity, 0.0)
     if opacity >= 1:
@@ -317,13 +232,6 @@ def _region(alignment: Alignment, mask: Mask, width: int, height: int) -> tuple[
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
-def _resized(crop: Image, size: int) -> Image:
-    if crop.shape[0] == size:
-        return crop
-    how = cv2.INTER_AREA if crop.shape[0] > size else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(crop, (size, size), interpolation=how), np.uint8)
-
-
-def _check_crop(crop: Image) -> None:
+def check_crop(crop: Image) -> None:
     if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[2] != 3 or crop.shape[0] != crop.shape[1]:
         raise ValueError(f"a crop must be uint8 SxSx3, got {crop.dtype} {crop.shape}")

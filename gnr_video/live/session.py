@@ -24,7 +24,7 @@ import numpy as np
 
 from engines.errors import GnrVideoError
 from gnr_video import pipeline
-from gnr_video.compositing.compositor import GridCompositor
+from gnr_video.compositing.grid import GridCompositor
 from gnr_video.frame import Frame, Image
 from gnr_video.hold import DrawingsAhead
 from gnr_video.live.camera import Capture, Latest, Shot

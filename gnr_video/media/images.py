@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import cv2
 import numpy as np
 
 from engines.errors import InputError
@@ -35,3 +36,20 @@ def read_image(file: str | os.PathLike[str]) -> Image:
             f"{file} is not an image, or is damaged", "open it in a viewer to see, or convert it to PNG"
         )
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def captioned(picture: Image, text: str) -> Image:
+    """A copy of a picture (uint8 HxWx3) with a text in its lower left corner. ASCII only, else "?"."""
+    picture = picture.copy()
+    text = text.encode("ascii", "replace").decode()
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        place = (8, picture.shape[0] - 10)
+        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, thickness, cv2.LINE_AA)
+    return picture
+
+
+def resized(crop: Image, size: int) -> Image:
+    if crop.shape[0] == size:
+        return crop
+    how = cv2.INTER_AREA if crop.shape[0] > size else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(crop, (size, size), interpolation=how), np.uint8)
