@@ -23,8 +23,8 @@ from engines.files import write_atomically
 from engines.weights import load_weights
 from gnr_video.checkpoints import resolve_weights
 from gnr_video.effects.ink import ink
+from gnr_video.effects.steady import settled
 from gnr_video.frame import Image
-from gnr_video.hold import settled
 from gnr_video.report import hardware
 from gnr_video.samples.face_clip import face_run
 from gnr_video.styles.looks import parse_style

@@ -14,9 +14,9 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
-import cv2
 import numpy as np
 
+from gnr_video.effects.steady import settled
 from gnr_video.frame import Image
 
 if TYPE_CHECKING:
@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 
 Drawn: TypeAlias = dict[int, Image]
 """Translations by track id."""
-
-CALM, AT_ONCE = 0.2, 24
-"""The share of a change that is followed: from `CALM` of the smallest evenly up to all from `AT_ONCE` levels on."""
-
-_change = np.arange(256)
-_FOLLOWED = np.round(_change * np.minimum(CALM + (1 - CALM) * _change / AT_ONCE, 1)).astype(np.uint8)
 
 
 class Drawings:
@@ -122,19 +116,6 @@ class DrawingsAhead(Drawings):
         self._begun.put(None)
         if self._thread.ident is not None:
             self._thread.join(timeout)
-
-
-def settled(before: Image, now: Image) -> Image:
-    """A drawing without the noise in which it differs from the one before; 5 levels off at most.
-
-    Args:
-        before, now: uint8 SxSx3 of the same face. One of another size is given back as it is.
-    """
-    if before.shape != now.shape:
-        return now
-    rise = cv2.LUT(cv2.subtract(now, before), _FOLLOWED)
-    fall = cv2.LUT(cv2.subtract(before, now), _FOLLOWED)
-    return np.asarray(cv2.subtract(cv2.add(before, rise), fall), np.uint8)
 
 
 def _in_style(engine: Engine, crops: Crops, codes: Styles | None) -> Crops:

@@ -19,8 +19,9 @@ import engines
 from engines.base import Engine
 from engines.errors import InputError
 from engines.weights import load_weights
+from gnr_video.effects.steady import settled
 from gnr_video.frame import Image
-from gnr_video.hold import Drawings, DrawingsAhead, settled
+from gnr_video.hold import Drawings, DrawingsAhead
 from gnr_video.live.session import MAX_HOLD
 from gnr_video.report import StageTimes
 from gnr_video.translator import Translator
