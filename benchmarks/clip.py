@@ -48,9 +48,11 @@ def file(translator: Translator, clip: Path, repeat: int) -> dict[str, Any]:
 
 def live(translator: Translator, clip: Path, seconds: float, hold: int | None = None) -> dict[str, Any]:
     """The clip as a camera in real time: what the live pipeline shows and draws, and how old it is by then."""
-    from gnr_video.live.camera import Capture, open_camera
+    from gnr_video.live.camera import open_camera
+    from gnr_video.live.capture import Capture
     from gnr_video.live.controls import Controls
-    from gnr_video.live.session import LiveSession, LiveSink
+    from gnr_video.live.session import LiveSession
+    from gnr_video.live.sinks import LiveSink
 
     class Screen(LiveSink):
         def show(self, frame: Frame) -> None:

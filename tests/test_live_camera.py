@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 
 from engines.errors import InputError
+from gnr_video.channels import Latest
 from gnr_video.live import camera as camera_module
 from gnr_video.live.camera import (
     Camera,
     CameraLost,
-    Capture,
-    Latest,
     PatternCamera,
     PushCamera,
     device_error,
@@ -27,6 +26,7 @@ from gnr_video.live.camera import (
     open_camera,
     v4l2_options,
 )
+from gnr_video.live.capture import Capture
 from tests.live_helpers import Still, until
 from tests.media_helpers import make_clip, picture
 

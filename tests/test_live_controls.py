@@ -12,7 +12,8 @@ import engines
 from engines.base import Engine
 from engines.weights import load_weights
 from gnr_video.live import controls as controls_module
-from gnr_video.live.controls import KEYS, Controls, Keys
+from gnr_video.live.controls import Controls
+from gnr_video.live.keys import KEYS, Keys
 from gnr_video.styles.looks import parse_style
 from tests.live_helpers import until
 from tests.tiny_weights import with_colours

@@ -14,7 +14,9 @@ import pytest
 
 from gnr_video.frame import Frame
 from gnr_video.live.recorder import TIME_BASE, Recorder, RecordSink
-from gnr_video.live.session import IN_FLIGHT, ThreadedSink, before_after, fitted
+from gnr_video.live.session import IN_FLIGHT
+from gnr_video.live.sinks import ThreadedSink
+from gnr_video.media.images import before_after, fitted
 from tests.live_helpers import Kept, Still, live_session, until
 from tests.media_helpers import frame_times, picture, read_pictures
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from engines.errors import GnrVideoError, OutputError
 from gnr_video.frame import Frame
-from gnr_video.live.session import LiveSession, ThreadedSink
+from gnr_video.live.session import LiveSession
+from gnr_video.live.sinks import ThreadedSink
 from gnr_video.media.encoders import CONTAINERS
 from gnr_video.media.open import open_sink
 from gnr_video.media.sink import VideoSink

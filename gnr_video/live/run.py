@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.errors import InputError, interrupts
-from gnr_video.live.camera import BROWSER, Camera, Capture, PushCamera, open_camera
-from gnr_video.live.controls import HELP, Controls, TerminalKeys
+from gnr_video.live.camera import BROWSER, Camera, PushCamera, open_camera
+from gnr_video.live.capture import Capture
+from gnr_video.live.controls import Controls
+from gnr_video.live.keys import HELP, TerminalKeys
 from gnr_video.live.memory import share_heaps
 from gnr_video.live.recorder import Recorder, check_recording
 from gnr_video.live.session import LiveSession
