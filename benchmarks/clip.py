@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gnr_video.frame import Frame
-from gnr_video.report import Report, stage_table
+from gnr_video.report import Report
+from gnr_video.timing import stage_table
 from gnr_video.translator import Translator
 
 COLD_SECONDS = 3.0

@@ -34,7 +34,7 @@ from engines.files import write_atomically
 from engines.weights import load_weights, save_weights
 from gnr_video.checkpoints import resolve_weights
 from gnr_video.demo import make_demo_clip
-from gnr_video.report import hardware, versions
+from gnr_video.machine import hardware, versions
 from gnr_video.translator import Translator
 
 PARTS = ("network", "file", "live", "cold")

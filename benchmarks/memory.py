@@ -110,9 +110,9 @@ def measure_here(
 ) -> Result:
     """Translate in this process and watch its memory."""
     from gnr_video import Translator
+    from gnr_video.machine import hardware
     from gnr_video.media.open import open_source
     from gnr_video.pipeline import Counts
-    from gnr_video.report import hardware
 
     with open_source(clip) as source:
         rate = float(source.info.average_rate or 0)

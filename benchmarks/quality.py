@@ -30,7 +30,7 @@ from engines.weights import load_weights
 from gnr_video.checkpoints import resolve_weights
 from gnr_video.effects.ink import ink
 from gnr_video.frame import Image
-from gnr_video.report import hardware
+from gnr_video.machine import hardware
 from gnr_video.samples.face_clip import face_run
 from train.metrics.evaluate import FULL, QUICK, Evaluator, Networks, format_table, report_json
 from train.metrics.pictures import Folder

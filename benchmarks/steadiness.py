@@ -25,7 +25,7 @@ from gnr_video.checkpoints import resolve_weights
 from gnr_video.effects.ink import ink
 from gnr_video.effects.steady import settled
 from gnr_video.frame import Image
-from gnr_video.report import hardware
+from gnr_video.machine import hardware
 from gnr_video.samples.face_clip import face_run
 from gnr_video.styles.looks import parse_style
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from engines.errors import exit_with
 from gnr_video.frame import Alignment, Face, Image
-from gnr_video.report import hardware
+from gnr_video.machine import hardware
 from gnr_video.tracking.alignment import CROP, crop_face, fit_alignment
 from gnr_video.tracking.smoothing import Aligner
 from gnr_video.tracking.tracker import FaceTracker

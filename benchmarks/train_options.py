@@ -31,7 +31,7 @@ from PIL import Image
 from engines.errors import exit_with
 from engines.files import write_atomically
 from engines.weights import load_weights
-from gnr_video.report import hardware
+from gnr_video.machine import hardware
 from train.data import Domains, Framing, fit, load_dataset
 from train.metrics.evaluate import METRICS, QUICK, Evaluator, Networks
 from train.metrics.pictures import Folder

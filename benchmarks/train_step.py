@@ -214,7 +214,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one, *arguments)))
         return
-    from gnr_video.report import hardware, versions
+    from gnr_video.machine import hardware, versions
 
     results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for _ in range(options.rounds):

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engines.errors import GnrVideoError
-from gnr_video.report import FASTER, cpu_model, distribution_version
+from gnr_video.machine import cpu_model, distribution_version
+from gnr_video.report import FASTER
 
 if TYPE_CHECKING:
     from gnr_video.tracking.model_files import ModelFile

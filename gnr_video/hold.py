@@ -21,7 +21,7 @@ from gnr_video.frame import Image
 
 if TYPE_CHECKING:
     from engines.base import Crops, Engine, Styles
-    from gnr_video.report import StageTimes
+    from gnr_video.timing import StageTimes
 
 Drawn: TypeAlias = dict[int, Image]
 """Translations by track id."""

@@ -18,10 +18,11 @@ import numpy as np
 from engines.errors import InputError, StyleError
 from gnr_video.checkpoints import resolve_weights
 from gnr_video.frame import Frame, Image
-from gnr_video.report import Report, StageTimes
+from gnr_video.report import Report
 from gnr_video.styles.code import DEFAULT_SEED, StyleCode
 from gnr_video.styles.looks import Looks, parse_style
 from gnr_video.styles.schedule import StylePlan, StyleSchedule, make_schedule
+from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import head_side
 from gnr_video.tracking.selection import Cast, FaceChoice
 

@@ -23,7 +23,7 @@ from gnr_video.effects.steady import settled
 from gnr_video.frame import Image
 from gnr_video.hold import Drawings, DrawingsAhead
 from gnr_video.live.session import MAX_HOLD
-from gnr_video.report import StageTimes
+from gnr_video.timing import StageTimes
 from gnr_video.translator import Translator
 from tests.cli_helpers import call
 from tests.live_helpers import Kept, live_session, until

@@ -16,7 +16,7 @@ from engines.errors import InputError
 from gnr_video import Translator
 from gnr_video.frame import Face, Frame, Image
 from gnr_video.pipeline import track, translate
-from gnr_video.report import StageTimes
+from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import crop_face, fit_alignment
 from gnr_video.tracking.identities import Identities
 from gnr_video.tracking.scene_cut import SceneCut

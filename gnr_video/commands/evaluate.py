@@ -87,7 +87,7 @@ def evaluate(
     from engines.files import write_atomically
     from engines.weights import load_weights
     from gnr_video.checkpoints import resolve_weights
-    from gnr_video.report import hardware
+    from gnr_video.machine import hardware
     from gnr_video.samples.face_clip import face_run
     from train.metrics.evaluate import FULL, QUICK, Evaluator, Folder, Networks, format_table, report_json
 

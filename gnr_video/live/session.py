@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from gnr_video import pipeline
+from gnr_video.channels import Threaded
 from gnr_video.compositing.grid import GridCompositor
 from gnr_video.frame import Frame, Image
 from gnr_video.hold import DrawingsAhead
@@ -31,8 +32,9 @@ from gnr_video.live.controls import GRID, Controls
 from gnr_video.live.memory import give_back, share_heaps
 from gnr_video.live.sinks import LiveSink
 from gnr_video.media.images import before_after, fitted
-from gnr_video.pipeline import Counts, Threaded, Tracked, Translated
-from gnr_video.report import Report, StageTimes
+from gnr_video.pipeline import Counts, Tracked, Translated
+from gnr_video.report import Report
+from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import crop_face, face_part, mirrored
 from gnr_video.tracking.matte import PersonMatte
 from gnr_video.translator import Translator

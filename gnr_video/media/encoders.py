@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from engines.errors import OutputError
-from gnr_video.report import usable_cores
+from gnr_video.machine import usable_cores
 
 ALIASES = {
     "h264": "libx264",

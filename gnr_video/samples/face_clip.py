@@ -34,7 +34,7 @@ def face_run(
     """
     from gnr_video.media.open import open_source
     from gnr_video.pipeline import track
-    from gnr_video.report import StageTimes
+    from gnr_video.timing import StageTimes
     from gnr_video.tracking.scene_cut import SceneCut
     from gnr_video.tracking.smoothing import Aligner
     from gnr_video.tracking.tracker import FaceTracker
