@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.errors import InputError, interrupts
+from gnr_video.live.address import bind, parse_address
 from gnr_video.live.camera import BROWSER, Camera, PushCamera, open_camera
 from gnr_video.live.capture import Capture
 from gnr_video.live.controls import Controls
@@ -109,8 +110,8 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
         listener = None
         if web is not None:
             web_module.require_packages()
-            host, port = web_module.parse_address(web)
-            listener = web_module.bind(host, port, allow_remote=options.allow_remote)
+            host, port = parse_address(web)
+            listener = bind(host, port, allow_remote=options.allow_remote)
             stack.callback(listener.close)
 
         pushed = PushCamera()

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from gnr_video import pipeline
-from gnr_video.channels import Threaded
+from gnr_video.channels import Cancelled, Threaded
 from gnr_video.compositing.grid import GridCompositor
 from gnr_video.frame import Frame, Image
 from gnr_video.hold import DrawingsAhead
@@ -405,7 +405,7 @@ class LiveSession:
                 self._permits.release()
                 compositor.mode = self.controls.paste
                 self.controls.hand_to(self.translator)
-        except pipeline.Cancelled:
+        except Cancelled:
             pass
         except BaseException as error:
             if not self._stopping.is_set():
