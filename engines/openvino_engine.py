@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines import int8, native_bf16, openvino_ir
+from engines import int8, openvino_ir
 from engines.base import Crops, Engine
 from engines.cache import EngineCache, EngineKey
+from engines.devices import native_bf16
 from engines.errors import EngineError
 from engines.graph import GRAPH_VERSION, ContentEncoder, Decoder, StyleVectors, styled_layers
 from engines.openvino_runtime import import_openvino, root_logger_kept

@@ -312,7 +312,7 @@ def _model_check(name: str, model: ModelFile, constant: str) -> Check:
 def check_processor() -> Iterator[Check]:
     import torch
 
-    from engines import native_bf16
+    from engines.devices import native_bf16
 
     detail = f"{cpu_model()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
     if platform.machine().lower() not in ("x86_64", "amd64"):
@@ -353,7 +353,8 @@ def check_gpu() -> Iterator[Check]:
 
 def check_engines() -> Iterator[Check]:
     """Every engine: whether it can be made here. Only torch has to."""
-    from engines import ENGINES, TENSORRT, best_device, unavailable
+    from engines import ENGINES, TENSORRT, unavailable
+    from engines.devices import best_device
 
     for name in ENGINES:
         if name in TENSORRT and best_device() == "cpu":
@@ -385,7 +386,7 @@ def _import_error(module: str) -> str:
 
 def check_extras() -> Iterator[Check]:
     """The optional parts: which are here, and the line that installs the others."""
-    from engines import best_device
+    from engines.devices import best_device
 
     for extra, (purpose, packages) in EXTRAS.items():
         versions = {name: distribution_version(name) for name in packages}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from engines import native_bf16
+from engines.devices import native_bf16
 from engines.weights import Weights, load_weights
 from gnr_video.checkpoints import resolve_weights
 from train.data import Domains, Framing, load_dataset

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines import best_device, native_bf16
+from engines.devices import best_device, native_bf16
 from engines.errors import GnrVideoError, exit_with
 from engines.weights import Weights, save_weights
 from train.afterwards import arguments_for, read_inputs, timed_log

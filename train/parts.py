@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engines import native_bf16
+from engines.devices import native_bf16
 from engines.errors import InputError, WeightsError, exit_with
 from train.augment import apply_affine, random_affine, recolour, to_float
 from train.data import decode, fit, list_images

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines import native_bf16
+from engines.devices import native_bf16
 from engines.errors import GnrVideoError, InputError, WeightsError
 from engines.weights import STYLE_ENCODER, save_weights
 from gnr_video.tracking.alignment import head_side

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import candidates, unavailable
+from engines import unavailable
+from engines.devices import candidates
 from engines.errors import EngineError, ModelFileError
 from engines.openvino_runtime import import_openvino
 from gnr_video.frame import Image, Points
