@@ -24,6 +24,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from engines.devices import best_device
 from engines.errors import InputError, exit_with
 from engines.files import write_atomically
 from engines.weights import load_weights
@@ -72,7 +73,7 @@ def main() -> int:
         inception=None if options.inception in (None, "download") else Path(options.inception),
         download=options.inception == "download",
         path_length=settings.paths > 0,
-        device=engines.best_device(),
+        device=best_device(),
     )
     clips = read_clips(options.videos, settings.clip_frames) if options.videos.is_dir() else {}
     evaluator = Evaluator(Folder.open(options.data / "testB", settings.limit), networks, settings)

@@ -207,9 +207,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", choices=KINDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    import engines
+    from engines.devices import best_device
 
-    device = engines.best_device() if options.device == "auto" else options.device
+    device = best_device() if options.device == "auto" else options.device
     arguments = (options.size, options.batch, options.steps, device, options.lpips_trunk, options.compile)
     if options.one:
         print(json.dumps(measure(options.one, *arguments)))

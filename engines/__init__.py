@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engines.architecture import check_tensors, detect, generator_tensors
 from engines.errors import WeightsError
+from engines.paths import cache_dir
 from engines.weights import (
     STYLE_ENCODER,
     Weights,
@@ -30,7 +31,6 @@ from engines.weights import (
     save_weights,
     stored_tensors,
 )
-from gnr_video.paths import cache_dir
 
 if TYPE_CHECKING:
     import torch

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.errors import GnrVideoError, InputError, OutputError
+from engines.errors import GnrVideoError, InputError, OutputError
 from gnr_video.frame import Image
 
 if TYPE_CHECKING:

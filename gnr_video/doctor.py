@@ -470,14 +470,14 @@ def encoders_check(works: dict[str, bool]) -> Check:
 
 
 def check_cache() -> Iterator[Check]:
-    from gnr_video.paths import cache_dir
+    from engines.paths import cache_dir
 
     yield cache_check(cache_dir())
 
 
 def cache_check(folder: Path) -> Check:
     """Whether the cache folder can be written to, and how much is in it."""
-    from gnr_video.paths import CACHE_VARIABLE
+    from engines.paths import CACHE_VARIABLE
 
     fix = f"set {CACHE_VARIABLE} to a folder you can write to"
     if not folder.exists():

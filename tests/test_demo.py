@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from engines.errors import InputError, OutputError
 from gnr_video import demo
-from gnr_video.errors import InputError, OutputError
 
 SIZE = (320, 180)
 

@@ -159,11 +159,11 @@ def test_an_extra_that_is_not_installed():
 
 
 def test_kernels_are_only_for_gpus(monkeypatch):
-    monkeypatch.setattr("engines.best_device", lambda: "cpu")
+    monkeypatch.setattr("engines.devices.best_device", lambda: "cpu")
     found = {check.name: check for check in doctor.check_extras()}
     assert found["extra kernels"].status == "ok"
     assert "NVIDIA GPU" in found["extra kernels"].detail
-    monkeypatch.setattr("engines.best_device", lambda: "cuda")
+    monkeypatch.setattr("engines.devices.best_device", lambda: "cuda")
     monkeypatch.setattr(doctor, "distribution_version", {"cuda-core": "1.2", "cuda-bindings": "12.9"}.get)
     found = {check.name: check for check in doctor.check_extras()}
     assert found["extra kernels"].fix == 'pip install "gnr-video[kernels]"'

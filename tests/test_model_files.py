@@ -10,8 +10,8 @@ from subprocess import CompletedProcess, TimeoutExpired
 
 import pytest
 
-from gnr_video import paths
-from gnr_video.errors import FaceModelError, ModelFileError
+from engines import paths
+from engines.errors import FaceModelError, ModelFileError
 from gnr_video.tracking import model_files
 from gnr_video.tracking.model_files import FACE_MODEL, PERSON_MODEL, ModelFile
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+from engines.errors import InputError, OutputError
 from gnr_video.contact_sheet import before_after_sheet, contact_sheet, frames_at, save_png
-from gnr_video.errors import InputError, OutputError
 
 
 def plain(height: int, width: int, value: int) -> np.ndarray:

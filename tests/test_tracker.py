@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from skimage.data import astronaut
 
 from benchmarks import tracking
-from gnr_video.errors import FaceModelError
+from engines.errors import FaceModelError
 from gnr_video.tracking.alignment import fit_alignment
 from gnr_video.tracking.boxes import iou
 from gnr_video.tracking.identities import Identities, hungarian

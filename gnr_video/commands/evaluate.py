@@ -84,6 +84,7 @@ def evaluate(
     from dataclasses import replace
 
     import engines
+    from engines.devices import best_device
     from engines.files import write_atomically
     from engines.weights import load_weights
     from gnr_video.checkpoints import resolve_weights
@@ -106,7 +107,7 @@ def evaluate(
         inception=None if inception in (None, "download") else Path(inception),
         download=inception == "download",
         path_length=bool(files and settings.paths),
-        device=engines.best_device() if device == "auto" else device,
+        device=best_device() if device == "auto" else device,
     )
     runs = [face_run(clip, frames=settings.clip_frames) for clip in clips if files]
     faces_for_int8 = None

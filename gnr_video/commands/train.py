@@ -104,7 +104,7 @@ def train(
     """
     from dataclasses import replace
 
-    import engines
+    from engines.devices import best_device
     from engines.weights import load_weights
     from gnr_video.checkpoints import resolve_weights
     from train import distributed
@@ -128,7 +128,7 @@ def train(
     images = load_dataset(
         data, plan.architecture.size, extra_a=extra, heads=heads, hold_out=hold_out, cache=cache
     )
-    where = engines.best_device() if device == "auto" else device
+    where = best_device() if device == "auto" else device
     trainer = trainer_class(plan)(images, plan, out, device=where, seed=seed, lpips_trunk=lpips_trunk)
 
     def say(text: str) -> None:

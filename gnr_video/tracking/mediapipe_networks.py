@@ -24,8 +24,8 @@ from engines import unavailable
 from engines.devices import candidates
 from engines.errors import EngineError, ModelFileError
 from engines.openvino_runtime import import_openvino
+from engines.paths import cache_dir
 from gnr_video.frame import Image, Points
-from gnr_video.paths import cache_dir
 from gnr_video.tracking.model_files import FACE_MODEL, PERSON_MODEL
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import FaceModelError, ModelFileError
-from gnr_video.paths import CACHE_VARIABLE, cache_dir
+from engines.paths import CACHE_VARIABLE, cache_dir
 
 log = logging.getLogger(__name__)
 
