@@ -33,8 +33,8 @@ from engines.errors import EngineError, GnrVideoError, exit_with
 from engines.files import write_atomically
 from engines.weights import load_weights, save_weights
 from gnr_video.checkpoints import resolve_weights
-from gnr_video.demo import make_demo_clip
 from gnr_video.machine import hardware, versions
+from gnr_video.samples.portrait import make_demo_clip
 from gnr_video.translator import Translator
 
 PARTS = ("network", "file", "live", "cold")

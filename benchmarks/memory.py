@@ -77,7 +77,7 @@ def make_input(path: Path, seconds: float, fps: int, size: tuple[int, int]) -> P
     """The demo clip with its sound, repeated until it lasts `seconds`."""
     import av
 
-    from gnr_video.demo import make_demo_clip
+    from gnr_video.samples.portrait import make_demo_clip
 
     turns = math.ceil(seconds / 4)
     once = make_demo_clip(path.with_name(f"once-{path.name}"), seconds=seconds / turns, fps=fps, size=size)

@@ -28,7 +28,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip of one moving face with sound: 320x180, 24 frames at 20 fps."""
-    from gnr_video.demo import make_demo_clip
+    from gnr_video.samples.portrait import make_demo_clip
 
     target = tmp_path_factory.mktemp("clip") / "face.mp4"
     return make_demo_clip(target, seconds=1.2, fps=20, size=(320, 180))

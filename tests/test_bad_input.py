@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from engines.weights import load_weights
-from gnr_video.demo import demo_frames, portrait
 from gnr_video.media.sink import temporary_name
+from gnr_video.samples.portrait import demo_frames, portrait
 from tests.cli_helpers import TIMEOUT, Done, call, finish, run, start
 from tests.media_helpers import frame_times, make_clip, picture, read_packets, read_pictures
 

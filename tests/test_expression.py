@@ -15,10 +15,10 @@ from gnr_video import Translator
 from gnr_video.checkpoints import resolve_weights
 from gnr_video.compositing.compositor import Compositor
 from gnr_video.compositing.grid import GridCompositor
-from gnr_video.demo import portrait
 from gnr_video.effects import expression
 from gnr_video.effects.expression import Expressions
 from gnr_video.frame import Alignment, Image, Points
+from gnr_video.samples.portrait import portrait
 from gnr_video.tracking.alignment import fit_alignment, mirrored
 from gnr_video.tracking.face_mesh import CHIN, FOREHEAD, LIPS
 from gnr_video.tracking.tracker import FaceTracker

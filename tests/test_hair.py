@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnr_video.demo import portrait
 from gnr_video.effects.dark_hair import BROWS, DARK, SETTLE_SECONDS, DarkHair
 from gnr_video.frame import Alignment, Image
+from gnr_video.samples.portrait import portrait
 from gnr_video.tracking.alignment import crop_face, head_margins
 from gnr_video.translator import Translator
 from tests.drawn_people import HAIR, SKIN, WALL, Person, person

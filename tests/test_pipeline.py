@@ -23,9 +23,9 @@ from engines.weights import load_weights
 from gnr_video import pipeline
 from gnr_video.channels import DEPTH, Cancelled, Channel, Threaded
 from gnr_video.compositing.compositor import Compositor
-from gnr_video.demo import demo_frames
 from gnr_video.frame import Frame, Image
 from gnr_video.pipeline import Counts
+from gnr_video.samples.portrait import demo_frames
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.scene_cut import SceneCut
 from gnr_video.tracking.smoothing import Aligner

@@ -23,9 +23,9 @@ from engines.errors import (
     WeightsError,
 )
 from gnr_video import Frame, Translator
-from gnr_video.demo import demo_frames, portrait
 from gnr_video.frame import Image
 from gnr_video.pipeline import Counts
+from gnr_video.samples.portrait import demo_frames, portrait
 from gnr_video.styles.code import StyleCode, style_from_seed
 from tests.media_helpers import frame_times, picture, read_packets, read_pictures
 from tests.tiny_weights import TINY, make_tiny_weights

@@ -41,7 +41,7 @@ def sample_crops(size: int, count: int) -> Iterator[Image]:
     Raises:
         InputError: scikit-image, which holds the portrait, is not installed.
     """
-    from gnr_video.demo import camera_pose, demo_frames
+    from gnr_video.samples.portrait import camera_pose, demo_frames
 
     random = np.random.default_rng(0)
     frame_size = (640, 360)
