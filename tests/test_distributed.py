@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from engines.architecture import Architecture
 from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains
 from train import distributed
@@ -37,8 +38,9 @@ OPTIONS = replace(
 RECIPES = {"plain": RECIPE, "options": OPTIONS}
 ONE_WAY = replace(
     get_recipe("cpu"),
-    architecture=RECIPE.architecture,
-    stages=(Stage(16, 1, 4), Stage(32, 2, 4)),
+    architecture=Architecture(64, 2, style_dim=32, channels={4: 32, 8: 32, 16: 32, 32: 16, 64: 16}),
+    stages=(Stage(32, 1, 4), Stage(64, 2, 4)),
+    styles_each=2,
     warmup_steps=0,
 )
 
@@ -57,10 +59,10 @@ def train(recipe: Recipe, out: Path) -> Trainer:
     return trainer
 
 
-def train_one_way(out: Path, trunk: Path) -> Trainer:
+def train_one_way(out: Path) -> Trainer:
     # d_rest where its first losses lie: the processes have to agree on whether the discriminator learns.
     recipe = replace(ONE_WAY, d_rest=1.98, loss=replace(ONE_WAY.loss, palette=10.0))
-    trainer = OneWayTrainer(toy_domains(), recipe, out, lpips_trunk=trunk, bf16=False)
+    trainer = OneWayTrainer(toy_domains(64), recipe, out, trunk=random_trunk(), bf16=False)
     trainer.run(log_every=1, progress=lambda _: None)
     return trainer
 
@@ -84,9 +86,9 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def one_way_worker(number: int, out: Path, port: int, trunk: Path) -> None:
+def one_way_worker(number: int, out: Path, port: int) -> None:
     enter(number, port)
-    trainer = train_one_way(out, trunk)
+    trainer = train_one_way(out)
     torch.save([net.state_dict() for net in trainer.networks.all().values()], out / f"rank{number}.pt")
     distributed.leave()
 
@@ -140,7 +142,7 @@ def test_losses_are_the_global_batchs(together, tmp_path):
 
 def test_one_way_training_stays_together(tmp_path):
     """Which half of a batch a term looks at depends on the process; what is learned is the same in both."""
-    mp.spawn(one_way_worker, (tmp_path, free_port(), random_trunk(tmp_path)), nprocs=2)
+    mp.spawn(one_way_worker, (tmp_path, free_port()), nprocs=2)
     ranks = [torch.load(tmp_path / f"rank{number}.pt", weights_only=True) for number in (0, 1)]
     for one, two in zip(*ranks, strict=True):
         for key, tensor in one.items():

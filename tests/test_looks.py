@@ -35,6 +35,7 @@ from train.looks import (
     views,
 )
 from train.networks import load_networks
+from train.trunk import Trunk
 
 ARCHITECTURE = narrow(size=32, num_down=2, latent_dim=4, style_dim=16)
 QUICK = Effort(samples=200, probe=30, checks=20, model=150, warp=60, mapping=60, head=40)
@@ -244,8 +245,8 @@ def test_command_writes_weights_that_load(weights, domains, tmp_path, capsys, mo
     write_domains(domains, tmp_path)
     source, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     save_weights(source, weights.architecture, weights.tensors, weights.metadata)
-    trunk = str(random_trunk(tmp_path))
-    assert main([str(source), str(tmp_path), "-o", str(target), "--lpips-trunk", trunk]) == 0
+    monkeypatch.setattr(Trunk, "load", lambda *_: random_trunk())
+    assert main([str(source), str(tmp_path), "-o", str(target)]) == 0
     assert "eyes of 24 drawings found" in capsys.readouterr().out
     written = load_weights(target)
     assert written.metadata["seeds"] == "spread as the colours of drawings"

@@ -1,8 +1,7 @@
-"""Where eyes and mouths are: the maps, the head that reads them off VGG16's taps, and the loss. Device: CPU."""
+"""Where eyes and mouths are: the maps, the head that reads them off the trunk's taps, and the loss. Device: CPU."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
@@ -18,7 +17,6 @@ from engines.errors import InputError, WeightsError
 from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains
 from train.augment import apply_affine, random_affine
-from train.lpips import Lpips, _build_trunk
 from train.parts import (
     LANDMARKS,
     PARTS,
@@ -33,8 +31,7 @@ from train.parts import (
     part_errors,
     part_maps,
 )
-
-TRUNK = Path(os.environ.get("GNR_VIDEO_LPIPS_TRUNK", "../shared/weights"))
+from train.trunk import TRUNK_FILE, Trunk
 
 
 def face_points(count: int, seed: int = 0) -> Tensor:
@@ -96,15 +93,9 @@ def test_the_distance_is_zero_for_equal_maps_only_and_its_gradient_leads_there()
     assert float(part_distance((logits - 100 * logits.grad).detach(), wanted)) < float(distance.detach())
 
 
-def test_the_head_learns_where_marks_are(tmp_path: Path):
+def test_the_head_learns_where_marks_are():
     """Drawn marks on noise, a trunk of random weights: after a few steps the spots are at the marks."""
-    torch.manual_seed(0)
-    state = {}
-    for name, parameter in _build_trunk("vgg").named_parameters():
-        tensor = torch.randn(parameter.shape) * (2 / parameter[0].numel()) ** 0.5 * (parameter.ndim == 4)
-        state["features." + name.split(".", 1)[1]] = tensor.detach().half()
-    torch.save(state, tmp_path / "trunk.pth")
-    trunk = Lpips("vgg", tmp_path / "trunk.pth")
+    trunk = random_trunk()
     points = face_points(24)
     marks = torch.nn.functional.interpolate(part_maps(points, 32), 64, mode="bilinear")
     pictures = (marks[:, [0, 1, 3]] + marks[:, 4:]).clamp(0, 1).mul(200).add(20).to(torch.uint8)
@@ -115,9 +106,9 @@ def test_the_head_learns_where_marks_are(tmp_path: Path):
 
 
 def test_the_head_that_is_shipped_finds_the_parts_of_a_portrait(tmp_path: Path):
-    if not TRUNK.exists():
-        pytest.skip("needs VGG16's weights: set GNR_VIDEO_LPIPS_TRUNK")
-    trunk = Lpips("vgg", TRUNK)
+    if TRUNK_FILE.at_hand() is None:
+        pytest.skip("needs EfficientNet-Lite1's weights in the cache, or GNR_VIDEO_TRUNK")
+    trunk = Trunk.load()
     portrait = cv2.resize(astronaut()[:230, 110:340], (256, 256), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(tmp_path / "face.png"), portrait[..., ::-1])
     cv2.imwrite(str(tmp_path / "nobody.png"), np.full((64, 64, 3), 90, np.uint8))
@@ -140,7 +131,7 @@ def test_a_damaged_head_says_how_to_get_another(tmp_path: Path):
     assert "train.parts" in error.value.hint
 
 
-def test_centres_of_drawings_are_eyes_left_before_right_and_mouth(tmp_path):
-    found = centres_of_drawings(toy_domains().train_b.images, Lpips("vgg", random_trunk(tmp_path)))
+def test_centres_of_drawings_are_eyes_left_before_right_and_mouth():
+    found = centres_of_drawings(toy_domains().train_b.images, random_trunk())
     assert found.shape == (24, 3, 2) and bool((found.abs() <= 1).all())
     assert bool((found[:, 0, 0] <= found[:, 1, 0]).all())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +20,7 @@ from train.networks import Generator
 from train.one_way import OneWayTrainer
 from train.recipes import RECIPES, Recipe, RecipeError, Stage, with_settings
 from train.trainer import Trainer
+from train.trunk import Trunk
 
 OPTIONS = ["ada=0.6", "ada_images=40", "style_mixing=0.5", "motion_flow=0.04", "path_every=2"]
 LOSSES = ["loss.path_length=0.1", "loss.motion=2"]
@@ -166,11 +166,12 @@ def test_all_of_them_train_grow_and_resume(tmp_path, domains):
     run_all(make)
 
 
-def test_all_of_them_one_way(tmp_path, domains, trunk: Path):  # noqa: F811
-    recipe = everything(replace(ONE_WAY, stages=(Stage(32, 9, 4),), warmup_steps=0), "ada=0.01")
+def test_all_of_them_one_way(tmp_path, trunk: Trunk):  # noqa: F811
+    domains = toy_domains(64)
+    recipe = everything(replace(ONE_WAY, stages=(Stage(64, 9, 4),), warmup_steps=0), "ada=0.01")
 
     def make(name: str) -> Trainer:
-        trainer = OneWayTrainer(domains, recipe, tmp_path / name, lpips_trunk=trunk, bf16=False)
+        trainer = OneWayTrainer(domains, recipe, tmp_path / name, trunk=trunk, bf16=False)
         trainer.ada["d_b"].p = 0.5
         return trainer
 

@@ -10,12 +10,12 @@ from train.data import Domains, ImagePool
 from train.sheets import save_png, to_image
 
 
-def toy_domains() -> Domains:
-    """Faces: dark discs on light ground; anime: light discs on dark ground, in random colours; 32 px."""
+def toy_domains(side: int = 32) -> Domains:
+    """Faces: dark discs on light ground; anime: light discs on dark ground, in random colours."""
     generator = torch.Generator().manual_seed(3)
 
     def pool(count: int, inside: float, outside: float) -> ImagePool:
-        y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
+        y, x = torch.meshgrid(torch.linspace(-1, 1, side), torch.linspace(-1, 1, side), indexing="ij")
         centre = torch.rand(count, 2, 1, 1, generator=generator) - 0.5
         disc = ((x - centre[:, :1]) ** 2 + (y - centre[:, 1:]) ** 2 < 0.2).float()
         tint = torch.rand(count, 3, 1, 1, generator=generator) * 60

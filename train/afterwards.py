@@ -1,4 +1,4 @@
-"""What the programs that go over trained weights once more have in common (`train.looks`, `train.closeups`)."""
+"""What the programs that go over trained weights once more have in common (`train.looks`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engines.devices import native_bf16
 from engines.weights import Weights, load_weights
 from gnr_video.checkpoints import resolve_weights
 from train.data import Domains, Framing, load_dataset
-from train.lpips import Lpips
+from train.trunk import Trunk
 
 
 def arguments_for(description: str | None) -> argparse.ArgumentParser:
@@ -25,14 +25,14 @@ def arguments_for(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, required=True, help="weights file to write")
     parser.add_argument("--faces", type=Path, action="append", default=[], help="more prepared faces")
     parser.add_argument("--hold-out", type=int, default=0, help="of --faces, kept from training")
-    parser.add_argument("--lpips-trunk", type=Path, help="VGG16's weights")
+    parser.add_argument("--trunk", type=Path, help="EfficientNet-Lite1's weights; default: fetched once")
     parser.add_argument("--cache", type=Path, help="folder for the decoded pictures")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)d)")
     return parser
 
 
-def read_inputs(arguments: argparse.Namespace, heads: Sequence[Path] = ()) -> tuple[Weights, Domains, Lpips]:
-    """The weights, pictures of their size, and VGG16.
+def read_inputs(arguments: argparse.Namespace, heads: Sequence[Path] = ()) -> tuple[Weights, Domains, Trunk]:
+    """The weights, pictures of their size, and the trunk.
 
     Raises:
         WeightsError, InputError: one of them cannot be read.
@@ -47,7 +47,7 @@ def read_inputs(arguments: argparse.Namespace, heads: Sequence[Path] = ()) -> tu
         cache=arguments.cache,
     )
     dtype = torch.bfloat16 if native_bf16() else torch.float32
-    return weights, data, Lpips("vgg", arguments.lpips_trunk, dtype=dtype)
+    return weights, data, Trunk.load(arguments.trunk, dtype)
 
 
 def timed_log() -> Callable[[str], None]:

@@ -195,3 +195,14 @@ def relight(images: torch.Tensor, generator: torch.Generator | None = None) -> t
     fields = F.interpolate(fields, size=images.shape[-2:], mode="bicubic", align_corners=False)
     gain, offset = fields.to(images.device).split(1, 1)
     return (images * gain.exp() + offset).contiguous(memory_format=torch.channels_last)
+
+
+def blur(images: torch.Tensor, generator: torch.Generator | None = None, strongest: int = 2) -> torch.Tensor:
+    """Images (N, C, S, S) as they are at 1, 1/2 ... or 1 / 2**strongest of their side, one draw for the batch."""
+    factor = 2 ** int(torch.randint(strongest + 1, (), generator=generator))
+    if factor == 1:
+        return images
+    small = F.avg_pool2d(images, factor)
+    return F.interpolate(small, size=images.shape[-2:], mode="bilinear").contiguous(
+        memory_format=torch.channels_last
+    )

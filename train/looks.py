@@ -1,6 +1,6 @@
 """Looks: seeds get the colours that drawings have, and the style of a drawing gives its colours.
 
-    python -m train.looks WEIGHTS PREPARED -o OUT [--faces FOLDER] [--lpips-trunk FILE]
+    python -m train.looks WEIGHTS PREPARED -o OUT [--faces FOLDER] [--trunk FILE]
 
 Skin, hair and irises of a translation are nearly a function of its style code alone, and so smooth a one that a small
 network learns it from some thousand translations (`engines.style_colours`). Through it, two things can be fitted in

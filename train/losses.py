@@ -30,6 +30,8 @@ class LossWeights:
         latent_form: which: "gaussian" is `latent_divergence`, "axes" is `style_moments`.
         identity: an image decoded from its own content and style is itself; faded out by the trainer. Without
             it a short training settles on tone-inverted translations.
+        reproduction: a drawing comes back from its content, recoloured, relit and blurred, and its style (one-way
+            training): mean absolute differences of the picture and of the trunk's taps.
         content: domain-invariant perceptual distance between a face and its translation (one-way training).
         parts: a translation has its eyes, mouth, nose and chin where the face has them, and its lips as far apart
             (one-way training, `train.parts`).
@@ -37,10 +39,9 @@ class LossWeights:
             (one-way training on `Domains.heads` and `drawn_heads`).
         palette: translations have the colours of drawings, where drawings have them and as often (one-way training,
             `train.projected.palette_energy`).
-        spread: one face in two styles differs in its colours (one-way training): mode seeking (Mao et al. 2019).
         cyclegan_identity: a picture that is of the target domain already passes through the translator
             unchanged (Zhu et al. 2017, section 5.2), with its own style. Not in one-way training, whose
-            `identity` is just that.
+            `reproduction` is just that.
         motion: a face that is moved or mirrored and then translated is the translation, moved or mirrored: the
             temporal loss of vid2vid (Wang et al. 2018), with motion that is known because it is made (`train.flow`).
         path_length: StyleGAN2's regulariser of the decoder; 2 there.
@@ -58,11 +59,11 @@ class LossWeights:
     latent: float = 2.0
     latent_form: str = "gaussian"
     identity: float = 0.0
+    reproduction: float = 0.0
     content: float = 0.0
     parts: float = 0.0
     surroundings: float = 0.0
     palette: float = 0.0
-    spread: float = 0.0
     cyclegan_identity: float = 0.0
     motion: float = 0.0
     path_length: float = 0.0

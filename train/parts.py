@@ -1,11 +1,11 @@
 """Where a face's parts are, read off photographs and drawings alike.
 
 MediaPipe's landmarker finds the face in every photograph and in nearly half of the drawings, which is enough to
-teach a small head on VGG16's taps what an eye and a mouth are in either. Training then asks that a translation
-has its parts where the face has them (`part_distance`), which neither a discriminator nor `content_distance`
-sees to when a head is turned or a mouth opens.
+teach a small head on EfficientNet-Lite1's taps what an eye and a mouth are in either. Training then asks that a
+translation has its parts where the face has them (`part_distance`), which neither a discriminator nor
+`content_distance` sees to when a head is turned or a mouth opens.
 
-    python -m train.parts prepared --lpips-trunk vgg16.pth      # learn the head anew, for other drawings
+    python -m train.parts prepared     # learn the head anew, for other drawings
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from engines.devices import native_bf16
 from engines.errors import InputError, WeightsError, exit_with
 from train.augment import apply_affine, random_affine, recolour, to_float
 from train.data import decode, fit, list_images
-from train.lpips import Lpips
 from train.networks import SLOPE
-from train.projected import TAP_RMS, VGG_CHANNELS
+from train.trunk import CHANNELS, TAP_RMS, Trunk
 
 PARTS = ("eyes", "mouth", "opening", "nose", "chin")
 """The channels of the maps. Opening: a spot on the mouth, the brighter the further the lips are apart."""
@@ -48,11 +47,11 @@ CLOSED, OPEN = 2.0, 14.0
 
 
 class PartsHead(nn.Module):
-    """Logits of the part maps from VGG16's taps relu3_3, relu4_3 and relu5_3."""
+    """Logits of the part maps from the trunk's taps at strides 4, 8 and 16."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.mix = nn.ModuleList(nn.Conv2d(count, width, 1) for count in VGG_CHANNELS[2:])
+        self.mix = nn.ModuleList(nn.Conv2d(count, width, 1) for count in CHANNELS[1:4])
         self.look = nn.Sequential(
             nn.LeakyReLU(SLOPE),
             nn.Conv2d(width, width, 3, padding=1),
@@ -65,7 +64,7 @@ class PartsHead(nn.Module):
     def forward(self, taps: Sequence[Tensor]) -> Tensor:
         """Taps of pictures of side S, fine to coarse -> (N, 5, S / 8, S / 8), float32."""
         fine, middle, coarse = (
-            mix(tap / rms) for mix, tap, rms in zip(self.mix, taps[2:], TAP_RMS[2:], strict=True)
+            mix(tap / rms) for mix, tap, rms in zip(self.mix, taps[1:4], TAP_RMS[1:4], strict=True)
         )
         x = F.avg_pool2d(fine, 2) + middle + F.interpolate(coarse, scale_factor=2, mode="nearest")
         logits: Tensor = self.look(x)
@@ -151,7 +150,7 @@ def part_centres(logits: Tensor) -> Tensor:
     return torch.stack([centre_of_mass(spot) for spot in (*halves, mouth)], 1) / 128 - 1
 
 
-def centres_of_drawings(drawings: Tensor, trunk: Lpips) -> Tensor:
+def centres_of_drawings(drawings: Tensor, trunk: Trunk) -> Tensor:
     """Eyes and mouths of drawings, uint8 (N, 3, S, S): as `part_centres` has them. Read off pictures of 128 pixels."""
     head = PartsHead.load()
     found = []
@@ -199,7 +198,7 @@ def moved_points(points: Tensor, theta: Tensor) -> Tensor:
 
 def fit_head(
     domains: Sequence[tuple[Tensor, Tensor]],
-    trunk: Lpips,
+    trunk: Trunk,
     *,
     steps: int = 900,
     batch: int = 8,
@@ -246,7 +245,7 @@ def fit_head(
     return head
 
 
-def part_errors(head: PartsHead, trunk: Lpips, images: Tensor, points: Tensor) -> dict[str, float]:
+def part_errors(head: PartsHead, trunk: Trunk, images: Tensor, points: Tensor) -> dict[str, float]:
     """How well the head finds the parts: pixels of 256 between the spots' centres of mass, for each part.
 
     For the opening it is the mean absolute difference of the spot's height instead.
@@ -292,12 +291,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--faces", type=Path, action="append", default=[], help="another prepared folder of faces"
     )
-    parser.add_argument("--lpips-trunk", type=Path, help="VGG16's weights")
+    parser.add_argument("--trunk", type=Path, help="EfficientNet-Lite1's weights; default: fetched once")
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("-o", "--output", type=Path, default=HEAD_FILE)
     arguments = parser.parse_args(argv)
-    dtype = torch.bfloat16 if native_bf16() else torch.float32
-    trunk = Lpips("vgg", arguments.lpips_trunk, dtype=dtype)
+    trunk = Trunk.load(arguments.trunk, torch.bfloat16 if native_bf16() else torch.float32)
     domains, kept = [], []
     for folders in ([arguments.prepared / "trainA", *arguments.faces], [arguments.prepared / "trainB"]):
         images, points = find_parts(folders)

@@ -1,11 +1,13 @@
 """A discriminator on frozen pretrained features: Projected GAN, for small budgets.
 
-The picture is seen through VGG16, its taps mixed by fixed random convolutions across channels and scales
+The picture is seen through EfficientNet-Lite1, its taps mixed by fixed random convolutions across channels and scales
 (Projected GANs Converge Faster, Sauer et al. 2021, section 3), and small trainable heads judge each scale.
 What a face is has been learned already, so hundreds of steps do what thousands do from scratch, and no
-gradient penalty is needed. GNR's batch-standard-deviation head stands beside them, one that sees the palette,
-which the features hardly know, heads for eyes and mouths alone, as GFPGAN has them (Wang et al. 2021, section 3.3),
-and heads for what is above and beside the face.
+gradient penalty is needed. A picture is judged together with its style code (projection discriminator, Miyato and
+Koyama 2018): a drawing with the code that was read off it, a translation with the code that it was decoded with, so
+that codes have to say what drawings look like (as in BiGAN, Donahue et al. 2017). Beside these heads stand GNR's for
+the deviation within a group of pictures, one that sees the palette, which the features hardly know, heads for eyes and
+mouths alone, as GFPGAN has them (Wang et al. 2021, section 3.3), and heads for what is above and beside the face.
 """
 
 from __future__ import annotations
@@ -18,28 +20,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from train.distributed import gather
 from train.networks import SLOPE
+from train.trunk import CHANNELS, TAP_RMS
 
-VGG_CHANNELS = (64, 128, 256, 512, 512)
-"""Of the taps relu1_2, relu2_2, relu3_3, relu4_3, relu5_3. The first one knows the palette; it is halved."""
-TAP_RMS = (1.6, 3.0, 5.0, 3.0, 1.0)
-"""Their usual size on face crops of 64 to 128 pixels; brings all levels to one scale."""
+WIDTHS = (32, 64, 96, 96, 96)
+DOWNS = (2, 1, 1, 0, 0)
+"""Of the heads, fine to coarse: channels, and halvings, so that fine taps are judged in patches of a useful size."""
 
 PALETTE_SIZE = 16
 """Side that pictures are shrunk to for the palette's head: where which colour is, and no lines."""
 PALETTE_RMS = 0.5
 
-SPREAD = 0.55
-"""Mean difference of the colours of two styles that `palette_spread` asks for: that of two drawings is 0.47."""
+GROUPED = (2, 3)
+"""Levels in which a group's deviation is judged: what is drawn where, in shapes."""
 
 COMPONENT_LEVELS = (0, 1, 2)
 COMPONENT = 0.25
-"""Taps that eyes and mouths are judged in, and the side of what is cut out around them, as a share of the picture's."""
+"""Levels that eyes and mouths are judged in, and the side of what is cut out around them, as a share of the whole."""
 
 SURROUNDINGS = (1, 2, 3)
-SURROUNDINGS_DOWNS = (2, 1, 0)
-"""Taps that hair is judged in, and the halvings of their heads."""
+SURROUNDINGS_DOWNS = (1, 1, 0)
+"""Levels that hair is judged in, and the halvings of their heads."""
 UPPER = (1 / 20, 9 / 20)
 """Rows of a whole head's picture that hold it, as shares of the side. Above them few data sets' drawings go on."""
 
@@ -51,21 +52,25 @@ class ProjectedDiscriminator(nn.Module):
     """Judges a picture by its taps of a frozen trunk, and by its palette.
 
     Args:
-        channels: of the taps, fine to coarse.
-        width: channels of the projections and of the heads.
-        downs: halvings inside each head, so that the logits of fine taps are patches of a useful size.
+        latent_dim: length of the style codes that pictures are judged with; 0: without.
+        group: pictures whose deviation is judged, standing together in a batch; 1: none.
         components: judge eyes and mouths once more, each by heads of its own.
         surroundings: have heads for `judge_surroundings`.
+        channels: of the taps, fine to coarse.
+        widths: channels of the projections and of the heads.
+        downs: halvings inside each head.
         seed: of the fixed projections.
     """
 
     def __init__(
         self,
-        channels: Sequence[int] = VGG_CHANNELS,
-        width: int = 96,
-        downs: Sequence[int] = (2, 2, 1, 0, 0),
+        latent_dim: int = 0,
+        group: int = 1,
         components: bool = False,
         surroundings: bool = False,
+        channels: Sequence[int] = CHANNELS,
+        widths: Sequence[int] = WIDTHS,
+        downs: Sequence[int] = DOWNS,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -74,62 +79,105 @@ class ProjectedDiscriminator(nn.Module):
         def fixed(c_in: int, c_out: int, kernel: int) -> Tensor:
             return torch.randn(c_out, c_in, kernel, kernel, generator=generator) / sqrt(c_in * kernel**2)
 
-        for level, count in enumerate(channels):
+        for level, (count, width) in enumerate(zip(channels, widths, strict=True)):
             self.register_buffer(f"across_channels{level}", fixed(count, width, 1))
             self.register_buffer(f"across_scales{level}", fixed(width, width, 3))
-        self.levels = len(channels)
-        self.heads = nn.ModuleList(patch_head(width + PLACES, width, down) for down in downs)
-        self.palette = patch_head(3 + PLACES, width, 2)
-        self.spread = spectral_norm(nn.Linear(width, 128))
-        self.spread_logit = spectral_norm(nn.Linear(128, 1))
-        kinds = 2 * len(COMPONENT_LEVELS) if components else 0
-        self.components = nn.ModuleList(patch_head(width, width, 1) for _ in range(kinds))
-        around = [*((width, down) for down in SURROUNDINGS_DOWNS), (3, 2)] if surroundings else []
-        self.surroundings = nn.ModuleList(patch_head(count + PLACES, width, down) for count, down in around)
+            if level:
+                self.register_buffer(f"upwards{level}", fixed(width, widths[level - 1], 1))
+        self.levels, self.group = len(channels), group
+        self.heads = nn.ModuleList(
+            PatchHead(width + PLACES, width, down, latent_dim) for width, down in zip(widths, downs)
+        )
+        self.palette = PatchHead(3 + PLACES, 64, 2, latent_dim)
+        deviations = [widths[level] + PLACES for level in GROUPED] if group > 1 else []
+        self.deviations = nn.ModuleList(PatchHead(count, 64, 1) for count in deviations)
+        kinds = [(level, kind) for level in COMPONENT_LEVELS for kind in range(2)] if components else []
+        self.components = nn.ModuleList(PatchHead(widths[level], widths[level], 1) for level, _ in kinds)
+        around = [*zip((widths[level] for level in SURROUNDINGS), SURROUNDINGS_DOWNS), (3, 2)]
+        self.surroundings = nn.ModuleList(
+            PatchHead(count + PLACES, max(count, 64), down) for count, down in around if surroundings
+        )
 
     def project(self, taps: Sequence[Tensor]) -> list[Tensor]:
         """Taps, each (N, C, H, W), as the heads see them: (N, width, H, W), fine to coarse."""
         mixed: list[Tensor] = []
         below: Tensor | None = None
         for level in reversed(range(self.levels)):
-            x = taps[level] if level else F.avg_pool2d(taps[level], 2)
-            x = x / TAP_RMS[level]
+            x = taps[level] / TAP_RMS[level]
             x = F.conv2d(x, self.get_buffer(f"across_channels{level}").to(x.dtype))
             if below is not None:
+                below = F.conv2d(below, self.get_buffer(f"upwards{level + 1}").to(x.dtype))
                 x = (x + F.interpolate(below, size=x.shape[-2:], mode="bilinear")) * sqrt(0.5)
             x = F.conv2d(x, self.get_buffer(f"across_scales{level}").to(x.dtype), padding=1)
             mixed.append(x)
             below = x
         return mixed[::-1]
 
-    def forward(self, taps: Sequence[Tensor], picture: Tensor, centres: Tensor | None = None) -> list[Tensor]:
-        """Logits of every level, of the palette and of the components (N, 1, h, w), and of the batch's spread
-        (N, 1); float32.
+    def forward(
+        self,
+        taps: Sequence[Tensor],
+        picture: Tensor,
+        styles: Tensor | None = None,
+        centres: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Logits of every level and of the palette (N, 1, h, w), of the groups' deviations (N / group, 1, h, w), and
+        of the components (N, 1, h, w); float32.
 
         Args:
             taps: fine to coarse, each (N, C, H, W).
             picture: what they were taken from, (N, 3, S, S) in [-1, 1].
+            styles: its codes, (N, latent_dim).
             centres: where its eyes and mouth are or ought to be (`train.parts.part_centres`), for the components.
         """
         projected = self.project(taps)
-        logits = [head(with_place(x)).float() for head, x in zip(self.heads, projected, strict=True)]
-        palette = F.adaptive_avg_pool2d(picture.float(), PALETTE_SIZE) / PALETTE_RMS
-        logits.append(self.palette(with_place(palette)).float())
+        logits = [head(with_place(x), styles) for head, x in zip(self.heads, projected, strict=True)]
+        logits.append(self.palette(with_place(palette_of(picture)), styles))
+        for head, level in zip(self.deviations, GROUPED):
+            grouped = projected[level].float().unflatten(0, (-1, self.group))
+            deviation = torch.sqrt(grouped.var(1, unbiased=False) + 1e-6)
+            logits.append(head(with_place(deviation)))
         if self.components and centres is not None:
             eyes, mouths = centres[:, :2].flatten(0, 1), centres[:, 2]
             for level, eye, mouth in zip(COMPONENT_LEVELS, self.components[::2], self.components[1::2]):
                 both = projected[level].repeat_interleave(2, 0)
-                logits += [eye(cut_out(both, eyes)).float(), mouth(cut_out(projected[level], mouths)).float()]
-        code = F.leaky_relu(self.spread(projected[-1].mean((2, 3))), SLOPE).float()
-        spread = torch.sqrt(gather(code).var(0, keepdim=True, unbiased=False) + 1e-8)
-        return [*logits, self.spread_logit(spread).float().expand(len(code), 1)]
+                logits += [eye(cut_out(both, eyes)), mouth(cut_out(projected[level], mouths))]
+        return logits
 
     def judge_surroundings(self, taps: Sequence[Tensor], picture: Tensor) -> list[Tensor]:
         """Logits (N, 1, h, w), float32, of `upper_part` of whole heads (N, 3, H, W): of its taps and its palette."""
         projected = self.project(taps)
-        palette = F.adaptive_avg_pool2d(picture.float(), (PALETTE_SIZE // 2, PALETTE_SIZE)) / PALETTE_RMS
+        palette = palette_of(picture, PALETTE_SIZE // 2)
         seen = [*(projected[level] for level in SURROUNDINGS), palette]
-        return [head(with_place(x)).float() for head, x in zip(self.surroundings, seen, strict=True)]
+        return [head(with_place(x)) for head, x in zip(self.surroundings, seen, strict=True)]
+
+
+class PatchHead(nn.Module):
+    """Features (N, channels, H, W), and style codes (N, latent_dim) if it has them, -> logits of patches
+    (N, 1, H / 2**downs, W / 2**downs), float32."""
+
+    def __init__(self, channels: int, width: int, downs: int, latent_dim: int = 0) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(downs):
+            layers += [spectral_norm(nn.Conv2d(channels, width, 4, 2, 1)), nn.LeakyReLU(SLOPE)]
+            channels = width
+        layers += [spectral_norm(nn.Conv2d(channels, width, 3, 1, 1)), nn.LeakyReLU(SLOPE)]
+        self.look = nn.Sequential(*layers)
+        self.logit = spectral_norm(nn.Conv2d(width, 1, 1))
+        self.embed = spectral_norm(nn.Linear(latent_dim, width, bias=False)) if latent_dim else None
+
+    def forward(self, x: Tensor, styles: Tensor | None = None) -> Tensor:
+        h = self.look(x)
+        logits: Tensor = self.logit(h).float()
+        if self.embed is not None and styles is not None:
+            asked = self.embed(styles).float()[:, :, None, None]
+            logits = logits + (asked * h.float()).sum(1, keepdim=True)
+        return logits
+
+
+def palette_of(picture: Tensor, rows: int = PALETTE_SIZE) -> Tensor:
+    """Pictures (N, 3, H, W), shrunk to `rows` x `PALETTE_SIZE` and brought to unit size."""
+    return F.adaptive_avg_pool2d(picture.float(), (rows, PALETTE_SIZE)) / PALETTE_RMS
 
 
 def with_place(x: Tensor) -> Tensor:
@@ -161,20 +209,6 @@ def cut_out(x: Tensor, centres: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         out = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return out.to(x.dtype)
-
-
-def patch_head(channels: int, width: int, downs: int) -> nn.Sequential:
-    """Features (N, channels, H, W) -> logits of patches (N, 1, H / 2**downs, W / 2**downs)."""
-    layers: list[nn.Module] = []
-    for _ in range(downs):
-        layers += [spectral_norm(nn.Conv2d(channels, width, 4, 2, 1)), nn.LeakyReLU(SLOPE)]
-        channels = width
-    layers += [
-        spectral_norm(nn.Conv2d(channels, width, 3, 1, 1)),
-        nn.LeakyReLU(SLOPE),
-        spectral_norm(nn.Conv2d(width, 1, 1)),
-    ]
-    return nn.Sequential(*layers)
 
 
 def generator_hinge(logits: Sequence[Tensor]) -> Tensor:
@@ -218,11 +252,3 @@ def palette_energy(fake: Tensor, real: Tensor, others: Tensor) -> Tensor:
 def _distances(x: Tensor, y: Tensor) -> Tensor:
     """(cells, N, M) of colours (cells, N, 3) and (cells, M, 3)."""
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def palette_spread(a: Tensor, b: Tensor) -> Tensor:
-    """How much less than `SPREAD` the colours of pictures (N, 3, S, S) of the same faces in two styles differ,
-    as a share of it; nothing is asked beyond."""
-    difference = a.float() - b.float()
-    apart = F.adaptive_avg_pool2d(difference, 2 * PALETTE_SIZE).abs().mean((1, 2, 3))
-    return F.relu(1 - apart / SPREAD).mean()

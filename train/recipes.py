@@ -64,6 +64,9 @@ class Recipe:
         one_way: train faces to anime only, with a discriminator on pretrained features (`train.one_way`).
         wide: share of one-way training's steps that show the generator its pictures inside of larger ones, as whole
             heads are translated, so that it does not tell from the border where in the face it is.
+        styles_each: one-way training's styles of one face in a step. They share its content code, and the discriminator
+            judges how much they differ, as GNR's does (there, the whole batch is of one face).
+        reproduce_every, motion_every: steps between one-way training's reproduction and motion terms.
         style_mixing: probability that a translation takes a second style from a random decoder stage on.
         path_every: steps between path length penalties (`LossWeights.path_length`).
         motion_flow: the motion loss's smooth flow, as a fraction of the side (0: affine motion only).
@@ -98,6 +101,9 @@ class Recipe:
     augment_reals: bool = False
     one_way: bool = False
     wide: float = 0.0
+    styles_each: int = 4
+    reproduce_every: int = 2
+    motion_every: int = 4
     style_mixing: float = 0.0
     path_every: int = 4
     motion_flow: float = 0.0
@@ -130,6 +136,11 @@ class Recipe:
                     f"batch {stage.batch} does not hold {self.contents} images twice or more",
                     f"take a multiple of {self.contents} from {2 * self.contents} on",
                 )
+            if self.one_way and stage.batch % self.styles_each:
+                raise RecipeError(
+                    f"batch {stage.batch} does not hold {self.styles_each} styles of each face",
+                    f"take a multiple of {self.styles_each}",
+                )
             if stage.steps < 1 or stage.fade_steps < 0:
                 raise RecipeError(f"a stage needs a step or more, got {stage}")
         for name, allowed in _CHOICES.items():
@@ -138,7 +149,8 @@ class Recipe:
                 raise RecipeError(f"{name} is {getattr(owner, name)!r}", f"there are {', '.join(allowed)}")
         if self.one_way and self.loss.cyclegan_identity:
             raise RecipeError(
-                "one-way training's identity is CycleGAN's already", "set loss.identity instead"
+                "one-way training's reproduction is CycleGAN's identity already",
+                "set loss.reproduction instead",
             )
         if not 0 < self.scale[0] <= self.scale[1]:
             raise RecipeError(f"scale is {self.scale}; it is a range of enlargements, such as 0.8,1.2")
@@ -203,6 +215,9 @@ _RANGES = (
     ("degrees", 0, 180),
     ("translate", 0, 0.5),
     ("wide", 0, 1),
+    ("styles_each", 1, 1024),
+    ("reproduce_every", 1, 1e6),
+    ("motion_every", 1, 1e6),
     ("style_mixing", 0, 1),
     ("path_every", 1, 1e6),
     ("motion_flow", 0, 0.05),
@@ -216,7 +231,7 @@ def _channels(size: int, widths: Mapping[int, int]) -> dict[int, int]:
 
 
 HALF_WIDTH = {4: 256, 8: 256, 16: 256, 32: 256, 64: 128, 128: 64, 256: 32}
-SLIM = {4: 256, 8: 256, 16: 256, 32: 128, 64: 64, 128: 32, 256: 16}
+SLIM = {4: 192, 8: 192, 16: 192, 32: 96, 64: 64, 128: 32, 256: 16}
 
 _OWN_LOSS = LossWeights(identity=10.0, r1=1.0, r1_form="sample")
 _OWN = Recipe(
@@ -256,35 +271,32 @@ RECIPES = {
         replace(
             _OWN,
             name="cpu",
-            architecture=Architecture(256, 4, style_dim=256, channels=SLIM),
-            stages=(Stage(64, 3_000, 8), Stage(128, 2_000, 8), Stage(256, 2_500, 4)),
-            contents=2,
-            warmup_steps=650,
+            architecture=Architecture(256, 3, n_res=2, latent_dim=16, style_dim=256, channels=SLIM),
+            stages=(Stage(128, 65_000, 12), Stage(256, 15_000, 8)),
+            contents=1,
+            warmup_steps=6_000,
             one_way=True,
-            wide=0.7,
+            wide=0.3,
             degrees=7.0,
             scale=(0.92, 1.08),
             translate=0.03,
             loss=LossWeights(
-                adversarial=5.0,
-                content=0.5,
-                parts=300.0,
-                surroundings=10.0,
-                palette=12.0,
-                spread=0.25,
-                motion=40.0,
-                style_reconstruction=2.0,
-                style_consistency=1.0,
-                latent=2.0,
-                identity=10.0,
-                cycle_lpips=5.0,
+                adversarial=6.0,
+                reproduction=2.0,
+                content=0.1,
+                parts=60.0,
+                surroundings=6.0,
+                motion=20.0,
+                style_reconstruction=0.0,
+                style_consistency=0.0,
+                latent=0.2,
+                cycle_lpips=0.0,
                 r1=0.0,
             ),
-            lr=4e-3,
-            d_lr=0.1,
-            d_rest=1.0,
-            ema=0.998,
-            lpips_size=None,
+            lr=2e-3,
+            d_lr=0.2,
+            d_rest=0.25,
+            ema=0.999,
         ),
         replace(
             _OWN,
@@ -348,10 +360,11 @@ def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
 
 def continued(recipe: Recipe, architecture: Architecture) -> Recipe:
-    """What is left of the recipe for a generator that has been trained already: no warm-up, no smaller stages.
+    """What is left of the recipe for a generator that has been trained already: no warm-up, no smaller stages. One of
+    another architecture than the recipe's keeps its own, and gets the last stage.
 
     Raises:
-        RecipeError: the recipe trains both directions, or its generators are others.
+        RecipeError: the recipe trains both directions.
     """
     if not recipe.one_way:
         raise RecipeError(
@@ -359,13 +372,10 @@ def continued(recipe: Recipe, architecture: Architecture) -> Recipe:
             "take a one-way recipe (--recipe cpu), or resume with the same --out",
         )
     stages = tuple(stage for stage in recipe.stages if stage.size >= architecture.size)
-    if not stages or recipe.architecture_at(architecture.size) != architecture:
-        raise RecipeError(
-            f"recipe {recipe.name!r} trains generators of {recipe.architecture.describe()}, "
-            f"these weights are of {architecture.describe()}",
-            f"choose another --recipe: {', '.join(RECIPES)}",
-        )
-    return replace(recipe, stages=stages, warmup_steps=0)
+    if stages and recipe.architecture_at(architecture.size) == architecture:
+        return replace(recipe, stages=stages, warmup_steps=0)
+    last = replace(recipe.stages[-1], size=architecture.size)
+    return replace(recipe, architecture=architecture, stages=(last,), warmup_steps=0)
 
 
 def setting_kinds() -> dict[str, Any]:

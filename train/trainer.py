@@ -599,7 +599,7 @@ class Trainer:
 
     def _end_warmup(self) -> None:
         """Both directions start from the autoencoder."""
-        trained = self.networks.g_ab.state_dict()
+        trained = self.networks.ema_ab.state_dict()
         for pair in self.networks.averaged():
             for net in pair:
                 net.load_state_dict(trained)

