@@ -36,7 +36,7 @@ from gnr_video.machine import hardware
 from train.data import Domains, Framing, fit, load_dataset
 from train.metrics.evaluate import METRICS, QUICK, Evaluator, Networks
 from train.metrics.pictures import Folder
-from train.one_way import OneWayTrainer
+from train.one_sided import OneWayTrainer
 from train.recipes import Recipe, Stage, get_recipe, with_settings
 
 VARIANTS: Mapping[str, Sequence[str]] = {

@@ -16,7 +16,7 @@ from tests.golden import golden_weights, narrow
 from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains, write_domains
 from train.data import Domains
-from train.looks import (
+from train.finetune.colors import (
     FACE_EYES,
     Effort,
     Warp,

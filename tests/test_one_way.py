@@ -22,7 +22,7 @@ from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains
 from train.augment import blur, to_float
 from train.data import Domains, ImagePool
-from train.one_way import PALETTE_DRAWINGS, OneWayTrainer, face_of, in_head, trainer_class
+from train.one_sided import PALETTE_DRAWINGS, OneWayTrainer, face_of, in_head, trainer_class
 from train.projected import (
     ProjectedDiscriminator,
     content_distance,
@@ -295,7 +295,7 @@ def test_whole_heads_are_seen_with_what_is_around_them(tmp_path, domains, trunk,
     recipe = replace(RECIPE, stages=(Stage(64, 3, 4),), warmup_steps=0, wide=1.0)
     trainer = OneWayTrainer(replace(domains, heads=heads), recipe, tmp_path, trunk=trunk, bf16=False)
     seen = []
-    monkeypatch.setattr("train.one_way.recolour", lambda x, _: seen.append(x) or x)
+    monkeypatch.setattr("train.one_sided.recolour", lambda x, _: seen.append(x) or x)
     for _ in range(8):
         assert all(torch.isfinite(value) for value in trainer.train_step().values())
     shown = [x for x in seen if x.shape == (2, 3, side, side)]

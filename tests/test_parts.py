@@ -17,7 +17,7 @@ from engines.errors import InputError, WeightsError
 from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains
 from train.augment import apply_affine, random_affine
-from train.parts import (
+from train.facial_parts import (
     LANDMARKS,
     PARTS,
     PartsHead,
@@ -128,7 +128,7 @@ def test_a_damaged_head_says_how_to_get_another(tmp_path: Path):
     (tmp_path / "parts.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(WeightsError, match="cannot read") as error:
         PartsHead.load(tmp_path / "parts.safetensors")
-    assert "train.parts" in error.value.hint
+    assert "train.facial_parts" in error.value.hint
 
 
 def test_centres_of_drawings_are_eyes_left_before_right_and_mouth():

@@ -23,7 +23,7 @@ from gnr_video.styles.grammar import StyleExpression, parse_expression, parse_ex
 from gnr_video.styles.looks import Look, Looks, parse_style
 from gnr_video.styles.saved import FORMAT
 from tests.tiny_weights import TINY, with_colours
-from train.looks import place_colours
+from train.finetune.colors import place_colours
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_weights_without_them_say_so(tiny: Path) -> None:
     bare = engines.create(load_weights(tiny), engine="torch", device="cpu", precision="fp32")
     with pytest.raises(StyleError, match="do not say which colours") as caught:
         parse_style("42+hair:pink", bare)
-    assert "train.looks" in caught.value.hint
+    assert "train.finetune.colors" in caught.value.hint
 
 
 # The language

@@ -17,7 +17,7 @@ from tests.toy_domains import toy_domains
 from train.data import Domains
 from train.losses import masked_mse, path_lengths
 from train.networks import Generator
-from train.one_way import OneWayTrainer
+from train.one_sided import OneWayTrainer
 from train.recipes import RECIPES, Recipe, RecipeError, Stage, with_settings
 from train.trainer import Trainer
 from train.trunk import Trunk

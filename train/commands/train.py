@@ -115,7 +115,7 @@ def train(
     from gnr_video.checkpoints import resolve_weights
     from train import distributed
     from train.data import FFHQ_FRAMING, Framing, load_dataset
-    from train.one_way import OneWayTrainer, trainer_class
+    from train.one_sided import OneWayTrainer, trainer_class
     from train.recipes import continued, get_recipe, with_settings
     from train.trainer import tensorboard_scalars
     from train.trunk import Trunk

@@ -24,11 +24,11 @@ from engines.weights import STYLE_ENCODER, Weights
 from gnr_video.tracking.alignment import HEAD_EXTENT, head_margins, head_side
 from train.augment import blur, recolour, relight, resample, to_float
 from train.distributed import gather, mine, world
+from train.facial_parts import PartsHead, part_centres, part_distance
 from train.flow import motion_difference
 from train.grow import set_fade
 from train.losses import masked_mse
 from train.networks import FadeIn, Generator, GrownStem
-from train.parts import PartsHead, part_centres, part_distance
 from train.projected import (
     ProjectedDiscriminator,
     content_distance,

@@ -1,4 +1,4 @@
-"""What the programs that go over trained weights once more have in common (`train.looks`)."""
+"""What the programs that go over trained weights once more have in common (`train.finetune.colors`)."""
 
 from __future__ import annotations
 

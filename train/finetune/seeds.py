@@ -1,6 +1,6 @@
 """Which look seed 42, the default, has: any other seed's, of trained weights.
 
-python -m train.seeds WEIGHTS LOOK -o OUT
+python -m train.finetune.seeds WEIGHTS LOOK -o OUT
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ teach a small head on EfficientNet-Lite1's taps what an eye and a mouth are in e
 translation has its parts where the face has them (`part_distance`), which neither a discriminator nor
 `content_distance` sees to when a head is turned or a mouth opens.
 
-    python -m train.parts prepared     # learn the head anew, for other drawings
+    python -m train.facial_parts prepared     # learn the head anew, for other drawings
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class PartsHead(nn.Module):
             head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         except Exception as error:
             raise WeightsError(
-                f"cannot read {path}: {error}", "learn it anew with: python -m train.parts PREPARED"
+                f"cannot read {path}: {error}", "learn it anew with: python -m train.facial_parts PREPARED"
             ) from error
         return head.requires_grad_(False)
 

@@ -1,6 +1,6 @@
 """Looks: seeds get the colours that drawings have, and the style of a drawing gives its colours.
 
-    python -m train.looks WEIGHTS PREPARED -o OUT [--faces FOLDER] [--trunk FILE]
+    python -m train.finetune.colors WEIGHTS PREPARED -o OUT [--faces FOLDER] [--trunk FILE]
 
 Skin, hair and irises of a translation are nearly a function of its style code alone, and so smooth a one that a small
 network learns it from some thousand translations (`engines.style_colours`). Through it, two things can be fitted in
@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from engines.errors import exit_with
 from engines.style_colours import StyleColours
 from engines.weights import COLOURS, PLACES, STYLE_ENCODER, Weights, save_weights
-from train.afterwards import arguments_for, read_inputs, timed_log
 from train.augment import to_float
 from train.data import Domains, ImagePool
+from train.facial_parts import centres_of_drawings
+from train.finetune.inputs import arguments_for, read_inputs, timed_log
 from train.networks import Encoder, Generator, load_networks
-from train.parts import centres_of_drawings
 
 SKIN = ((88, 118, 108, 150), (148, 118, 168, 150))
 """Cheeks: left, top, right, bottom in pixels of 256."""
@@ -335,7 +335,7 @@ def fit_looks(
     Args:
         weights: with a style head.
         data: faces and drawings, of the weights' size.
-        eyes: of `data.train_b`, see `train.parts.centres_of_drawings`.
+        eyes: of `data.train_b`, see `train.facial_parts.centres_of_drawings`.
         effort: see there.
         log: gets a line after each part.
 
