@@ -13,19 +13,12 @@ from itertools import zip_longest
 import cv2
 import numpy as np
 
-from gnr_video.compositing.masks import (
-    above_jaw,
-    face_mask,
-    head_mask,
-    nearest_part,
-    square_mask,
-    whole_head_mask,
-)
+from gnr_video.compositing.masks import above_jaw, face_mask, head_mask, square_mask, whole_head_mask
 from gnr_video.effects.expression import Expressions
 from gnr_video.effects.tint import Tint
 from gnr_video.frame import Alignment, Bust, Image
 from gnr_video.media.images import resized
-from gnr_video.tracking.alignment import bust_head
+from gnr_video.tracking.alignment import bust_head, nearest_part
 from gnr_video.tracking.face_mesh import Mask
 
 MODES = ("head", "face", "square", "crop", "side-by-side")

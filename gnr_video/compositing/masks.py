@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.frame import Alignment, Image, Points
+from gnr_video.frame import Image, Points
 from gnr_video.tracking.alignment import HEAD_EXTENT, HEAD_RISE
 from gnr_video.tracking.face_mesh import (
     CHIN,
@@ -125,35 +123,6 @@ def _head_region(size: int) -> Mask:
     half_width = 156.0 - 74.0 * smoothstep((v + 10.0) / 110.0)
     return _to_mask(_in_superellipse(u / half_width, v / half_height, 0.18))
 
-
-def nearest_part(mask: Mask, alignment: Alignment, others: Sequence[Alignment]) -> Mask:
-    """The part of a head's mask that is nearer to it than to heads pasted before, by their sizes: a person
-    segmentation does not tell two people who sit side by side apart.
-
-    Args:
-        mask: uint8 SxS, of the head that lies at `alignment`.
-
-    Returns:
-        uint8 SxS; the mask itself where no other head is near.
-    """
-    x, y = alignment.center_x, alignment.center_y
-    near = [
-        o for o in others if math.hypot(o.center_x - x, o.center_y - y) < 256 * (o.scale + alignment.scale)
-    ]
-    if not near:
-        return mask
-    size = mask.shape[0]
-    u, v = np.meshgrid(np.arange(size), np.arange(size))
-    (a, b, c), (d, e, f) = alignment.crop_to_frame(size)
-    frame_x, frame_y = a * u + b * v + c, d * u + e * v + f
-    own = np.hypot(frame_x - x, frame_y - y) / alignment.scale
-    other = np.min([np.hypot(frame_x - o.center_x, frame_y - o.center_y) / o.scale for o in near], axis=0)
-    share = np.clip(0.5 + (other - own) / _BORDER, 0.0, 1.0)
-    return np.asarray(np.round(mask * share), np.uint8)
-
-
-_BORDER = 24.0
-"""Width of the soft border between two heads, pixels of the 256 crop."""
 
 HEAD_MARGIN = 1.16
 """The head's outline in face ovals: ears and some hair."""

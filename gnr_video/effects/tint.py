@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.compositing.masks import nearest_part
 from gnr_video.effects.skin_and_hair import (
     LEAST_HAIR,
     Colours,
@@ -29,7 +28,7 @@ from gnr_video.effects.skin_and_hair import (
     spread,
 )
 from gnr_video.frame import Alignment, Bust, Image, Points
-from gnr_video.tracking.alignment import bust_head
+from gnr_video.tracking.alignment import bust_head, nearest_part
 from gnr_video.tracking.face_mesh import (
     CHIN,
     EYES,
