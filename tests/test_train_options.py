@@ -10,8 +10,8 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from engines.errors import WeightsError
-from tests.test_one_way import RECIPE as ONE_WAY
-from tests.test_one_way import trunk  # noqa: F401
+from tests.test_one_sided import RECIPE as ONE_WAY
+from tests.test_one_sided import trunk  # noqa: F401
 from tests.test_trainer import TINY, same
 from tests.toy_domains import toy_domains
 from train.data import Domains
