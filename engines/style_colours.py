@@ -1,8 +1,8 @@
 """What colours a style gives, and styles of wanted colours.
 
-Skin, hair and irises of a translation are nearly a function of its style code alone. `train.finetune.colors` learns that
-function, a small network, and puts it into the weights file, so that colours can be asked for: a style is found by
-gradient descent through it, without a picture being made.
+Skin, hair and irises of a translation are nearly a function of its style code alone. `train.finetune.colors` learns
+that function, a small network, and puts it into the weights file, so that colours can be asked for: a style is found
+by gradient descent through it, without a picture being made.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Between two drawings the last one goes where the face goes. Alignment takes the motion of head and camera out of the
 crops, so what waits for the next drawing is little more than the eyes' gaze.
-
-A drawing follows the one before it at once where much changes, and slowly where little does, which is mostly noise.
 """
 
 from __future__ import annotations

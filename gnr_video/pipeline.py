@@ -1,6 +1,6 @@
 """The frame stream: decode -> track -> align -> cut -> draw -> compose -> write, each stage on its own thread.
 
-Stages are generators; `Threaded` runs one ahead of its consumer through a bounded channel, so that memory
+Stages are generators; `channels.Threaded` runs one ahead of its consumer through a bounded channel, so that memory
 stays flat however long the video is, and a failure or a cancellation anywhere ends all of them.
 """
 

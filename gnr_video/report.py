@@ -1,4 +1,4 @@
-"""Measures every stage of a run and reports it: stage times, counts, fallbacks, hardware, versions."""
+"""A run's account: stage times, counts, fallbacks, hardware, versions."""
 
 from __future__ import annotations
 

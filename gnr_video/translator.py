@@ -54,12 +54,12 @@ class Translator:
         engine: "auto", or a name of `engines.ENGINES`.
         device: "auto", "cpu", "cuda", "cuda:1".
         precision: "auto", "fp32", "bf16", "fp16", "int8".
-        paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositing.compositor.Compositor`. Heads are
+        paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositing.compositor`. Heads are
             whole, with their hair, where `gnr_video.tracking.matte` finds its model, but for an ONNX file.
         tint: whether neck and long hair take on the colours of whole heads, see `gnr_video.effects.tint`.
         ink: whether the lines of drawings are made even and crisp, see `gnr_video.effects.ink`; never an ONNX file's.
-        expression: whether mouths and eyelids are drawn from the face's landmarks, see `gnr_video.effects.expression`; never in
-            an ONNX file's pictures. None: with weights that `gnr-video train` made.
+        expression: whether mouths and eyelids are drawn from the face's landmarks, see `gnr_video.effects.expression`;
+            never in an ONNX file's pictures. None: with weights that `gnr-video train` made.
         faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
         plan: how the style changes with time; None: not at all.
         grid: (rows, columns): show the first face under so many styles at once instead of the video, itself in

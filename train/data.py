@@ -161,8 +161,8 @@ class Domains:
         train_a, train_b: trained on.
         test_a, test_b: never trained on; metrics and sample sheets.
         test_extra: images held back from the extra A folders, already reframed; None without any.
-        heads: faces with what is around them, as the pipeline cuts out whole heads (`gnr_video.tracking.alignment.widened`), so
-            much larger than the others; None without any.
+        heads: faces with what is around them, as the pipeline cuts out whole heads
+            (`gnr_video.tracking.alignment.widened`), so much larger than the others; None without any.
         drawn_heads: the same for drawings.
     """
 

@@ -1,7 +1,7 @@
 """Preparing a data set: faces as the pipeline will cut them out, drawn heads in the proportions of faces.
 
-The generator only ever sees aligned crops (`gnr_video.tracking.alignment`), so that is what it should be trained on; and the
-less the two domains differ in where eyes, mouth and chin lie, the less of the training goes into moving them.
+The generator only ever sees aligned crops (`gnr_video.tracking.alignment`), so that is what it should be trained on;
+and the less the two domains differ in where eyes, mouth and chin lie, the less of the training goes into moving them.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def head_mask(landmarks: Points | None = None, size: int = 256) -> Mask:
 
 
 def whole_head_mask(matte: Mask) -> Mask:
-    """What a crop around the whole head (`align.widened`) shows of its person: the head, not the shoulders.
+    """What a crop around the whole head (`alignment.widened`) shows of its person: the head, not the shoulders.
 
     Args:
         matte: uint8 SxS, 255 = person.

@@ -1,4 +1,6 @@
-"""Temporal denoising: a drawing follows the one before it at once where much changes, and slowly where little does."""
+"""Temporal denoising: a drawing follows the one before it at once where much changes, and slowly where little
+does, which is mostly noise.
+"""
 
 from __future__ import annotations
 

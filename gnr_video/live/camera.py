@@ -1,8 +1,4 @@
-"""Camera, the first stage when live: a device, URL, file or test pattern, of which only the latest picture counts.
-
-`Capture` reads a camera on a thread of its own into a slot that holds one picture. Whoever is slow misses
-pictures and never sees old ones. A camera that vanishes is opened again, with growing pauses.
-"""
+"""Camera, the first stage when live: a device, URL, file or test pattern, of which only the latest picture counts."""
 
 from __future__ import annotations
 

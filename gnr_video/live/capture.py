@@ -1,4 +1,7 @@
-"""Capture reads a camera on a thread of its own; whoever is slow misses pictures and never sees old ones."""
+"""Capture reads a camera on a thread of its own into a slot that holds one picture.
+
+Whoever is slow misses pictures and never sees old ones. A camera that vanishes is opened again, with growing pauses.
+"""
 
 from __future__ import annotations
 

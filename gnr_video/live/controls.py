@@ -1,6 +1,6 @@
 """What can be changed while a live session runs, the same from the window, the terminal and the browser.
 
-`Controls` holds the state and carries out commands by name; `Keys` turns key presses into them.
+`Controls` holds the state and carries out commands by name; `keys` turns key presses into them.
 """
 
 from __future__ import annotations

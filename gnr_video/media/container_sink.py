@@ -1,4 +1,4 @@
-"""VideoSink, the last stage: frames become a video, a GIF or image files, beside the input's own audio.
+"""The sink of videos: frames become a video file or a GIF through PyAV, beside the input's own audio.
 
 Audio and subtitle packets are copied as they are; what the container cannot hold is encoded anew where it can be
 (`gnr_video.media.transcode`). Everything is written under a temporary name and renamed at the end, so that a file

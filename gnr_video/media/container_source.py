@@ -1,4 +1,4 @@
-"""VideoSource, the first stage: a file, URL, pipe, picture or folder of pictures becomes upright RGB frames.
+"""The source of videos: what PyAV opens, a file, URL or pipe, becomes upright RGB frames.
 
 Single pass: every packet is read once. Pictures are decoded and handed on; audio and subtitle packets are
 put, untouched, into a queue that the sink empties as it writes.

@@ -1,4 +1,4 @@
-"""Style codes, and the small language that names them: the look that the content of every frame is given.
+"""The small language that names styles, taken apart: the look that the content of every frame is given.
 
     42                   a seed                       42#3              the seed's third further draw
     ref:anime.png        the look of a picture        my.style.json     a saved look

@@ -1,4 +1,7 @@
-"""Who is who: faces get the numbers that they had in earlier frames (Hungarian assignment)."""
+"""Who is who: faces get the numbers that they had in earlier frames.
+
+They are matched with the tracks of those by overlap and distance to where each was heading (Hungarian assignment).
+"""
 
 from __future__ import annotations
 

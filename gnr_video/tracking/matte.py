@@ -1,6 +1,6 @@
 """Where the person is around a face: with it the whole head becomes anime, hair included.
 
-The generator is convolutional, so it may see more than the crop that it was trained on (`align.widened`); there the
+The generator is convolutional, so it may see more than the crop that it was trained on (`alignment.widened`); there the
 hair goes on. What of that is head and what background, MediaPipe's person segmentation says.
 """
 
@@ -60,7 +60,7 @@ class PersonMatte:
 
         Args:
             image: uint8 HxWx3 RGB.
-            heads: where their heads' crops lie (`align.widened`).
+            heads: where their heads' crops lie (`alignment.widened`).
             seconds: the frame's time.
 
         Returns:

@@ -1,7 +1,7 @@
 """Face tracking: a frame and its time go in, the faces' landmarks with stable identities come out.
 
-The landmarks are MediaPipe's, each face is followed by itself (`followers`). Identities are this module's: faces are
-matched with the tracks of earlier frames by overlap and distance to where each was heading (Hungarian assignment).
+The landmarks are MediaPipe's, each face is followed by itself (`landmark_tracker`). Where faces are looked for says
+`search`, and who is who `identities`.
 """
 
 from __future__ import annotations
