@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.installation import install_line
 from gnr_video.errors import GnrVideoError, InputError, OutputError
 from gnr_video.frame import Image
 
@@ -89,7 +90,7 @@ def portrait() -> Image:
         from skimage import data
     except ImportError as error:
         raise InputError(
-            "the demo clip needs scikit-image, which holds its portrait", "pip install scikit-image"
+            "the demo clip needs scikit-image, which holds its portrait", install_line("demo")
         ) from error
     return np.asarray(data.astronaut(), np.uint8)
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engines.installation import install_line
 from gnr_video._version import __version__
 from gnr_video.files import write_atomically
 
@@ -38,10 +39,7 @@ VERSIONED = {
 }
 """Name in the report -> distribution whose version it is."""
 
-FASTER = (
-    "on a CPU without bf16, --precision int8 makes the network about 1.5 times as fast "
-    '(pip install "gnr-video[int8]")'
-)
+FASTER = "on a CPU without bf16, --precision int8 makes the network about 1.5 times as fast"
 TIP_SECONDS = 30.0
 
 
@@ -212,7 +210,7 @@ class Report:
         """What would have made a run of some length faster; "" if nothing is known."""
         network = self.stages.get("network")
         long = self.seconds > TIP_SECONDS and network is not None and network.total_seconds > self.seconds / 2
-        return FASTER if long and self.engine == "openvino fp32 on cpu" else ""
+        return f"{FASTER} ({install_line('int8')})" if long and self.engine == "openvino fp32 on cpu" else ""
 
     def table(self) -> str:
         """The stages' times as aligned text, the slowest stage marked: it sets the pipeline's rate."""

@@ -28,6 +28,7 @@ import cv2
 import numpy as np
 
 from engines.errors import EngineError, GnrVideoError, InputError, OutputError, StyleError
+from engines.installation import install_line
 from gnr_video.frame import Frame, Image
 from gnr_video.live.camera import PushCamera
 from gnr_video.live.controls import HELP, KEYS, Keys
@@ -113,7 +114,7 @@ def require_packages() -> None:
         import_module("aiortc")
     except ImportError as error:
         raise EngineError(
-            f"the browser needs {error.name}, which is not installed", 'pip install "gnr-video[web]"'
+            f"the browser needs {error.name}, which is not installed", install_line("web")
         ) from None
 
 
