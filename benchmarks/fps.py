@@ -31,6 +31,7 @@ from benchmarks import network
 from engines.architecture import Architecture
 from engines.errors import EngineError, GnrVideoError, exit_with
 from engines.files import write_atomically
+from engines.installation import install_line
 from engines.weights import load_weights, save_weights
 from gnr_video.checkpoints import resolve_weights
 from gnr_video.machine import hardware, versions
@@ -149,7 +150,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise GnrVideoError("a chart needs matplotlib", 'pip install "gnr-video[bench]"') from error
+        raise GnrVideoError("a chart needs matplotlib", install_line("bench")) from error
     panels: list[tuple[str, str, dict[str, float]]] = []
     for name, one in result.get("network", {}).items():
         rows = {label: row["p50_ms"] for label, row in one["executions"].items()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from engines.devices import best_device, candidates, default_precision
 from engines.errors import EngineError
+from engines.installation import install_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,16 +38,16 @@ def unavailable(name: str) -> str:
     if name not in ENGINES:
         return f"no engine is called {name!r}; there are {', '.join(ENGINES)}"
     if name == "openvino" and find_spec("openvino") is None:
-        return 'openvino is not installed (pip install "gnr-video[cpu]")'
+        return f"openvino is not installed ({install_line('cpu')})"
     if name in TENSORRT:
         module = "tensorrt_rtx" if name == "tensorrt-rtx" else "tensorrt"
         if find_spec(module) is None:
-            extra = "tensorrt-rtx" if name == "tensorrt-rtx" else "tensorrt"
-            return f'{module} is not installed (pip install "gnr-video[{extra}]")'
+            extra = "tensorrt-rtx" if name == "tensorrt-rtx" else "gpu"
+            return f"{module} is not installed ({install_line(extra)})"
     if name == "onnx":
         missing = [module for module in ("onnx", "onnxruntime") if find_spec(module) is None]
         if missing:
-            return f'{missing[0]} is not installed (pip install "gnr-video[onnx]")'
+            return f"{missing[0]} is not installed ({install_line('onnx')})"
     return ""
 
 

@@ -28,10 +28,10 @@ from engines import openvino_ir
 from engines.accuracy import psnr
 from engines.base import Crops
 from engines.errors import EngineError
+from engines.installation import install_line
 
 log = logging.getLogger(__name__)
 
-INSTALL = 'pip install "gnr-video[int8]"'
 VERSION = 3
 """Raised whenever the same inputs would give other graphs, so that those in caches are built again."""
 
@@ -263,7 +263,7 @@ class _Runner:
 def _nncf(model: Any, samples: Sequence[tuple[NDArray[Any], ...]], ignored: Sequence[str]) -> Any:
     """Quantise one model with ranges from `samples`; `ignored` are patterns of names that stay float."""
     if find_spec("nncf") is None:
-        raise EngineError("int8 needs NNCF, which is not installed", INSTALL)
+        raise EngineError("int8 needs NNCF, which is not installed", install_line("int8"))
     # Its progress bars are of no use in a program's output.
     with contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -289,7 +289,7 @@ def _nncf(model: Any, samples: Sequence[tuple[NDArray[Any], ...]], ignored: Sequ
                 ),
             )
         except (RuntimeError, ImportError, AttributeError, TypeError, ValueError) as error:
-            raise EngineError(f"NNCF cannot quantise the network: {error}", INSTALL) from error
+            raise EngineError(f"NNCF cannot quantise the network: {error}", install_line("int8")) from error
 
 
 def _patterns(

@@ -9,7 +9,8 @@ import torch
 
 from engines.base import Crops, Engine
 from engines.errors import EngineError
-from engines.onnx_export import INSTALL, export_part
+from engines.installation import install_line
+from engines.onnx_export import export_part
 from engines.weights import Weights
 
 
@@ -22,7 +23,7 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise EngineError(f"onnxruntime cannot be imported: {error}", INSTALL) from error
+        raise EngineError(f"onnxruntime cannot be imported: {error}", install_line("onnx")) from error
     return onnxruntime
 
 

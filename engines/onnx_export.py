@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from engines.architecture import Architecture
 from engines.errors import EngineError
 from engines.graph import GRAPH_VERSION, ContentEncoder, Decoder, MappingNetwork, StyleVectors, Upsampling
+from engines.installation import install_line
 from engines.weights import Weights, weights_hash
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 OPSETS = {"fp32": 18, "fp16": 18, "bf16": 22}
 """bf16 convolutions are in the standard from opset 22 on; everything else is as old as every runtime likes."""
 
-INSTALL = 'pip install "gnr-video[onnx]"'
-
 
 def import_onnx() -> Any:
     """The `onnx` module.
@@ -43,7 +42,7 @@ def import_onnx() -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise EngineError(f"onnx cannot be imported: {error}", INSTALL) from error
+        raise EngineError(f"onnx cannot be imported: {error}", install_line("onnx")) from error
     return onnx
 
 

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from engines.errors import EngineError
-
-INSTALL = 'pip install "gnr-video[cpu]"'
+from engines.installation import install_line
 
 
 def import_openvino() -> Any:
@@ -25,7 +24,7 @@ def import_openvino() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise EngineError(f"openvino cannot be imported: {error}", INSTALL) from error
+        raise EngineError(f"openvino cannot be imported: {error}", install_line("cpu")) from error
     return openvino
 
 

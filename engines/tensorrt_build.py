@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.errors import BuildCancelled, EngineError
 from engines.files import write_atomically
+from engines.installation import install_line
 
 if TYPE_CHECKING:
     import onnx
@@ -23,11 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx", "torch2trt": "tensorrt"}
-INSTALL = {
-    "tensorrt": 'pip install "gnr-video[tensorrt]"',
-    "tensorrt-rtx": 'pip install "gnr-video[tensorrt-rtx]"',
-    "torch2trt": 'pip install "gnr-video[tensorrt]"',
-}
+EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "tensorrt-rtx", "torch2trt": "gpu"}
 OLDEST = 10
 RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120")
 """GPUs that TensorRT for RTX compiles for ahead of time: Turing to Blackwell."""
@@ -43,11 +40,13 @@ def import_tensorrt(name: str) -> Any:
         EngineError: not installed, broken, or older than TensorRT 10.
     """
     if find_spec(MODULES[name]) is None:
-        raise EngineError(f"{MODULES[name]} is not installed", INSTALL[name])
+        raise EngineError(f"{MODULES[name]} is not installed", install_line(EXTRAS[name]))
     try:
         trt = import_module(MODULES[name])
     except Exception as error:  # missing libraries come as anything
-        raise EngineError(f"{MODULES[name]} cannot be imported: {error}", INSTALL[name]) from error
+        raise EngineError(
+            f"{MODULES[name]} cannot be imported: {error}", install_line(EXTRAS[name])
+        ) from error
     if name != "tensorrt-rtx" and int(trt.__version__.split(".")[0]) < OLDEST:
         raise EngineError(f"TensorRT {trt.__version__} is too old", f"it takes {OLDEST} or newer")
     return trt

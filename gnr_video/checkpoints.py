@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engines.architecture import check_tensors, detect, generator_tensors
 from engines.errors import WeightsError
+from engines.installation import install_line
 from engines.paths import cache_dir
 from engines.weights import (
     STYLE_ENCODER,
@@ -248,9 +249,7 @@ def pull_official(
     if target.is_file() and not force:
         return target
     if find_spec("gdown") is None:
-        raise WeightsError(
-            "gdown is needed to fetch from Google Drive", 'install it: pip install "gnr-video[weights]"'
-        )
+        raise WeightsError("gdown is needed to fetch from Google Drive", install_line("weights"))
     failures = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engines.errors import GnrVideoError
+from engines.installation import install_line
 from gnr_video.machine import cpu_model, distribution_version
 from gnr_video.report import FASTER
 
@@ -217,9 +218,9 @@ def mediapipe_version(version: str | None) -> Check:
     number = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     low, high = MEDIAPIPE_RANGE
     if number >= MEDIAPIPE_METRICS:
-        return Check(
-            "mediapipe", "warn", f"{version} sends usage metrics to play.googleapis.com", _FIX_MEDIAPIPE
-        )
+        on_arm = sys.platform == "linux" and platform.machine() == "aarch64"
+        fix = "no other has wheels for this machine: a firewall can stop it" if on_arm else _FIX_MEDIAPIPE
+        return Check("mediapipe", "warn", f"{version} sends usage metrics to play.googleapis.com", fix)
     if number >= high:
         detail = f"{version} brings opencv-contrib-python, which fights with opencv-python"
         return Check("mediapipe", "warn", detail, _FIX_MEDIAPIPE)
@@ -320,7 +321,12 @@ def check_processor() -> Iterator[Check]:
     elif native_bf16():
         yield Check("CPU", "ok", f"{detail}, bf16 in hardware")
     else:
-        yield Check("CPU", "ok", f"{detail}, no bf16 in hardware, so fp32 (half as fast)", FASTER)
+        yield Check(
+            "CPU",
+            "ok",
+            f"{detail}, no bf16 in hardware, so fp32 (half as fast)",
+            f"{FASTER} ({install_line('int8')})",
+        )
 
 
 def check_gpu() -> Iterator[Check]:
@@ -406,7 +412,7 @@ def extra_check(extra: str, purpose: str, versions: dict[str, str | None]) -> Ch
     missing = [name for name, version in versions.items() if version is None]
     if missing:
         detail = f"{', '.join(missing)} not installed; for {purpose}"
-        return Check(f"extra {extra}", "off", detail, f'pip install "gnr-video[{extra}]"')
+        return Check(f"extra {extra}", "off", detail, install_line(extra))
     return Check(f"extra {extra}", "ok", ", ".join(f"{name} {v}" for name, v in versions.items()))
 
 

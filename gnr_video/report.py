@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from engines.files import write_atomically
+from engines.installation import install_line
 from gnr_video.machine import this_machine, versions
 from gnr_video.timing import StageSummary, stage_table
 
-FASTER = (
-    "on a CPU without bf16, --precision int8 makes the network about 1.5 times as fast "
-    '(pip install "gnr-video[int8]")'
-)
+FASTER = "on a CPU without bf16, --precision int8 makes the network about 1.5 times as fast"
 TIP_SECONDS = 30.0
 
 
@@ -64,7 +62,7 @@ class Report:
         """What would have made a run of some length faster; "" if nothing is known."""
         network = self.stages.get("network")
         long = self.seconds > TIP_SECONDS and network is not None and network.total_seconds > self.seconds / 2
-        return FASTER if long and self.engine == "openvino fp32 on cpu" else ""
+        return f"{FASTER} ({install_line('int8')})" if long and self.engine == "openvino fp32 on cpu" else ""
 
     def table(self) -> str:
         """The stages' times as aligned text, the slowest stage marked: it sets the pipeline's rate."""

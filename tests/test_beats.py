@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from engines.errors import InputError
+from engines.installation import install_line
 from gnr_video.styles.beats import find_beats
 from tests.media_helpers import make_clip
 
@@ -72,4 +73,4 @@ def test_without_librosa_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setitem(sys.modules, "librosa", None)
     with pytest.raises(InputError, match="librosa") as caught:
         find_beats(tmp_path / "a.mp4")
-    assert 'pip install "gnr-video[beat]"' in caught.value.hint
+    assert install_line("beat") in caught.value.hint

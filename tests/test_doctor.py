@@ -8,12 +8,14 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 import types
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from engines.installation import install_line
 from gnr_video import doctor
 from gnr_video.doctor import Check
 from gnr_video.tracking import model_files
@@ -132,23 +134,23 @@ def test_every_extra_is_examined(checks):
 
 def test_extras_are_those_of_the_package():
     """What an installed extra consists of is said in pyproject.toml; the doctor looks for the same."""
-    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     theirs = {
         extra: tuple(re.match(r"[\w-]+", line).group() for line in lines)
         for extra, lines in project["optional-dependencies"].items()
     }
     for_engines = {"cpu", "tensorrt", "tensorrt-rtx"}
-    for_developers = {"bench", "dev"}
+    of_others = {"all", "gpu", "gpu-cu12"}
+    for_developers = {"bench", "demo", "dev"}
     assert theirs.pop("kernels-cu12")
-    assert set(theirs) - for_engines - for_developers == set(doctor.EXTRAS)
+    assert set(theirs) - for_engines - of_others - for_developers == set(doctor.EXTRAS)
     for extra, (_, packages) in doctor.EXTRAS.items():
         assert packages == theirs[extra]
 
 
 def test_an_extra_that_is_not_installed():
     check = doctor.extra_check("web", "gnr-video live --web", {"aiohttp": "3.9", "aiortc": None})
-    assert (check.status, check.fix) == ("off", 'pip install "gnr-video[web]"')
+    assert (check.status, check.fix) == ("off", install_line("web"))
     assert check.detail == "aiortc not installed; for gnr-video live --web"
     assert doctor.healthy([check])
     text = doctor.format_checks([check])
@@ -166,7 +168,7 @@ def test_kernels_are_only_for_gpus(monkeypatch):
     monkeypatch.setattr("engines.devices.best_device", lambda: "cuda")
     monkeypatch.setattr(doctor, "distribution_version", {"cuda-core": "1.2", "cuda-bindings": "12.9"}.get)
     found = {check.name: check for check in doctor.check_extras()}
-    assert found["extra kernels"].fix == 'pip install "gnr-video[kernels]"'
+    assert found["extra kernels"].fix == install_line("kernels")
     installed = {"cuda-core": "1.2", "cuda-bindings": "12.9", "nvidia-cuda-nvrtc-cu12": "12.9"}
     monkeypatch.setattr(doctor, "distribution_version", installed.get)
     found = {check.name: check for check in doctor.check_extras()}

@@ -17,6 +17,7 @@ import torch
 import engines
 from benchmarks.official import OfficialGenerator, normalise, quantise
 from engines.errors import EngineError, StyleError, WeightsError
+from engines.installation import install_line
 from tests.golden import golden_weights, narrow, relative_error
 
 ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16)
@@ -243,7 +244,7 @@ def test_auto_without_openvino(monkeypatch, weights, crops):
     made = engines.create(weights, device="cpu")
     assert made.name == "torch"
     assert made.fallback
-    assert 'pip install "gnr-video[cpu]"' in str(made.fallback)
+    assert install_line("cpu") in str(made.fallback)
     assert made.translate(crops, np.zeros(8, np.float32)).shape == crops.shape
 
 

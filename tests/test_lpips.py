@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from engines.errors import WeightsError
+from engines.installation import install_line
 from train import lpips
 from train.lpips import Lpips, try_lpips
 
@@ -293,7 +294,7 @@ def test_missing_heads_name_the_extra(trunk: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WeightsError, match="lpips package") as caught:
         Lpips("alex", trunk)
-    assert "gnr-video[train]" in caught.value.hint
+    assert caught.value.hint == install_line("train")
 
 
 def test_weights_that_do_not_fit_are_named(trunk: Path, tmp_path: Path) -> None:

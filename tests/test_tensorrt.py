@@ -23,6 +23,7 @@ import engines
 from engines.cache import EngineCache
 from engines.errors import BuildCancelled, EngineError
 from engines.export import export
+from engines.installation import install_line
 from engines.onnx_export import export_part
 from engines.tensorrt_build import build_engine, import_tensorrt
 from tests.cli_helpers import call
@@ -284,10 +285,10 @@ def test_without_a_gpu(weights, tiny, tmp_path):
 
 def test_missing_tensorrt(monkeypatch):
     monkeypatch.setattr("engines.tensorrt_build.find_spec", lambda name: None)
-    for name in ("tensorrt", "tensorrt-rtx"):
+    for name, extra in (("tensorrt", "gpu"), ("tensorrt-rtx", "tensorrt-rtx")):
         with pytest.raises(EngineError, match="not installed") as caught:
             import_tensorrt(name)
-        assert caught.value.hint == f'pip install "gnr-video[{name}]"'
+        assert caught.value.hint == install_line(extra)
 
 
 @needs_cuda

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from engines.errors import EngineError, OutputError
+from engines.installation import install_line
 from gnr_video.live.session import LiveSession
 from gnr_video.live.virtual_camera import VirtualCameraSink, setup_hint
 from tests.live_helpers import Still, live_session, until
@@ -140,5 +141,5 @@ def test_without_the_package() -> None:
         "except EngineError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert 'pip install "gnr-video[live]"' in done.stdout, done.stderr
+    assert install_line("live") in done.stdout, done.stderr
     assert issubclass(EngineError, Exception)

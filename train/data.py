@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines.errors import GnrVideoError, InputError
+from engines.installation import install_line
 from gnr_video.tracking.alignment import head_margins, head_side
 
 if TYPE_CHECKING:
@@ -391,7 +392,7 @@ def require_pillow() -> None:
     try:
         import PIL  # noqa: F401
     except ImportError:
-        raise InputError("reading pictures needs Pillow", 'pip install "gnr-video[train]"') from None
+        raise InputError("reading pictures needs Pillow", install_line("train")) from None
 
 
 def decode(path: Path) -> NDArray[np.uint8]:

@@ -22,6 +22,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from engines.errors import WeightsError
+from engines.installation import install_line
 
 log = logging.getLogger(__name__)
 
@@ -283,7 +284,7 @@ def _read_heads(net: Net) -> list[torch.Tensor]:
     # find_spec on a top-level name only locates it.
     spec = importlib.util.find_spec("lpips")
     if spec is None or not spec.submodule_search_locations:
-        raise WeightsError("LPIPS needs the heads in the lpips package", 'pip install "gnr-video[train]"')
+        raise WeightsError("LPIPS needs the heads in the lpips package", install_line("train"))
     path = Path(next(iter(spec.submodule_search_locations))) / "weights" / "v0.1" / f"{net}.pth"
     state = read_state(path, "pip install --force-reinstall --no-deps lpips")
     try:

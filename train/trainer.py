@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from engines.devices import native_bf16
 from engines.errors import GnrVideoError, InputError, WeightsError
+from engines.installation import install_line
 from engines.weights import STYLE_ENCODER, save_weights
 from gnr_video.tracking.alignment import head_side
 from train.ada import AdaptiveAugment
@@ -855,7 +856,7 @@ def tensorboard_scalars(out: Path) -> Callable[[int, dict[str, float]], None] | 
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        log.info('no TensorBoard scalars: %s (pip install "gnr-video[train]")', error)
+        log.info("no TensorBoard scalars: %s (%s)", error, install_line("train"))
         return None
     writer = SummaryWriter(str(out / "tensorboard"))
 

@@ -14,7 +14,7 @@ from gnr_video.frame import Image
 from gnr_video.tracking.face_mesh import Mask
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 Floats: TypeAlias = NDArray[np.float32]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import EngineError, OutputError
+from engines.installation import install_line
 from gnr_video.frame import Frame
 from gnr_video.live.sinks import ThreadedSink
 
@@ -35,7 +36,7 @@ class VirtualCameraSink(ThreadedSink):
             import pyvirtualcam
         except ImportError:
             raise EngineError(
-                "a virtual camera needs pyvirtualcam, which is not installed", 'pip install "gnr-video[live]"'
+                "a virtual camera needs pyvirtualcam, which is not installed", install_line("live")
             ) from None
         super().__init__("virtual camera")
         try:

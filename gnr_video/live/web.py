@@ -26,6 +26,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from engines.errors import EngineError, GnrVideoError, InputError, OutputError, StyleError
+from engines.installation import install_line
 from gnr_video.frame import Frame, Image
 from gnr_video.live.address import is_local
 from gnr_video.live.camera import PushCamera
@@ -60,7 +61,7 @@ def require_packages() -> None:
         import_module("aiortc")
     except ImportError as error:
         raise EngineError(
-            f"the browser needs {error.name}, which is not installed", 'pip install "gnr-video[web]"'
+            f"the browser needs {error.name}, which is not installed", install_line("web")
         ) from None
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import InputError, OutputError
+from engines.installation import install_line
 from gnr_video.frame import Image
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def portrait() -> Image:
         from skimage import data
     except ImportError as error:
         raise InputError(
-            "the demo clip needs scikit-image, which holds its portrait", "pip install scikit-image"
+            "the demo clip needs scikit-image, which holds its portrait", install_line("demo")
         ) from error
     return np.asarray(data.astronaut(), np.uint8)
 

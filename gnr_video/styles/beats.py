@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import InputError
+from engines.installation import install_line
 from gnr_video.styles.schedule import BeatTimes
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _import_librosa() -> ModuleType:
         import librosa
     except ImportError as error:
         raise InputError(
-            f"finding beats needs librosa: {error}", 'pip install "gnr-video[beat]", or --bpm 120'
+            f"finding beats needs librosa: {error}", f"{install_line('beat')}, or --bpm 120"
         ) from error
     return librosa
 

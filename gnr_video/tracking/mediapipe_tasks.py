@@ -32,8 +32,7 @@ def import_mediapipe() -> tuple[Any, Any]:
     if version >= (0, 10, 35) and not _warned_of_metrics:
         _warned_of_metrics = True
         log.warning(
-            "mediapipe %s sends usage metrics to play.googleapis.com and has no switch for it; "
-            'pip install "mediapipe>=0.10.30,<0.10.32" gives one that does not',
+            "mediapipe %s sends usage metrics to play.googleapis.com and has no switch for it: see gnr-video doctor",
             mediapipe.__version__,
         )
     return vision, mediapipe

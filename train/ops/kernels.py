@@ -23,6 +23,7 @@ from torch import Tensor
 
 from engines.errors import GnrVideoError
 from engines.files import write_atomically
+from engines.installation import install_line
 from engines.paths import cache_dir
 
 log = logging.getLogger(__name__)
@@ -190,13 +191,11 @@ def _compiler() -> Any:
         import cuda.core
         from cuda.bindings import nvrtc
     except ImportError as error:
-        raise KernelError(f'{error} (pip install "gnr-video[kernels]")') from None
+        raise KernelError(f"{error} ({install_line('kernels')})") from None
     try:
         nvrtc.nvrtcVersion()
     except Exception as error:  # the loader of the shared library raises several kinds
-        raise KernelError(
-            f'NVRTC cannot be loaded: {_line(error)} (pip install "gnr-video[kernels]")'
-        ) from None
+        raise KernelError(f"NVRTC cannot be loaded: {_line(error)} ({install_line('kernels')})") from None
     return cuda.core
 
 
