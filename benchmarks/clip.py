@@ -23,7 +23,7 @@ _CHILD = """
 import json, sys, time
 options = json.loads(sys.argv[1])
 from gnr_video.translator import Translator
-from gnr_video.media.container_source import open_source
+from gnr_video.media.open import open_source
 imported = time.time()
 with Translator(options["weights"], engine=options["engine"], precision=options["precision"]) as translator:
     made = time.time()

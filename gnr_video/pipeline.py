@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from gnr_video.channels import Threaded
 from gnr_video.compositing.compositor import HEAD_MODES
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from gnr_video.tracking.scene_cut import SceneCut
     from gnr_video.tracking.smoothing import Aligner
     from gnr_video.tracking.tracker import FaceTracker
-
-T = TypeVar("T")
 
 READ_SECONDS = 1.0
 """How long a run that ends early waits for its source, which may be a pipe or a camera that says nothing."""

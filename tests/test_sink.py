@@ -347,8 +347,8 @@ class TestSafety:
         script = f"""
 import resource
 from engines.errors import OutputError
-from gnr_video.media.container_sink import open_sink
-from gnr_video.media.container_source import open_source
+from gnr_video.media.open import open_sink
+from gnr_video.media.open import open_source
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
     with open_source({str(tmp_path / "a.mp4")!r}) as source:

@@ -388,7 +388,7 @@ class TestMaking:
     def test_a_translator_nobody_closed_ends_in_silence(self, tiny: Path) -> None:
         script = f"""
 from gnr_video import Translator
-from gnr_video.demo import portrait
+from gnr_video.samples.portrait import portrait
 translator = Translator({str(tiny)!r}, engine="torch", threads=1)
 translator.translate_frame(portrait())
 """

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +22,6 @@ from gnr_video.channels import Latest
 from gnr_video.frame import Image
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 TEST_PATTERN = "test"
 BROWSER = "browser"

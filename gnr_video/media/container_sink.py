@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import io
-import logging
 import math
 import os
 from contextlib import suppress
@@ -40,8 +39,6 @@ from gnr_video.media.transcode import AudioTranscoder, TextTranscoder, transcode
 
 if TYPE_CHECKING:
     from gnr_video.media.source import SourceInfo, VideoSource
-
-log = logging.getLogger(__name__)
 
 _GIF_TIME_BASE = Fraction(1, 100)
 
