@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from gnr_video.effects.steady import settled
 from gnr_video.frame import Image
 
 if TYPE_CHECKING:
     from engines.base import Crops, Engine, Styles
+    from gnr_video.effects.chain import Effects
     from gnr_video.timing import StageTimes
 
 Drawn: TypeAlias = dict[int, Image]
@@ -30,13 +30,15 @@ class Drawings:
 
     Args:
         engine: draws.
+        effects: on new drawings.
         times: takes how long that takes, as "network".
         hold: frames that a drawing is shown for, 1 or more; may be changed at any time.
     """
 
-    def __init__(self, engine: Engine, times: StageTimes, hold: int = 1) -> None:
+    def __init__(self, engine: Engine, effects: Effects, times: StageTimes, hold: int = 1) -> None:
         self.hold = hold
         self._engine = engine
+        self._effects = effects
         self._times = times
         self._newest: Drawn = {}
         self._shown = 0
@@ -66,8 +68,8 @@ class Drawings:
     def _draw(self, crops: Sequence[Image], ids: Sequence[int], codes: Styles | None) -> Drawn:
         before = self._newest
         with self._times.stage("network"):
-            drawn = dict(zip(ids, _in_style(self._engine, np.stack(crops), codes)))
-        return {one: settled(before[one], new) if one in before else new for one, new in drawn.items()}
+            drawn = zip(ids, _in_style(self._engine, np.stack(crops), codes))
+            return {one: self._effects.drawing(new, before.get(one)) for one, new in drawn}
 
     def reset(self) -> None:
         """The next frame is of another video."""
@@ -81,8 +83,8 @@ class DrawingsAhead(Drawings):
     and waited for when the next is due. To be closed.
     """
 
-    def __init__(self, engine: Engine, times: StageTimes, hold: int = 1) -> None:
-        super().__init__(engine, times, hold)
+    def __init__(self, engine: Engine, effects: Effects, times: StageTimes, hold: int = 1) -> None:
+        super().__init__(engine, effects, times, hold)
         self._pending: Future[Drawn] | None = None
         self._begun: SimpleQueue[tuple[Future[Drawn], Sequence[Image], Sequence[int], Styles | None] | None]
         self._begun = SimpleQueue()

@@ -151,7 +151,7 @@ def test_sound_is_silent_at_both_ends_and_stereo():
 
 def test_missing_scikit_image_names_the_line_that_installs_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "skimage", None)
-    with pytest.raises(InputError, match="pip install scikit-image"):
+    with pytest.raises(InputError, match="scikit-image, which holds its portrait .*demo"):
         make_demo_clip(tmp_path / "clip.mp4", seconds=0.1, size=(64, 64))
     assert list(tmp_path.iterdir()) == []
 

@@ -19,6 +19,7 @@ import engines
 from engines.base import Engine
 from engines.errors import InputError
 from engines.weights import load_weights
+from gnr_video.effects.chain import Effects
 from gnr_video.effects.steady import settled
 from gnr_video.frame import Image
 from gnr_video.hold import Drawings, DrawingsAhead
@@ -85,7 +86,7 @@ class TestDrawings:
         self, engine: Engine, faces: list[Image], drawn: list[Image], hold: int, frames: int
     ) -> None:
         times = StageTimes()
-        drawings = Drawings(engine, times, hold)
+        drawings = Drawings(engine, Effects(), times, hold)
         for i in range(frames):
             shown = in_turn(*drawn[: i + 1 : hold])
             np.testing.assert_array_equal(drawings.of([faces[i]], [7], None)[0], shown)
@@ -94,7 +95,7 @@ class TestDrawings:
     def test_a_face_that_appears_is_drawn_at_once(
         self, engine: Engine, faces: list[Image], drawn: list[Image]
     ) -> None:
-        drawings = Drawings(engine, StageTimes(), 5)
+        drawings = Drawings(engine, Effects(), StageTimes(), 5)
         drawings.of([faces[0]], [1], None)
         both = drawings.of([faces[2], faces[1]], [2, 1], None)
         np.testing.assert_array_equal(both, [drawn[2], in_turn(*drawn[:2])])
@@ -104,7 +105,7 @@ class TestDrawings:
     def test_so_is_a_crop_of_another_size_and_another_video(
         self, engine: Engine, faces: list[Image], drawn: list[Image]
     ) -> None:
-        drawings = Drawings(engine, StageTimes(), 5)
+        drawings = Drawings(engine, Effects(), StageTimes(), 5)
         drawings.of([np.pad(faces[0], ((0, 32), (0, 32), (0, 0)))], [1], None)
         np.testing.assert_array_equal(drawings.of([faces[1]], [1], None)[0], drawn[1])
         drawings.reset()
@@ -112,7 +113,7 @@ class TestDrawings:
 
     def test_each_in_its_style(self, engine: Engine, faces: list[Image]) -> None:
         codes = np.random.default_rng(1).standard_normal((2, 8)).astype(np.float32)
-        got = Drawings(engine, StageTimes()).of(faces[:2], [1, 2], codes)
+        got = Drawings(engine, Effects(), StageTimes()).of(faces[:2], [1, 2], codes)
         np.testing.assert_array_equal(got, engine.translate(np.stack(faces[:2]), codes))
 
 
@@ -122,7 +123,7 @@ class TestAhead:
     ) -> None:
         gated = Gated(engine)
         gated.gate.release()
-        drawings = DrawingsAhead(gated, StageTimes(), 3)  # type: ignore[arg-type]
+        drawings = DrawingsAhead(gated, Effects(), StageTimes(), 3)  # type: ignore[arg-type]
         # The fourth frame is drawn, and shown by the seventh at the latest.
         for i in range(6):
             np.testing.assert_array_equal(drawings.of([faces[i]], [1], None)[0], drawn[0])
@@ -134,7 +135,7 @@ class TestAhead:
         self, engine: Engine, faces: list[Image], drawn: list[Image]
     ) -> None:
         times = StageTimes()
-        drawings = DrawingsAhead(engine, times, 4)
+        drawings = DrawingsAhead(engine, Effects(), times, 4)
         for i in range(5):
             drawings.of([faces[i]], [1], None)
         until(lambda: drawings._pending is not None and drawings._pending.done())
@@ -145,14 +146,14 @@ class TestAhead:
     def test_with_every_frame_drawn_there_is_no_thread(
         self, engine: Engine, faces: list[Image], drawn: list[Image]
     ) -> None:
-        drawings = DrawingsAhead(engine, StageTimes())
+        drawings = DrawingsAhead(engine, Effects(), StageTimes())
         for i, face in enumerate(faces):
             np.testing.assert_array_equal(drawings.of([face], [1], None)[0], in_turn(*drawn[: i + 1]))
         assert "gnr-video draw" not in {thread.name for thread in threading.enumerate()}
         drawings.close()
 
     def test_back_to_every_frame(self, engine: Engine, faces: list[Image], drawn: list[Image]) -> None:
-        drawings = DrawingsAhead(engine, StageTimes(), 2)
+        drawings = DrawingsAhead(engine, Effects(), StageTimes(), 2)
         for i in range(3):
             drawings.of([faces[i]], [1], None)
         drawings.hold = 1
@@ -164,7 +165,7 @@ class TestAhead:
     def test_a_new_face_waits_for_its_own(
         self, engine: Engine, faces: list[Image], drawn: list[Image]
     ) -> None:
-        drawings = DrawingsAhead(engine, StageTimes(), 3)
+        drawings = DrawingsAhead(engine, Effects(), StageTimes(), 3)
         for i in range(4):
             drawings.of([faces[i]], [1], None)
         np.testing.assert_array_equal(drawings.of([faces[4]], [2], None)[0], drawn[4])
@@ -173,7 +174,7 @@ class TestAhead:
     def test_a_failure_reaches_who_waits(
         self, engine: Engine, faces: list[Image], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        drawings = DrawingsAhead(engine, StageTimes(), 2)
+        drawings = DrawingsAhead(engine, Effects(), StageTimes(), 2)
         for i in range(2):
             drawings.of([faces[i]], [1], None)
 

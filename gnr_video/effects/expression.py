@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.frame import Alignment, Image, Points
+from gnr_video.effects.base import Effect
+from gnr_video.frame import Alignment, FaceLayer, Image, Points
 from gnr_video.tracking.face_mesh import (
     CHIN,
     FOREHEAD,
@@ -68,8 +69,8 @@ Layers = list[tuple[Outline, NDArray[np.float32]]]
 """Outlines and the colours that they are filled with. All lie within the first."""
 
 
-class Expressions:
-    """Draws the mouths and eyelids of one video. One thread at a time."""
+class Expression(Effect):
+    """Draws the mouths and eyelids of one video."""
 
     def __init__(self) -> None:
         self._before: dict[tuple[int, int], tuple[Points, Colours]] = {}
@@ -77,6 +78,12 @@ class Expressions:
     def reset(self) -> None:
         """Forget the frames before."""
         self._before = {}
+
+    def face(self, faces: Sequence[FaceLayer]) -> None:
+        drawn = [face for face in faces if face.drawing is not None]
+        pictures = [(face.alignment, face.drawing) for face in drawn if face.drawing is not None]
+        for face, (_, drawing) in zip(drawn, self.apply(pictures), strict=True):
+            face.drawing = drawing
 
     def apply(self, faces: Sequence[tuple[Alignment, Image]]) -> list[tuple[Alignment, Image]]:
         """The faces of a frame with their expressions.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from gnr_video.effects.base import Effect
 from gnr_video.frame import Image
 
 CALM, AT_ONCE = 0.2, 24
@@ -14,6 +15,13 @@ CALM, AT_ONCE = 0.2, 24
 
 _change = np.arange(256)
 _FOLLOWED = np.round(_change * np.minimum(CALM + (1 - CALM) * _change / AT_ONCE, 1)).astype(np.uint8)
+
+
+class Steady(Effect):
+    """Takes noise out of a drawing by the one before it."""
+
+    def drawing(self, picture: Image, before: Image | None) -> Image:
+        return picture if before is None else settled(before, picture)
 
 
 def settled(before: Image, now: Image) -> Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gnr_video.effects import EFFECTS
 from gnr_video.live.controls import Controls
 
 KEYS = {
@@ -14,9 +15,7 @@ KEYS = {
     "c": ("compare", "after / both / before"),
     "g": ("grid", "grid of styles"),
     "m": ("mirror", "mirror"),
-    "t": ("tint", "tint of neck and long hair"),
-    "i": ("ink", "ink of lines"),
-    "e": ("expression", "mouths and eyelids from landmarks"),
+    **{effect.key: (effect.name, f"{effect.name} on / off") for effect in EFFECTS},
     "r": ("record", "record / stop"),
     "h": ("help", "these keys"),
     "q": ("quit", "quit"),
