@@ -151,6 +151,6 @@ def test_the_report_says_which_were_on(tiny: Path, face_clip: Path, tmp_path: Pa
         "--report",
         report,
     )
-    assert done.status == 0, done.err
+    assert done.status == 0, done.stderr
     settings = json.loads(report.read_text())["settings"]
     assert {name: settings[name] for name in Effects().state} == Effects({"tint": False}).state
