@@ -1,4 +1,4 @@
-"""The gnr-video command: its subcommands are in gnr_video/commands; a first argument that is none is an input."""
+"""The gnr-video command: it joins gnr_video/commands and train/commands; a first argument that is none is an input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import signal
 import click
 
 from gnr_video._version import __version__
-from gnr_video.commands import doctor, engine, evaluate, live, prepare, styles, train, translate, weights
+from gnr_video.commands import doctor, engine, live, styles, translate, weights
+from train.commands import evaluate, prepare, train
+from train.commands import styles as fitted_styles
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -57,6 +59,8 @@ for _subcommand in (
     doctor.doctor,
 ):
     command.add_command(_subcommand)
+for _subcommand in (fitted_styles.styles_fit, fitted_styles.styles_direction):
+    styles.styles.add_command(_subcommand)
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gnr_video.frame import Frame
-from gnr_video.report import Report, stage_table
+from gnr_video.report import Report
+from gnr_video.timing import stage_table
 from gnr_video.translator import Translator
 
 COLD_SECONDS = 3.0
@@ -22,7 +23,7 @@ _CHILD = """
 import json, sys, time
 options = json.loads(sys.argv[1])
 from gnr_video.translator import Translator
-from gnr_video.source import open_source
+from gnr_video.media.open import open_source
 imported = time.time()
 with Translator(options["weights"], engine=options["engine"], precision=options["precision"]) as translator:
     made = time.time()
@@ -48,9 +49,11 @@ def file(translator: Translator, clip: Path, repeat: int) -> dict[str, Any]:
 
 def live(translator: Translator, clip: Path, seconds: float, hold: int | None = None) -> dict[str, Any]:
     """The clip as a camera in real time: what the live pipeline shows and draws, and how old it is by then."""
-    from gnr_video.live.camera import Capture, open_camera
+    from gnr_video.live.camera import open_camera
+    from gnr_video.live.capture import Capture
     from gnr_video.live.controls import Controls
-    from gnr_video.live.session import LiveSession, LiveSink
+    from gnr_video.live.session import LiveSession
+    from gnr_video.live.sinks import LiveSink
 
     class Screen(LiveSink):
         def show(self, frame: Frame) -> None:

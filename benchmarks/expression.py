@@ -22,14 +22,15 @@ from benchmarks import steadiness
 from engines.errors import exit_with
 from engines.files import write_atomically
 from gnr_video import Translator
-from gnr_video.expression import Expressions, lips_apart, unlike_skin
+from gnr_video.effects.expression import Expressions, lips_apart, unlike_skin
 from gnr_video.frame import Alignment, Image
+from gnr_video.machine import hardware
+from gnr_video.media.open import open_source
 from gnr_video.pipeline import Heads, track, translate
-from gnr_video.report import StageTimes, hardware
-from gnr_video.scene import SceneCut
-from gnr_video.smooth import Aligner
-from gnr_video.source import open_source
-from gnr_video.tracker import FaceTracker
+from gnr_video.timing import StageTimes
+from gnr_video.tracking.scene_cut import SceneCut
+from gnr_video.tracking.smoothing import Aligner
+from gnr_video.tracking.tracker import FaceTracker
 
 
 def drawings(translator: Translator, clip: Path, frames: int) -> list[tuple[Alignment, Image]]:

@@ -19,14 +19,15 @@ import numpy as np
 
 from engines.errors import exit_with
 from gnr_video import Frame, Translator
-from gnr_video.demo import portrait
-from gnr_video.faces import Cast
 from gnr_video.frame import Image
+from gnr_video.machine import hardware
 from gnr_video.pipeline import Counts, compose, track, translate
-from gnr_video.report import StageTimes, hardware
-from gnr_video.scene import SceneCut
-from gnr_video.smooth import Aligner
-from gnr_video.tracker import FaceTracker
+from gnr_video.samples.portrait import portrait
+from gnr_video.timing import StageTimes
+from gnr_video.tracking.scene_cut import SceneCut
+from gnr_video.tracking.selection import Cast
+from gnr_video.tracking.smoothing import Aligner
+from gnr_video.tracking.tracker import FaceTracker
 
 SIZE = (1280, 400)
 

@@ -30,13 +30,13 @@ from benchmarks import clip as clips
 from benchmarks import network
 from engines.architecture import Architecture
 from engines.errors import EngineError, GnrVideoError, exit_with
+from engines.files import write_atomically
 from engines.installation import install_line
 from engines.weights import load_weights, save_weights
-from gnr_video.demo import make_demo_clip
-from gnr_video.files import write_atomically
-from gnr_video.report import hardware, versions
+from gnr_video.checkpoints import resolve_weights
+from gnr_video.machine import hardware, versions
+from gnr_video.samples.portrait import make_demo_clip
 from gnr_video.translator import Translator
-from gnr_video.weights import resolve_weights
 
 PARTS = ("network", "file", "live", "cold")
 OFFICIAL, DEFAULT = "official size", "default weights"

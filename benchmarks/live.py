@@ -23,12 +23,14 @@ from typing import Any
 
 from benchmarks.memory import resident_mb
 from engines.errors import exit_with
-from gnr_video.demo import make_demo_clip
 from gnr_video.live import Capture, Controls, LiveSession, open_camera
 from gnr_video.live.memory import share_heaps
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.virtual_camera import VirtualCameraSink
-from gnr_video.report import Report, hardware, stage_table
+from gnr_video.machine import hardware
+from gnr_video.report import Report
+from gnr_video.samples.portrait import make_demo_clip
+from gnr_video.timing import stage_table
 from gnr_video.translator import Translator
 
 FPS_BAR, P95_BAR_MS = 20.0, 120.0

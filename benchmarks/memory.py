@@ -77,7 +77,7 @@ def make_input(path: Path, seconds: float, fps: int, size: tuple[int, int]) -> P
     """The demo clip with its sound, repeated until it lasts `seconds`."""
     import av
 
-    from gnr_video.demo import make_demo_clip
+    from gnr_video.samples.portrait import make_demo_clip
 
     turns = math.ceil(seconds / 4)
     once = make_demo_clip(path.with_name(f"once-{path.name}"), seconds=seconds / turns, fps=fps, size=size)
@@ -110,9 +110,9 @@ def measure_here(
 ) -> Result:
     """Translate in this process and watch its memory."""
     from gnr_video import Translator
+    from gnr_video.machine import hardware
+    from gnr_video.media.open import open_source
     from gnr_video.pipeline import Counts
-    from gnr_video.report import hardware
-    from gnr_video.source import open_source
 
     with open_source(clip) as source:
         rate = float(source.info.average_rate or 0)

@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.official import OfficialGenerator, normalise, quantise
+from engines.accuracy import psnr
 from engines.architecture import OFFICIAL_CHANNELS, Architecture
-from engines.baseline import OfficialGenerator, normalise, quantise
+from engines.devices import native_bf16
 from engines.errors import EngineError
-from engines.golden import psnr
 from engines.graph import ContentEncoder, Decoder
 from engines.weights import Weights, inference_tensors
-from gnr_video.calibration import sample_crops, sample_faces
+from gnr_video.samples.calibration import sample_crops, sample_faces
 
 if TYPE_CHECKING:
     from engines.base import Engine
@@ -134,7 +135,7 @@ def why_not(name: str, precision: str, device: str) -> str:
     """Why this is not tried; empty when it is."""
     if reason := engines.unavailable(name):
         return reason
-    if device == "cpu" and precision == "bf16" and not engines.native_bf16():
+    if device == "cpu" and precision == "bf16" and not native_bf16():
         return "this CPU emulates bf16"
     return ""
 
@@ -209,7 +210,7 @@ def measure(
             return quantise(official.decode(content, official.mapping(torch.from_numpy(z)))).numpy()
 
     work = gflop(weights)
-    ceilings = {"bf16": convolution_ceiling("cpu", torch.bfloat16)} if engines.native_bf16() else {}
+    ceilings = {"bf16": convolution_ceiling("cpu", torch.bfloat16)} if native_bf16() else {}
     ceilings["fp32"] = convolution_ceiling("cpu", torch.float32)
     if torch.cuda.is_available():
         ceilings["fp16 cuda"] = convolution_ceiling("cuda", torch.float16)

@@ -17,11 +17,12 @@ import cv2
 import numpy as np
 
 from engines.errors import InputError, exit_with
-from gnr_video.demo import STYLE, make_demo_clip, portrait
-from gnr_video.files import write_atomically
+from engines.files import write_atomically
+from gnr_video.contact_sheet import before_after_sheet, contact_sheet, save_png, style_sheet
+from gnr_video.demo import STYLE
 from gnr_video.frame import Image
-from gnr_video.sheet import before_after_sheet, contact_sheet, save_png, style_sheet
-from gnr_video.source import IMAGE_EXTENSIONS, read_image
+from gnr_video.media.images import IMAGE_EXTENSIONS, read_image
+from gnr_video.samples.portrait import make_demo_clip, portrait
 from gnr_video.translator import Translator
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images"

@@ -24,14 +24,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from engines.devices import best_device
 from engines.errors import InputError, exit_with
 from engines.files import write_atomically
 from engines.weights import load_weights
-from gnr_video.clips import face_run
+from gnr_video.checkpoints import resolve_weights
+from gnr_video.effects.ink import ink
 from gnr_video.frame import Image
-from gnr_video.ink import ink
-from gnr_video.report import hardware
-from gnr_video.weights import resolve_weights
+from gnr_video.machine import hardware
+from gnr_video.samples.face_clip import face_run
 from train.metrics.evaluate import FULL, QUICK, Evaluator, Networks, format_table, report_json
 from train.metrics.pictures import Folder
 
@@ -72,7 +73,7 @@ def main() -> int:
         inception=None if options.inception in (None, "download") else Path(options.inception),
         download=options.inception == "download",
         path_length=settings.paths > 0,
-        device=engines.best_device(),
+        device=best_device(),
     )
     clips = read_clips(options.videos, settings.clip_frames) if options.videos.is_dir() else {}
     evaluator = Evaluator(Folder.open(options.data / "testB", settings.limit), networks, settings)

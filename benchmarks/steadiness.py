@@ -21,13 +21,13 @@ import numpy as np
 from engines.errors import exit_with
 from engines.files import write_atomically
 from engines.weights import load_weights
-from gnr_video.clips import face_run
-from gnr_video.drawing import settled
+from gnr_video.checkpoints import resolve_weights
+from gnr_video.effects.ink import ink
+from gnr_video.effects.steady import settled
 from gnr_video.frame import Image
-from gnr_video.ink import ink
-from gnr_video.report import hardware
-from gnr_video.style import parse_style
-from gnr_video.weights import resolve_weights
+from gnr_video.machine import hardware
+from gnr_video.samples.face_clip import face_run
+from gnr_video.styles.looks import parse_style
 
 
 def measure(drawings: list[Image]) -> dict[str, float]:

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import exit_with
-from gnr_video.align import CROP, crop_face, fit_alignment
 from gnr_video.frame import Alignment, Face, Image
-from gnr_video.report import hardware
-from gnr_video.smooth import Aligner
-from gnr_video.tracker import FaceTracker
+from gnr_video.machine import hardware
+from gnr_video.tracking.alignment import CROP, crop_face, fit_alignment
+from gnr_video.tracking.smoothing import Aligner
+from gnr_video.tracking.tracker import FaceTracker
 
 WIDTH, HEIGHT, FPS, FRAMES = 1280, 720, 30, 300
 NOISE = 6.0

@@ -28,14 +28,15 @@ from typing import Any
 
 from PIL import Image
 
+from engines.devices import best_device
 from engines.errors import exit_with
 from engines.files import write_atomically
 from engines.weights import load_weights
-from gnr_video.report import hardware
+from gnr_video.machine import hardware
 from train.data import Domains, Framing, fit, load_dataset
 from train.metrics.evaluate import METRICS, QUICK, Evaluator, Networks
 from train.metrics.pictures import Folder
-from train.one_way import OneWayTrainer
+from train.one_sided import OneWayTrainer
 from train.recipes import Recipe, Stage, get_recipe, with_settings
 
 VARIANTS: Mapping[str, Sequence[str]] = {
@@ -74,7 +75,7 @@ def shortened(settings: Sequence[str], size: int, steps: int, batch: int) -> Rec
 
 def train(recipe: Recipe, data: Domains, out: Path, seed: int, trunk: Path | None) -> float:
     """Train into `out`; seconds per step."""
-    trainer = OneWayTrainer(data, recipe, out, seed=seed, device=engines.best_device(), lpips_trunk=trunk)
+    trainer = OneWayTrainer(data, recipe, out, seed=seed, device=best_device(), lpips_trunk=trunk)
     started = time.monotonic()
     trainer.run(log_every=100, sample_every=recipe.steps, progress=lambda text: print(text, file=sys.stderr))
     return (time.monotonic() - started) / recipe.steps
@@ -148,7 +149,7 @@ def main() -> int:
         extra_a=[(folder, Framing()) for folder in options.faces],
         cache=options.cache,
     )
-    networks = Networks.load(trunk=options.lpips_trunk, path_length=False, device=engines.best_device())
+    networks = Networks.load(trunk=options.lpips_trunk, path_length=False, device=best_device())
     small = tempfile.TemporaryDirectory()
     drawings = shrunken(Folder.open(options.data / "testB", QUICK.limit), options.size, Path(small.name))
     evaluator = Evaluator(drawings, networks, QUICK)

@@ -37,7 +37,7 @@ def plain_layers() -> list[tuple[type, str, Callable[..., Any]]]:
     import torch
     import torch.nn.functional as F
 
-    from engines.baseline import upfirdn2d
+    from benchmarks.official import upfirdn2d
     from train import lpips, networks
 
     def activate(self: Any, x: torch.Tensor) -> torch.Tensor:
@@ -207,14 +207,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", choices=KINDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    import engines
+    from engines.devices import best_device
 
-    device = engines.best_device() if options.device == "auto" else options.device
+    device = best_device() if options.device == "auto" else options.device
     arguments = (options.size, options.batch, options.steps, device, options.lpips_trunk, options.compile)
     if options.one:
         print(json.dumps(measure(options.one, *arguments)))
         return
-    from gnr_video.report import hardware, versions
+    from gnr_video.machine import hardware, versions
 
     results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for _ in range(options.rounds):

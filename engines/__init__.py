@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from engines.devices import best_device, candidates, default_precision
 from engines.errors import EngineError
 from engines.installation import install_line
 
@@ -31,37 +31,6 @@ ENGINES = ("openvino", "tensorrt", "tensorrt-rtx", "torch2trt", "torch", "onnx")
 TENSORRT = ("tensorrt", "tensorrt-rtx", "torch2trt")
 """Engines that are compiled for one GPU and cached."""
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
-
-
-def native_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware (AVX512-BF16 or AMX); emulated, it is slower than fp32."""
-    import torch
-
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
-
-
-def best_device() -> str:
-    """ "cuda" where torch sees a GPU, else "cpu"."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def default_precision(device: str, engine: str = "auto") -> str:
-    """fp16 on CUDA, bf16 on CPUs that have it (and engines that use it), else fp32."""
-    if device == "cpu" and engine == "onnx":
-        return "fp32"
-    if device.startswith("cuda"):
-        return "fp16"
-    return "bf16" if device == "cpu" and native_bf16() else "fp32"
-
-
-def candidates(device: str) -> list[str]:
-    """Engines that `auto` tries on a device, fastest first."""
-    if device.startswith("cuda"):
-        return ["tensorrt", "tensorrt-rtx", "torch"]
-    return ["openvino", "torch"] if platform.machine().lower() in ("x86_64", "amd64") else ["torch"]
 
 
 def unavailable(name: str) -> str:

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import ir
+from engines import openvino_ir
+from engines.accuracy import psnr
 from engines.base import Crops
 from engines.errors import EngineError
-from engines.golden import psnr
 from engines.installation import install_line
 
 log = logging.getLogger(__name__)
@@ -514,8 +514,8 @@ def _set_input(op: Any, index: int, value: NDArray[Any] | None) -> None:
 
 
 def pack(graphs: Int8Graphs) -> bytes:
-    """The graphs and their facts as `engines.ir` writes them."""
-    return ir.pack({name: getattr(graphs, name) for name in GRAPHS}, graphs.facts)
+    """The graphs and their facts as `engines.openvino_ir` writes them."""
+    return openvino_ir.pack({name: getattr(graphs, name) for name in GRAPHS}, graphs.facts)
 
 
 def unpack(data: bytes, core: Any) -> Int8Graphs:
@@ -524,7 +524,7 @@ def unpack(data: bytes, core: Any) -> Int8Graphs:
     Raises:
         EngineError: the data are damaged.
     """
-    models, facts = ir.unpack(data, core)
+    models, facts = openvino_ir.unpack(data, core)
     if missing := [name for name in GRAPHS if name not in models]:
         raise EngineError(f"damaged graphs: no {missing[0]}")
     return Int8Graphs(**models, facts=facts)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines import int8, ir, native_bf16
+from engines import int8, openvino_ir
 from engines.base import Crops, Engine
 from engines.cache import EngineCache, EngineKey
+from engines.devices import native_bf16
 from engines.errors import EngineError
 from engines.graph import GRAPH_VERSION, ContentEncoder, Decoder, StyleVectors, styled_layers
 from engines.openvino_runtime import import_openvino, root_logger_kept
@@ -95,10 +96,10 @@ class OpenVinoEngine(Engine):
             return graphs.encoder(), graphs.decoder()
 
         def build() -> bytes:
-            return ir.pack({"encoder": graphs.encoder(), "decoder": graphs.decoder()})
+            return openvino_ir.pack({"encoder": graphs.encoder(), "decoder": graphs.decoder()})
 
         def load(data: bytes) -> tuple[Any, Any]:
-            models, _ = ir.unpack(data, core)
+            models, _ = openvino_ir.unpack(data, core)
             return models["encoder"], models["decoder"]
 
         key = self._key(ov, "fp32", f"torch {torch.__version__}")

@@ -1,8 +1,8 @@
 """What colours a style gives, and styles of wanted colours.
 
-Skin, hair and irises of a translation are nearly a function of its style code alone. `train.looks` learns that
-function, a small network, and puts it into the weights file, so that colours can be asked for: a style is found by
-gradient descent through it, without a picture being made.
+Skin, hair and irises of a translation are nearly a function of its style code alone. `train.finetune.colors` learns
+that function, a small network, and puts it into the weights file, so that colours can be asked for: a style is found
+by gradient descent through it, without a picture being made.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class StyleColours(nn.Sequential):
         """
         if not weights.has_colours:
             raise WeightsError(
-                "these weights do not say which colours a style gives", "python -m train.looks teaches them"
+                "these weights do not say which colours a style gives",
+                "python -m train.finetune.colors teaches them",
             )
         model = cls(weights.architecture.latent_dim)
         model.load_state_dict(

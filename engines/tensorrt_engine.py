@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from engines.accuracy import make_accurate
 from engines.base import Crops, Engine
 from engines.cache import EngineCache, EngineKey
 from engines.errors import EngineError, GnrVideoError
 from engines.files import write_atomically
-from engines.golden import make_accurate
 from engines.graph import GRAPH_VERSION, Upsampling
 from engines.onnx_export import TYPES, export_part, picture_shapes
 from engines.tensorrt_build import (

@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING, Any
 from gnr_video._version import __version__
 
 if TYPE_CHECKING:
-    from gnr_video.errors import GnrVideoError
+    from engines.errors import GnrVideoError
     from gnr_video.frame import Alignment, Face, Frame
     from gnr_video.report import Report
-    from gnr_video.style import StyleCode
+    from gnr_video.styles.code import StyleCode
     from gnr_video.translator import Translator
 
 __all__ = ["Alignment", "Face", "Frame", "GnrVideoError", "Report", "StyleCode", "Translator", "__version__"]
 
 _HOME = {
-    "Alignment": "frame",
-    "Face": "frame",
-    "Frame": "frame",
-    "GnrVideoError": "errors",
-    "Report": "report",
-    "StyleCode": "style",
-    "Translator": "translator",
+    "Alignment": "gnr_video.frame",
+    "Face": "gnr_video.frame",
+    "Frame": "gnr_video.frame",
+    "GnrVideoError": "engines.errors",
+    "Report": "gnr_video.report",
+    "StyleCode": "gnr_video.styles.code",
+    "Translator": "gnr_video.translator",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Names are imported when they are first used, so that `import gnr_video` costs nothing."""
     if name in _HOME:
-        return getattr(import_module(f"gnr_video.{_HOME[name]}"), name)
+        return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Literal
 
 from engines.errors import GnrVideoError
 from engines.installation import install_line
-from gnr_video.report import FASTER, cpu_model, distribution_version
+from gnr_video.machine import cpu_model, distribution_version
+from gnr_video.report import FASTER
 
 if TYPE_CHECKING:
-    from gnr_video.model_files import ModelFile
+    from gnr_video.tracking.model_files import ModelFile
 
 Status = Literal["ok", "off", "warn", "fail"]
 
@@ -271,14 +272,14 @@ def system_package_line(os_release: str) -> str:
 
 def check_face_model() -> Iterator[Check]:
     """The face landmark model; only looked for, never fetched here."""
-    from gnr_video import model_files
+    from gnr_video.tracking import model_files
 
     yield _model_check("face model", model_files.FACE_MODEL, "FACE_MODEL")
 
 
 def check_person_model() -> Iterator[Check]:
     """The person segmentation model, likewise. Videos are translated without it, so nothing here fails."""
-    from gnr_video import model_files
+    from gnr_video.tracking import model_files
 
     check = _model_check("person model", model_files.PERSON_MODEL, "PERSON_MODEL")
     if check.status != "ok":
@@ -288,10 +289,10 @@ def check_person_model() -> Iterator[Check]:
 
 def _model_check(name: str, model: ModelFile, constant: str) -> Check:
     """Where `model_files.<constant>` is, or how it gets there."""
-    from gnr_video.model_files import file_sha256
+    from gnr_video.tracking.model_files import file_sha256
 
     fetch = (
-        f'{_python()} -c "from gnr_video.model_files import {constant} as m; print(m.resolve())"'
+        f'{_python()} -c "from gnr_video.tracking.model_files import {constant} as m; print(m.resolve())"'
         f" (or set {model.variable} to a copy of {model.url})"
     )
     chosen = os.environ.get(model.variable)
@@ -312,7 +313,7 @@ def _model_check(name: str, model: ModelFile, constant: str) -> Check:
 def check_processor() -> Iterator[Check]:
     import torch
 
-    from engines import native_bf16
+    from engines.devices import native_bf16
 
     detail = f"{cpu_model()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
     if platform.machine().lower() not in ("x86_64", "amd64"):
@@ -358,7 +359,8 @@ def check_gpu() -> Iterator[Check]:
 
 def check_engines() -> Iterator[Check]:
     """Every engine: whether it can be made here. Only torch has to."""
-    from engines import ENGINES, TENSORRT, best_device, unavailable
+    from engines import ENGINES, TENSORRT, unavailable
+    from engines.devices import best_device
 
     for name in ENGINES:
         if name in TENSORRT and best_device() == "cpu":
@@ -390,7 +392,7 @@ def _import_error(module: str) -> str:
 
 def check_extras() -> Iterator[Check]:
     """The optional parts: which are here, and the line that installs the others."""
-    from engines import best_device
+    from engines.devices import best_device
 
     for extra, (purpose, packages) in EXTRAS.items():
         versions = {name: distribution_version(name) for name in packages}
@@ -416,7 +418,7 @@ def extra_check(extra: str, purpose: str, versions: dict[str, str | None]) -> Ch
 
 def check_weights() -> Iterator[Check]:
     """The default weights, and the official ones where they were fetched."""
-    from gnr_video.weights import official_file
+    from gnr_video.checkpoints import official_file
 
     yield weights_check("default weights", None)
     if official_file().is_file():
@@ -426,7 +428,7 @@ def check_weights() -> Iterator[Check]:
 def weights_check(name: str, which: str | None) -> Check:
     """Whether weights are there and whole."""
     from engines.weights import load_weights
-    from gnr_video.weights import resolve_weights
+    from gnr_video.checkpoints import resolve_weights
 
     try:
         path = resolve_weights(which)
@@ -455,7 +457,7 @@ def check_ffmpeg() -> Iterator[Check]:
 
 def check_encoders() -> Iterator[Check]:
     """Which encoders really encode a frame here: hardware encoders are in every build and fail only then."""
-    from gnr_video.encoders import list_encoders
+    from gnr_video.media.encoders import list_encoders
 
     yield encoders_check(list_encoders())
 
@@ -474,14 +476,14 @@ def encoders_check(works: dict[str, bool]) -> Check:
 
 
 def check_cache() -> Iterator[Check]:
-    from gnr_video.paths import cache_dir
+    from engines.paths import cache_dir
 
     yield cache_check(cache_dir())
 
 
 def cache_check(folder: Path) -> Check:
     """Whether the cache folder can be written to, and how much is in it."""
-    from gnr_video.paths import CACHE_VARIABLE
+    from engines.paths import CACHE_VARIABLE
 
     fix = f"set {CACHE_VARIABLE} to a folder you can write to"
     if not folder.exists():

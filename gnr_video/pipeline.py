@@ -1,155 +1,38 @@
 """The frame stream: decode -> track -> align -> cut -> draw -> compose -> write, each stage on its own thread.
 
-Stages are generators; `Threaded` runs one ahead of its consumer through a bounded channel, so that memory
+Stages are generators; `channels.Threaded` runs one ahead of its consumer through a bounded channel, so that memory
 stays flat however long the video is, and a failure or a cancellation anywhere ends all of them.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
-from gnr_video.align import crop_face, head_side, widened
-from gnr_video.compositor import HEAD_MODES
-from gnr_video.drawing import Drawings
-from gnr_video.faces import Cast
+from gnr_video.channels import Threaded
+from gnr_video.compositing.compositor import HEAD_MODES
+from gnr_video.effects.dark_hair import DarkHair
 from gnr_video.frame import Alignment, Bust, Frame, Image
-from gnr_video.hair import DarkHair
-from gnr_video.report import usable_cores
+from gnr_video.hold import Drawings
+from gnr_video.machine import usable_cores
+from gnr_video.tracking.alignment import crop_face, head_side, widened
+from gnr_video.tracking.selection import Cast
 
 if TYPE_CHECKING:
     from engines.base import Engine
-    from gnr_video.compositor import Compositor
-    from gnr_video.matte import PersonMatte
-    from gnr_video.report import StageTimes
-    from gnr_video.scene import SceneCut
-    from gnr_video.schedule import StyleSchedule
-    from gnr_video.smooth import Aligner
-    from gnr_video.tracker import FaceTracker
-
-T = TypeVar("T")
-
-DEPTH = 2
-"""Items a channel holds: enough to keep both sides busy, few enough for 4K frames."""
+    from gnr_video.compositing.compositor import Compositor
+    from gnr_video.styles.schedule import StyleSchedule
+    from gnr_video.timing import StageTimes
+    from gnr_video.tracking.matte import PersonMatte
+    from gnr_video.tracking.scene_cut import SceneCut
+    from gnr_video.tracking.smoothing import Aligner
+    from gnr_video.tracking.tracker import FaceTracker
 
 READ_SECONDS = 1.0
 """How long a run that ends early waits for its source, which may be a pipe or a camera that says nothing."""
-
-
-class Cancelled(Exception):
-    """The consumer has gone; the producer should stop."""
-
-
-class Channel(Generic[T]):
-    """Bounded queue from one thread to another that also carries the end, a failure, and a cancellation."""
-
-    def __init__(self, depth: int = DEPTH) -> None:
-        self._items: deque[T] = deque()
-        self._depth = depth
-        self._changed = threading.Condition()
-        self._ended = False
-        self._cancelled = False
-        self._failure: BaseException | None = None
-
-    def put(self, item: T) -> None:
-        """Wait for room and append. Raises `Cancelled` once the consumer has gone."""
-        with self._changed:
-            while len(self._items) >= self._depth and not self._cancelled:
-                self._changed.wait()
-            if self._cancelled:
-                raise Cancelled
-            self._items.append(item)
-            self._changed.notify_all()
-
-    def end(self, failure: BaseException | None = None) -> None:
-        """No more items; `failure` is raised in the consumer, after the items before it."""
-        with self._changed:
-            self._ended = True
-            self._failure = failure
-            self._changed.notify_all()
-
-    def cancel(self) -> None:
-        """The consumer wants no more."""
-        with self._changed:
-            self._cancelled = True
-            self._items.clear()
-            self._changed.notify_all()
-
-    def get(self) -> T:
-        """Wait for the next item.
-
-        Raises:
-            StopIteration: there are no more.
-            Cancelled: `cancel` was called.
-            BaseException: what the producer failed with.
-        """
-        with self._changed:
-            while not (self._items or self._ended or self._cancelled):
-                # A time-out lets Ctrl-C through on systems where a plain wait cannot be interrupted.
-                self._changed.wait(0.5)
-            if self._cancelled:
-                raise Cancelled
-            if not self._items:
-                if self._failure is not None:
-                    raise self._failure
-                raise StopIteration
-            item = self._items.popleft()
-            self._changed.notify_all()
-        return item
-
-
-class Threaded(Iterator[T]):
-    """Run a generator on a thread of its own, up to `depth` items ahead; same items, same exceptions.
-
-    The thread starts with the first item that is asked for. It ends, and closes `stage`, when `stage` ends
-    or raises, and after `close`, which must be called.
-    """
-
-    def __init__(self, stage: Generator[T, None, None], name: str, depth: int = DEPTH) -> None:
-        self._stage = stage
-        self._channel: Channel[T] = Channel(depth)
-        self._thread = threading.Thread(target=self._work, name=f"gnr-video {name}", daemon=True)
-
-    def _work(self) -> None:
-        failure: BaseException | None = None
-        try:
-            for item in self._stage:
-                self._channel.put(item)
-        except Cancelled:
-            pass
-        except BaseException as error:
-            failure = error
-        try:
-            self._stage.close()
-        except BaseException as error:
-            failure = failure or error
-        self._channel.end(failure)
-
-    def __next__(self) -> T:
-        if self._thread.ident is None:
-            self._thread.start()
-        return self._channel.get()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread still runs."""
-        return self._thread.is_alive()
-
-    def cancel(self) -> None:
-        """Tell the thread and its consumer to stop, without waiting for them."""
-        self._channel.cancel()
-
-    def close(self, timeout: float | None = None) -> None:
-        """Stop the thread and wait for it, at most `timeout` seconds. May be called twice."""
-        self.cancel()
-        if self._thread.ident is None:
-            self._stage.close()
-        else:
-            self._thread.join(timeout)
 
 
 @dataclass(frozen=True)
@@ -386,7 +269,7 @@ def run(
         cast: which faces are translated; None: all that the tracker follows.
         styles, start, grid: see `translate`.
         matte: for whole heads; None: faces only.
-        hold: frames that a drawing is shown for, see `gnr_video.drawing`.
+        hold: frames that a drawing is shown for, see `gnr_video.hold`.
         on_frame: told after each frame what has come through.
 
     Returns:

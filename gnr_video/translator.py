@@ -16,29 +16,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.errors import InputError, StyleError
-from gnr_video.align import head_side
-from gnr_video.faces import Cast, FaceChoice
+from gnr_video.checkpoints import resolve_weights
 from gnr_video.frame import Frame, Image
-from gnr_video.report import Report, StageTimes
-from gnr_video.schedule import StylePlan, StyleSchedule, make_schedule
-from gnr_video.style import DEFAULT_SEED, Looks, StyleCode, parse_style
-from gnr_video.weights import resolve_weights
+from gnr_video.report import Report
+from gnr_video.styles.code import DEFAULT_SEED, StyleCode
+from gnr_video.styles.looks import Looks, parse_style
+from gnr_video.styles.schedule import StylePlan, StyleSchedule, make_schedule
+from gnr_video.timing import StageTimes
+from gnr_video.tracking.alignment import head_side
+from gnr_video.tracking.selection import Cast, FaceChoice
 
 if TYPE_CHECKING:
     from engines.architecture import Architecture
     from engines.base import Engine
     from engines.image_model import ImageModelOptions
     from engines.tensorrt_build import Progress
-    from gnr_video.matte import PersonMatte
     from gnr_video.pipeline import Counts
-    from gnr_video.tracker import FaceTracker
+    from gnr_video.tracking.matte import PersonMatte
+    from gnr_video.tracking.tracker import FaceTracker
 
 DEFAULT_STYLE = DEFAULT_SEED
 LOOKAHEAD = 15
 DECODE_BATCH = 16
 
 Style = int | str | StyleCode
-"""A seed, a style text (see `gnr_video.style`), or a code."""
+"""A seed, a style text (see `gnr_video.styles.grammar`), or a code."""
 
 
 class Translator:
@@ -46,25 +48,25 @@ class Translator:
 
     Args:
         weights: "default" (or None), "official", a weights file, or any image-to-image ONNX file.
-        style: a seed, a style text ("42*0.7+7*0.3", "ref:PICTURE", see `gnr_video.style`), a `StyleCode`, or a
+        style: a seed, a style text ("42*0.7+7*0.3", "ref:PICTURE", see `gnr_video.styles.grammar`), a `StyleCode`, or a
             list of these (a text with commas): the styles of several people in order of appearance. None: seed
             42, or none for an ONNX file, which has one look.
         engine: "auto", or a name of `engines.ENGINES`.
         device: "auto", "cpu", "cuda", "cuda:1".
         precision: "auto", "fp32", "bf16", "fp16", "int8".
-        paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositor.Compositor`. Heads are
-            whole, with their hair, where `gnr_video.matte` finds its model, but for an ONNX file.
-        tint: whether neck and long hair take on the colours of whole heads, see `gnr_video.tint`.
-        ink: whether the lines of drawings are made even and crisp, see `gnr_video.ink`; never an ONNX file's.
-        expression: whether mouths and eyelids are drawn from the face's landmarks, see `gnr_video.expression`; never in
-            an ONNX file's pictures. None: with weights that `gnr-video train` made.
+        paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositing.compositor`. Heads are
+            whole, with their hair, where `gnr_video.tracking.matte` finds its model, but for an ONNX file.
+        tint: whether neck and long hair take on the colours of whole heads, see `gnr_video.effects.tint`.
+        ink: whether the lines of drawings are made even and crisp, see `gnr_video.effects.ink`; never an ONNX file's.
+        expression: whether mouths and eyelids are drawn from the face's landmarks, see `gnr_video.effects.expression`;
+            never in an ONNX file's pictures. None: with weights that `gnr-video train` made.
         faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
         plan: how the style changes with time; None: not at all.
         grid: (rows, columns): show the first face under so many styles at once instead of the video, itself in
             the middle where there is one, else beside them.
         face_model: MediaPipe's face_landmarker.task; None finds or fetches it when it is first needed.
         lookahead: frames of a file that smoothing may look ahead (0: none, as when live).
-        hold: frames that a drawing of a face is shown for, 1 or more, see `gnr_video.drawing`.
+        hold: frames that a drawing of a face is shown for, 1 or more, see `gnr_video.hold`.
         threads: CPU threads of the network; None: the runtime's choice.
         onnx: what an ONNX file does not say of itself.
         calibrate: a clip whose faces int8 is calibrated with; None: the demo's.
@@ -104,8 +106,9 @@ class Translator:
     ) -> None:
         import engines
         from engines.weights import load_weights
-        from gnr_video.compositor import Compositor, GridCompositor
-        from gnr_video.mediapipe_networks import compile_beside
+        from gnr_video.compositing.compositor import Compositor
+        from gnr_video.compositing.grid import GridCompositor
+        from gnr_video.tracking.mediapipe_networks import compile_beside
 
         self.face_model = None if face_model is None else Path(face_model)
         compile_beside(self.face_model)
@@ -128,7 +131,7 @@ class Translator:
             loaded = load_weights(path)
             calibration = None
             if precision == "int8":
-                from gnr_video.calibration import calibration_faces
+                from gnr_video.samples.calibration import calibration_faces
 
                 calibration = calibration_faces(calibrate, self.face_model)
             self.engine = engines.create(
@@ -173,7 +176,7 @@ class Translator:
 
     @ink.setter
     def ink(self, on: bool) -> None:
-        from gnr_video.ink import ink
+        from gnr_video.effects.ink import ink
 
         self.engine.finish = ink if on else None
 
@@ -188,7 +191,7 @@ class Translator:
 
     def open_matte(self) -> PersonMatte | None:
         """What whole heads are cut out with; None where the engine takes no such crops, or there is no model."""
-        from gnr_video.matte import try_matte
+        from gnr_video.tracking.matte import try_matte
 
         return try_matte() if self.engine.fits(head_side(self.engine.size)) else None
 
@@ -240,7 +243,7 @@ class Translator:
             return None
         beats = None
         if self.plan.needs_beats and source is not None:
-            from gnr_video.beats import find_beats
+            from gnr_video.styles.beats import find_beats
 
             beats = find_beats(source)
         made = make_schedule(self.engine, self.looks, self.plan, beats=beats, face_model=self.face_model)
@@ -256,7 +259,7 @@ class Translator:
         """Translate one aligned face crop.
 
         Args:
-            face: uint8 SxSx3 RGB, framed as `gnr_video.align.crop_face` does (256x256, or any square).
+            face: uint8 SxSx3 RGB, framed as `gnr_video.tracking.alignment.crop_face` does (256x256, or any square).
             style: for this call only; None: the translator's.
 
         Returns:
@@ -301,8 +304,8 @@ class Translator:
         Raises:
             InputError: there is no face in it.
         """
-        from gnr_video.align import crop_face, fit_alignment
-        from gnr_video.tracker import FaceTracker
+        from gnr_video.tracking.alignment import crop_face, fit_alignment
+        from gnr_video.tracking.tracker import FaceTracker
 
         with FaceTracker(self.face_model) as tracker:
             faces = tracker.track(image, 0.0)
@@ -377,8 +380,8 @@ class Translator:
         it is whole.
 
         Args:
-            source: anything `gnr_video.source.open_source` reads.
-            target: container by extension, see `gnr_video.sink.open_sink`.
+            source: anything `gnr_video.media.open.open_source` reads.
+            target: container by extension, see `gnr_video.media.open.open_sink`.
             start, end: seconds of the source.
             codec, crf: of the encoder.
             overwrite: replace an existing target.
@@ -392,11 +395,10 @@ class Translator:
             GnrVideoError: one line that says what to do; no partial file is left.
         """
         from gnr_video import pipeline
-        from gnr_video.scene import SceneCut
-        from gnr_video.sink import open_sink
-        from gnr_video.smooth import Aligner
-        from gnr_video.source import open_source
-        from gnr_video.tracker import FaceTracker
+        from gnr_video.media.open import open_sink, open_source
+        from gnr_video.tracking.scene_cut import SceneCut
+        from gnr_video.tracking.smoothing import Aligner
+        from gnr_video.tracking.tracker import FaceTracker
 
         times = StageTimes()
         self.compositor.reset()
@@ -473,7 +475,7 @@ class Translator:
         Returns:
             One that looks ahead as for files, whatever this one does. This one must outlive it.
         """
-        from gnr_video.compositor import Compositor
+        from gnr_video.compositing.compositor import Compositor
 
         other = copy.copy(self)
         other.compositor = Compositor(paste, tint=self.tint, expression=self.expression)
@@ -507,11 +509,11 @@ class _LiveState:
     def __init__(
         self, face_model: Path | None, faces: FaceChoice, matte: PersonMatte | None, engine: Engine, hold: int
     ) -> None:
-        from gnr_video.drawing import Drawings
-        from gnr_video.hair import DarkHair
-        from gnr_video.scene import SceneCut
-        from gnr_video.smooth import Aligner
-        from gnr_video.tracker import FaceTracker
+        from gnr_video.effects.dark_hair import DarkHair
+        from gnr_video.hold import Drawings
+        from gnr_video.tracking.scene_cut import SceneCut
+        from gnr_video.tracking.smoothing import Aligner
+        from gnr_video.tracking.tracker import FaceTracker
 
         self.tracker = FaceTracker(face_model, max_faces=faces.max_faces)
         self.matte = matte
@@ -539,7 +541,7 @@ class _LiveState:
 
 def _crop_side(mode: str, generator: Engine | Architecture) -> int:
     """Side of the crops that a paste mode has translated, pixels: of faces, or of whole heads where those fit."""
-    from gnr_video.compositor import HEAD_MODES
+    from gnr_video.compositing.compositor import HEAD_MODES
 
     head = head_side(generator.size)
     return head if mode in HEAD_MODES and generator.fits(head) else generator.size

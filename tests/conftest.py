@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from gnr_video.model_files import ModelFile
+    from gnr_video.tracking.model_files import ModelFile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -28,7 +28,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip of one moving face with sound: 320x180, 24 frames at 20 fps."""
-    from gnr_video.demo import make_demo_clip
+    from gnr_video.samples.portrait import make_demo_clip
 
     target = tmp_path_factory.mktemp("clip") / "face.mp4"
     return make_demo_clip(target, seconds=1.2, fps=20, size=(320, 180))
@@ -37,7 +37,7 @@ def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def face_model() -> Path:
     """MediaPipe's model; a test that asks for it skips where it is neither cached nor to be fetched."""
-    from gnr_video.model_files import FACE_MODEL
+    from gnr_video.tracking.model_files import FACE_MODEL
 
     return _resolved(FACE_MODEL)
 
@@ -45,7 +45,7 @@ def face_model() -> Path:
 @pytest.fixture(scope="session")
 def person_model() -> Path:
     """MediaPipe's selfie segmentation; a test that asks for it skips as with `face_model`."""
-    from gnr_video.model_files import PERSON_MODEL
+    from gnr_video.tracking.model_files import PERSON_MODEL
 
     return _resolved(PERSON_MODEL)
 

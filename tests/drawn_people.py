@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from gnr_video.align import bust, crop_face, head_side, widened
 from gnr_video.frame import Alignment, Bust, Image
-from gnr_video.masks import CHIN, EYES, FACE_OVAL, FOREHEAD, LIPS
+from gnr_video.tracking.alignment import bust, crop_face, head_side, widened
+from gnr_video.tracking.face_mesh import CHIN, EYES, FACE_OVAL, FOREHEAD, LIPS
 
 SKIN, HAIR, SHIRT, WALL = (205, 150, 120), (60, 40, 30), (40, 90, 160), (170, 175, 165)
 NEW_SKIN, NEW_HAIR, COLLAR = (250, 225, 205), (130, 80, 190), (220, 40, 90)

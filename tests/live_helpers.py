@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from gnr_video.frame import Frame, Image
-from gnr_video.live.camera import Camera, Capture, Shot, open_camera
+from gnr_video.live.camera import Camera, Shot, open_camera
+from gnr_video.live.capture import Capture
 from gnr_video.live.controls import Controls
-from gnr_video.live.session import LiveSession, LiveSink
+from gnr_video.live.session import LiveSession
+from gnr_video.live.sinks import LiveSink
 from gnr_video.translator import Translator
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from gnr_video.frame import Image
-from gnr_video.sink import VideoSink, open_sink
-from gnr_video.source import VideoSource, open_source
+from gnr_video.media.open import open_sink, open_source
+from gnr_video.media.sink import VideoSink
+from gnr_video.media.source import VideoSource
 
 CLIPS = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "video"
 """Real clips that are no part of the repository; tests that want them skip without."""

@@ -8,8 +8,7 @@ from pathlib import Path
 import av
 import pytest
 
-from gnr_video.sink import open_sink
-from gnr_video.source import open_source
+from gnr_video.media.open import open_sink, open_source
 from tests.media_helpers import copy, frame_times, make_clip, read_packets
 
 SUBTITLES = "1\n00:00:00,100 --> 00:00:00,400\nHello\n\n2\n00:00:00,700 --> 00:00:00,900\nWorld\n"

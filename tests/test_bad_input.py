@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from engines.weights import load_weights
-from gnr_video.demo import demo_frames, portrait
-from gnr_video.sink import temporary_name
+from gnr_video.media.sink import temporary_name
+from gnr_video.samples.portrait import demo_frames, portrait
 from tests.cli_helpers import TIMEOUT, Done, call, finish, run, start
 from tests.media_helpers import frame_times, make_clip, picture, read_packets, read_pictures
 
@@ -381,7 +381,7 @@ class TestSignals:
     ) -> None:
         fifo = tmp_path / "fifo"
         os.mkfifo(fifo)
-        told = "import gnr_video.source as s; f = s._open_container; " + (
+        told = "import gnr_video.media.container_source as s; f = s._open_container; " + (
             "s._open_container = lambda *a: (print('opens', flush=True), f(*a))[1]"
         )
         process = start([fifo, "-q", "-o", tmp_path / "out.mp4", *options], before=told)

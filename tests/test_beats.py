@@ -12,7 +12,7 @@ import pytest
 
 from engines.errors import InputError
 from engines.installation import install_line
-from gnr_video.beats import find_beats
+from gnr_video.styles.beats import find_beats
 from tests.media_helpers import make_clip
 
 RATE = 44100

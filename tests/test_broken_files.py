@@ -9,7 +9,7 @@ import cv2
 import pytest
 
 from engines.errors import InputError
-from gnr_video.source import open_source
+from gnr_video.media.open import open_source
 from tests.media_helpers import copy, frame_times, make_clip, picture, read_pictures
 
 

@@ -15,10 +15,10 @@ import pytest
 
 from cli import command
 from gnr_video import __version__
+from gnr_video.checkpoints import DEFAULT_FILE
 from gnr_video.commands.translate import default_output
-from gnr_video.demo import portrait
 from gnr_video.frame import Image
-from gnr_video.weights import DEFAULT_FILE
+from gnr_video.samples.portrait import portrait
 from tests.cli_helpers import REPOSITORY, TIMEOUT, call, run
 from tests.media_helpers import frame_times, make_clip, read_packets, read_pictures
 

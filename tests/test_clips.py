@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from gnr_video import Translator
-from gnr_video.compositor import Compositor, paste
+from gnr_video.compositing.compositor import Compositor, paste
 from gnr_video.frame import Alignment, Bust, Image
-from gnr_video.masks import Mask
+from gnr_video.media.open import open_source
 from gnr_video.report import Report
-from gnr_video.source import open_source
+from gnr_video.tracking.face_mesh import Mask
 from tests.media_helpers import CLIPS, copy, needs_clips, read_packets
 
 pytestmark = [needs_clips, pytest.mark.usefixtures("face_model", "no_threads_left")]

@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnr_video.color import (
+from gnr_video.media.color import (
     BT709,
     BT2020,
     RANGE_JPEG,
@@ -23,7 +23,7 @@ from gnr_video.color import (
     to_rgb,
     yuv_to_rgb_matrix,
 )
-from gnr_video.source import open_source
+from gnr_video.media.open import open_source
 from tests.media_helpers import copy, make_clip, picture, read_pictures
 
 # 8-bit samples of full-intensity red, ITU-R BT.601-7 and BT.709-6 at limited range, JFIF at full range.
@@ -171,7 +171,7 @@ def test_gif_becomes_limited_range_video(tmp_path: Path) -> None:
 def test_chroma_is_doubled_to_the_nearest(shape):
     import cv2
 
-    from gnr_video.color import _doubled
+    from gnr_video.media.color import _doubled
 
     plane = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     nearest = cv2.resize(plane, (2 * shape[1], 2 * shape[0]), interpolation=cv2.INTER_NEAREST)

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnr_video.align import bust, bust_head, crop_face
-from gnr_video.compositor import MODES, Compositor, GridCompositor
+from gnr_video.compositing.compositor import MODES, Compositor
+from gnr_video.compositing.grid import GridCompositor
+from gnr_video.compositing.masks import face_mask, head_mask, square_mask, whole_head_mask
 from gnr_video.frame import Alignment, Bust
-from gnr_video.masks import face_mask, head_mask, nearest_part, square_mask, whole_head_mask
+from gnr_video.tracking.alignment import bust, bust_head, crop_face, nearest_part
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -15,7 +15,7 @@ from engines.architecture import Architecture
 from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains
 from train import distributed
-from train.one_way import OneWayTrainer
+from train.one_sided import OneWayTrainer
 from train.recipes import Recipe, Stage, get_recipe
 from train.trainer import Trainer
 

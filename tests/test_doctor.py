@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from engines.installation import install_line
-from gnr_video import doctor, model_files
+from gnr_video import doctor
 from gnr_video.doctor import Check
+from gnr_video.tracking import model_files
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -160,11 +161,11 @@ def test_an_extra_that_is_not_installed():
 
 
 def test_kernels_are_only_for_gpus(monkeypatch):
-    monkeypatch.setattr("engines.best_device", lambda: "cpu")
+    monkeypatch.setattr("engines.devices.best_device", lambda: "cpu")
     found = {check.name: check for check in doctor.check_extras()}
     assert found["extra kernels"].status == "ok"
     assert "NVIDIA GPU" in found["extra kernels"].detail
-    monkeypatch.setattr("engines.best_device", lambda: "cuda")
+    monkeypatch.setattr("engines.devices.best_device", lambda: "cuda")
     monkeypatch.setattr(doctor, "distribution_version", {"cuda-core": "1.2", "cuda-bindings": "12.9"}.get)
     found = {check.name: check for check in doctor.check_extras()}
     assert found["extra kernels"].fix == install_line("kernels")

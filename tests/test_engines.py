@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import engines
-from engines.baseline import OfficialGenerator, normalise, quantise
+from benchmarks.official import OfficialGenerator, normalise, quantise
 from engines.errors import EngineError, StyleError, WeightsError
 from engines.installation import install_line
 from tests.golden import golden_weights, narrow, relative_error

@@ -11,15 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.weights import load_weights
-from gnr_video import Translator, expression
-from gnr_video.align import fit_alignment, mirrored
-from gnr_video.compositor import Compositor, GridCompositor
-from gnr_video.demo import portrait
-from gnr_video.expression import Expressions
+from gnr_video import Translator
+from gnr_video.checkpoints import resolve_weights
+from gnr_video.compositing.compositor import Compositor
+from gnr_video.compositing.grid import GridCompositor
+from gnr_video.effects import expression
+from gnr_video.effects.expression import Expressions
 from gnr_video.frame import Alignment, Image, Points
-from gnr_video.masks import CHIN, FOREHEAD, LIPS
-from gnr_video.tracker import FaceTracker
-from gnr_video.weights import resolve_weights
+from gnr_video.samples.portrait import portrait
+from gnr_video.tracking.alignment import fit_alignment, mirrored
+from gnr_video.tracking.face_mesh import CHIN, FOREHEAD, LIPS
+from gnr_video.tracking.tracker import FaceTracker
 
 SKIN, LINE, IRIS = (245, 214, 184), (60, 40, 40), (40, 90, 200)
 MIDDLE, HALF = (128.0, 178.0), 30.0

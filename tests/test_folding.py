@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.official import OfficialGenerator, normalise, quantise
 from engines.architecture import Architecture
-from engines.baseline import OfficialGenerator, normalise, quantise
 from engines.graph import ContentEncoder, Decoder, MappingNetwork, StyleEncoder, StyleVectors
 from engines.weights import Weights
 from tests.golden import fill_tensor, generator_state, golden_weights, narrow, relative_error

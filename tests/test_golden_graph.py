@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engines.baseline import OfficialGenerator
+from benchmarks.official import OfficialGenerator
 from engines.graph import ContentEncoder, Decoder, MappingNetwork, StyleEncoder, StyleVectors
 from tests.golden import golden_inputs, golden_outputs, golden_weights, relative_error
 

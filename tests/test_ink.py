@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnr_video import Translator
-from gnr_video.ink import ink
+from gnr_video.effects.ink import ink
 
 SIDE = 128
 PAPER, LINE = 225, 60

@@ -14,12 +14,12 @@ import torch
 
 import engines
 from engines import int8
+from engines.accuracy import psnr
 from engines.cache import EngineCache, describe
 from engines.errors import EngineError, InputError
-from engines.golden import psnr
 from engines.int8 import Calibration
 from engines.openvino_runtime import root_logger_kept
-from gnr_video.calibration import COUNT, clip_faces, sample_crops, sample_faces
+from gnr_video.samples.calibration import COUNT, clip_faces, sample_crops, sample_faces
 from tests.cli_helpers import call
 from tests.golden import golden_weights, narrow
 

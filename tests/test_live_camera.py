@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from engines.errors import InputError
+from gnr_video.channels import Latest
 from gnr_video.live import camera as camera_module
+from gnr_video.live import capture as capture_module
 from gnr_video.live.camera import (
     Camera,
     CameraLost,
-    Capture,
-    Latest,
     PatternCamera,
     PushCamera,
     device_error,
@@ -27,6 +27,7 @@ from gnr_video.live.camera import (
     open_camera,
     v4l2_options,
 )
+from gnr_video.live.capture import Capture
 from tests.live_helpers import Still, until
 from tests.media_helpers import make_clip, picture
 
@@ -167,8 +168,8 @@ class TestOpening:
 
 class TestCapture:
     def test_a_lost_camera_comes_back(self, monkeypatch: pytest.MonkeyPatch, no_threads_left: None) -> None:
-        monkeypatch.setattr(camera_module, "FIRST_PAUSE", 0.02)
-        monkeypatch.setattr(camera_module, "LONGEST_PAUSE", 0.05)
+        monkeypatch.setattr(capture_module, "FIRST_PAUSE", 0.02)
+        monkeypatch.setattr(capture_module, "LONGEST_PAUSE", 0.05)
         first, second = Still(picture(64, 48)), Still(picture(64, 48))
         attempts: list[float] = []
 
@@ -209,7 +210,7 @@ class TestCapture:
         assert 1 <= len(attempts) <= 2
 
     def test_a_silent_camera_is_noticed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(camera_module, "SILENT_SECONDS", 0.1)
+        monkeypatch.setattr(capture_module, "SILENT_SECONDS", 0.1)
         capture = Capture(PushCamera(), PushCamera)
         capture.start()
         until(lambda: capture.notice == "browser gives no picture")

@@ -11,9 +11,10 @@ import pytest
 import engines
 from engines.base import Engine
 from engines.weights import load_weights
-from gnr_video.live import controls as controls_module
-from gnr_video.live.controls import KEYS, Controls, Keys
-from gnr_video.style import parse_style
+from gnr_video.live import styles as styles_module
+from gnr_video.live.controls import Controls
+from gnr_video.live.keys import KEYS, Keys
+from gnr_video.styles.looks import parse_style
 from tests.live_helpers import until
 from tests.tiny_weights import with_colours
 
@@ -96,7 +97,7 @@ class TestStyle:
     def test_blend_ends_at_the_next_style(
         self, controls: Controls, engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(controls_module, "BLEND_SECONDS", 0.3)
+        monkeypatch.setattr(styles_module, "BLEND_SECONDS", 0.3)
         controls.run("blend")
         assert controls.state()["other"] == "8"
         between = codes(controls)
@@ -108,12 +109,12 @@ class TestStyle:
     def test_blend_does_not_jump(self, controls: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
         """The mix at each moment of a blend is proportional to the time since it began."""
         now = [100.0]
-        monkeypatch.setattr(controls_module.time, "perf_counter", lambda: now[0])
+        monkeypatch.setattr(styles_module.time, "perf_counter", lambda: now[0])
         controls.run("blend")
         shares = []
         for _ in range(5):
             shares.append(controls.state()["mix"])
-            now[0] += controls_module.BLEND_SECONDS / 5
+            now[0] += styles_module.BLEND_SECONDS / 5
         np.testing.assert_allclose(shares, [0, 0.2, 0.4, 0.6, 0.8], atol=1e-6)
 
     def test_saved_styles_can_be_used_again(self, controls: Controls, engine: Engine, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from engines.errors import InputError, OutputError
+from gnr_video.live.address import bind
 from gnr_video.live.files import FileTranslations
 from gnr_video.live.session import LiveSession
-from gnr_video.live.web import WebSink, bind
+from gnr_video.live.web import WebSink
 from gnr_video.translator import Translator
 from tests.live_helpers import live_session, until
 from tests.media_helpers import frame_times, make_clip, picture, read_packets, read_pictures

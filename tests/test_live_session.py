@@ -14,7 +14,9 @@ import pytest
 
 from gnr_video.frame import Frame
 from gnr_video.live.recorder import TIME_BASE, Recorder, RecordSink
-from gnr_video.live.session import IN_FLIGHT, ThreadedSink, before_after, fitted
+from gnr_video.live.session import IN_FLIGHT
+from gnr_video.live.sinks import ThreadedSink
+from gnr_video.media.images import before_after, fitted
 from tests.live_helpers import Kept, Still, live_session, until
 from tests.media_helpers import frame_times, picture, read_pictures
 
@@ -257,7 +259,7 @@ class TestRecording:
 
     def test_it_is_playable_when_the_process_is_killed(self, tmp_path: Path) -> None:
         """What stands on the disk before the file is closed has pictures in it."""
-        from gnr_video.sink import temporary_name
+        from gnr_video.media.sink import temporary_name
 
         sink = RecordSink(tmp_path / "out.mp4", (64, 48), 10)
         for i in range(60):

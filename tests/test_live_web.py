@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from engines.errors import OutputError
+from gnr_video.live.address import bind, is_local, parse_address
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
-from gnr_video.live.web import WebSink, bind, decode_jpeg, encode_jpeg, even, is_local, parse_address
+from gnr_video.live.web import WebSink
+from gnr_video.media.images import decode_jpeg, encode_jpeg, even
 from tests.live_helpers import live_session, until
 from tests.media_helpers import picture, read_pictures
 

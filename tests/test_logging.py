@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from engines.errors import InputError
 from gnr_video.commands.options import common_options
-from gnr_video.commands.running import reported
+from gnr_video.commands.runner import reported
 
 NAMES = ("", "gnr_video", "engines", "train")
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
@@ -47,7 +47,7 @@ def command(work: Callable[[], object]) -> click.Command:
 
 def said() -> None:
     """Several loggers say something at every level."""
-    for name in ("gnr_video.tracker", "engines", "train.data", "someone.else"):
+    for name in ("gnr_video.tracking.tracker", "engines", "train.data", "someone.else"):
         for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
             logging.getLogger(name).log(level, "said")
 
@@ -55,9 +55,9 @@ def said() -> None:
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        ([], {"gnr_video.tracker": 1, "engines": 1, "train.data": 3, "someone.else": 1}),
-        (["-q"], {"gnr_video.tracker": 1, "engines": 1, "train.data": 1, "someone.else": 1}),
-        (["--debug"], {"gnr_video.tracker": 4, "engines": 4, "train.data": 4, "someone.else": 1}),
+        ([], {"gnr_video.tracking.tracker": 1, "engines": 1, "train.data": 3, "someone.else": 1}),
+        (["-q"], {"gnr_video.tracking.tracker": 1, "engines": 1, "train.data": 1, "someone.else": 1}),
+        (["--debug"], {"gnr_video.tracking.tracker": 4, "engines": 4, "train.data": 4, "someone.else": 1}),
     ],
 )
 def test_what_a_command_says(start: list[int], args: list[str], expected: dict[str, int]) -> None:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnr_video.align import HEAD_EXTENT, HEAD_RISE
+from gnr_video.compositing.masks import above_jaw, face_mask, head_mask, square_mask, whole_head_mask
 from gnr_video.frame import Alignment
-from gnr_video.masks import FACE_OVAL, above_jaw, face_mask, head_mask, square_mask, whole_head_mask
+from gnr_video.tracking.alignment import HEAD_EXTENT, HEAD_RISE
+from gnr_video.tracking.face_mesh import FACE_OVAL
 from tests.drawn_people import COLLAR, NEW_HAIR, NEW_SKIN, oval_landmarks, person
 
 

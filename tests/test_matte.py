@@ -18,11 +18,12 @@ from skimage.data import astronaut
 from engines import unavailable
 from engines.errors import ModelFileError
 from engines.weights import save_weights
-from gnr_video import Translator, matte
-from gnr_video.align import bust, crop_face
+from gnr_video import Translator
 from gnr_video.frame import Alignment, Frame
-from gnr_video.matte import PersonMatte, try_matte
-from gnr_video.model_files import PERSON_MODEL
+from gnr_video.tracking import matte
+from gnr_video.tracking.alignment import bust, crop_face
+from gnr_video.tracking.matte import PersonMatte, try_matte
+from gnr_video.tracking.model_files import PERSON_MODEL
 from tests.golden import golden_weights, narrow
 
 FACE = (slice(60, 170), slice(180, 270))

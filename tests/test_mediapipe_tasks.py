@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from gnr_video import mediapipe_tasks
+from gnr_video.tracking import mediapipe_tasks
 
 
 def test_other_lines_on_stderr_are_passed_on(capfd: pytest.CaptureFixture[str]) -> None:

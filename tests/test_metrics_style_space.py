@@ -14,7 +14,7 @@ import engines
 from cli import command
 from engines.errors import InputError
 from engines.weights import load_weights
-from gnr_video.style import load_style
+from gnr_video.styles.saved import load_style
 from tests.test_lpips import random_trunk
 from train.metrics.pictures import Folder
 from train.metrics.style_space import (

@@ -10,9 +10,10 @@ from subprocess import CompletedProcess, TimeoutExpired
 
 import pytest
 
-from gnr_video import model_files, paths
-from gnr_video.errors import FaceModelError, ModelFileError
-from gnr_video.model_files import FACE_MODEL, PERSON_MODEL, ModelFile
+from engines import paths
+from engines.errors import FaceModelError, ModelFileError
+from gnr_video.tracking import model_files
+from gnr_video.tracking.model_files import FACE_MODEL, PERSON_MODEL, ModelFile
 
 CONTENT = b"a small stand-in for the model" * 10
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.official import OfficialGenerator, normalise, quantise
 from engines.architecture import Architecture
-from engines.baseline import OfficialGenerator, normalise, quantise
 from engines.errors import EngineError, OutputError
 from engines.export import export
 from tests.cli_helpers import call
@@ -180,7 +180,7 @@ def test_int8_files_run_alone(weights, z, tmp_path, monkeypatch):
         pytest.importorskip(name, reason=f"needs {name}")
     from engines.int8 import Calibration
     from engines.openvino_runtime import import_openvino
-    from gnr_video.calibration import sample_crops
+    from gnr_video.samples.calibration import sample_crops
 
     monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path / "cache"))
     faces = Calibration("twelve faces", lambda size: np.stack(list(sample_crops(size, 12))))

@@ -21,14 +21,15 @@ from engines.base import Engine
 from engines.torch_engine import TorchEngine
 from engines.weights import load_weights
 from gnr_video import pipeline
-from gnr_video.compositor import Compositor
-from gnr_video.demo import demo_frames
+from gnr_video.channels import DEPTH, Cancelled, Channel, Threaded
+from gnr_video.compositing.compositor import Compositor
 from gnr_video.frame import Frame, Image
-from gnr_video.pipeline import Cancelled, Channel, Counts, Threaded
-from gnr_video.report import StageTimes
-from gnr_video.scene import SceneCut
-from gnr_video.smooth import Aligner
-from gnr_video.tracker import FaceTracker
+from gnr_video.pipeline import Counts
+from gnr_video.samples.portrait import demo_frames
+from gnr_video.timing import StageTimes
+from gnr_video.tracking.scene_cut import SceneCut
+from gnr_video.tracking.smoothing import Aligner
+from gnr_video.tracking.tracker import FaceTracker
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
 
@@ -360,7 +361,7 @@ class TestRun:
 
         pipeline.run(source(), lambda frame: time.sleep(0.03), **parts)
         # What the aligner waits for, three channels, and what each of the stages has in its hands.
-        assert 3 < most <= 3 + 3 * pipeline.DEPTH + 8
+        assert 3 < most <= 3 + 3 * DEPTH + 8
 
 
 class Broken(Exception):

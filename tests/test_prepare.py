@@ -59,8 +59,8 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_faces_are_cut_as_the_pipeline_cuts_them(data: Path, tmp_path: Path) -> None:
-    from gnr_video.align import crop_face, fit_alignment
-    from gnr_video.tracker import FaceTracker
+    from gnr_video.tracking.alignment import crop_face, fit_alignment
+    from gnr_video.tracking.tracker import FaceTracker
 
     calls: list[str] = []
     done = prepare(plan(data, tmp_path / "out"), size=128, advance=calls.append)
@@ -90,8 +90,8 @@ def test_a_second_run_keeps_what_is_there_and_does_the_rest(data: Path, tmp_path
 
 
 def test_whole_heads_are_cut_out_where_the_picture_holds_them(data: Path, tmp_path: Path) -> None:
-    from gnr_video.align import crop_face, face_part, fit_alignment
-    from gnr_video.tracker import FaceTracker
+    from gnr_video.tracking.alignment import crop_face, face_part, fit_alignment
+    from gnr_video.tracking.tracker import FaceTracker
 
     write(tmp_path / "more" / "a.png", astronaut())
     write(tmp_path / "more" / "close.png", astronaut()[40:200, 150:300])
@@ -110,7 +110,7 @@ def test_whole_heads_are_cut_out_where_the_picture_holds_them(data: Path, tmp_pa
 
 
 def test_a_drawing_has_its_face_in_its_head_where_a_photograph_has_it(data: Path, tmp_path: Path) -> None:
-    from gnr_video.align import face_part
+    from gnr_video.tracking.alignment import face_part
 
     out = tmp_path / "out"
     assert "trainB-heads" not in prepare(plan(data, out), size=256).written

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnr_video.errors import OutputError
-from gnr_video.report import TIP_SECONDS, Report, StageTimes, hardware, stage_table, versions
+from engines.errors import OutputError
+from gnr_video.machine import hardware, versions
+from gnr_video.report import TIP_SECONDS, Report
+from gnr_video.timing import StageTimes, stage_table
 
 
 @settings(deadline=None, max_examples=60)

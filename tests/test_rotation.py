@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from gnr_video.frame import Image
-from gnr_video.source import Orientation, open_source
+from gnr_video.media.open import open_source
+from gnr_video.media.orientation import Orientation
 from tests.media_helpers import copy, make_clip, read_pictures, set_display_matrix
 
 # (a, b, c, d): a pixel (x, y) is shown at (a x + c y, b x + d y), y down.

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import engines
-from engines.golden import psnr
+from engines.accuracy import psnr
 from engines.int8 import Calibration
 from engines.weights import load_weights
-from gnr_video.align import head_side
-from gnr_video.calibration import sample_crops
-from gnr_video.weights import resolve_weights
+from gnr_video.checkpoints import resolve_weights
+from gnr_video.samples.calibration import sample_crops
+from gnr_video.tracking.alignment import head_side
 
 pytest.importorskip("skimage", reason="needs scikit-image, which holds the portrait")
 

@@ -14,8 +14,8 @@ import engines
 from engines.base import Engine
 from engines.errors import StyleError
 from engines.weights import load_weights
-from gnr_video.schedule import BeatTimes, FixedStyles, LiveStyles, Metronome, StylePlan, make_schedule
-from gnr_video.style import Looks, parse_style
+from gnr_video.styles.looks import Looks, parse_style
+from gnr_video.styles.schedule import BeatTimes, FixedStyles, LiveStyles, Metronome, StylePlan, make_schedule
 
 
 @pytest.fixture(scope="module")

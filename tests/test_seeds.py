@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 
 import engines
-from engines.baseline import OfficialGenerator
+from benchmarks.official import OfficialGenerator
 from engines.style_colours import StyleColours
 from engines.weights import STYLE_ENCODER, Weights, load_weights, save_weights
-from gnr_video.style import style_from_seed
+from gnr_video.styles.code import style_from_seed
 from tests.golden import golden_weights, narrow
 from tests.tiny_weights import with_colours
+from train.finetune.seeds import main, turn_seeds
 from train.metrics.pictures import Folder
 from train.metrics.style_tools import encode_styles
-from train.seeds import main, turn_seeds
 
 
 @pytest.fixture(scope="module")

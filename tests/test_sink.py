@@ -15,10 +15,17 @@ import numpy as np
 import pytest
 
 from engines.errors import OutputError
-from gnr_video.encoders import EncoderSettings, choose_encoder, encoder_options, preset, probe
 from gnr_video.frame import Frame
-from gnr_video.sink import list_encoders, open_sink, temporary_name
-from gnr_video.source import open_source
+from gnr_video.media.encoders import (
+    EncoderSettings,
+    choose_encoder,
+    encoder_options,
+    list_encoders,
+    preset,
+    probe,
+)
+from gnr_video.media.open import open_sink, open_source
+from gnr_video.media.sink import temporary_name
 from tests.media_helpers import copy, frame_times, make_clip, picture, read_pictures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -340,8 +347,8 @@ class TestSafety:
         script = f"""
 import resource
 from engines.errors import OutputError
-from gnr_video.sink import open_sink
-from gnr_video.source import open_source
+from gnr_video.media.open import open_sink
+from gnr_video.media.open import open_source
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
     with open_source({str(tmp_path / "a.mp4")!r}) as source:

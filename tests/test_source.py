@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from engines.errors import InputError
-from gnr_video.source import natural_key, open_source
+from gnr_video.media.image_sources import natural_key
+from gnr_video.media.open import open_source
 from tests.media_helpers import CLIPS, frame_times, make_clip, needs_clips, picture, read_pictures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -85,7 +86,7 @@ def test_close_ends_the_iteration(tmp_path: Path) -> None:
 def test_standard_input(tmp_path: Path, name: str) -> None:
     clip = make_clip(tmp_path / "a.mkv")
     script = (
-        "from gnr_video.source import open_source\n"
+        "from gnr_video.media.open import open_source\n"
         f"with open_source({name!r}) as s: print(s.info.size, sum(1 for _ in s))"
     )
     with clip.open("rb") as stream:
@@ -201,7 +202,7 @@ def test_real_clips_give_what_the_decoder_gives(name: str) -> None:
 
 INTERRUPTED = """
 import os, signal, sys, threading, time
-from gnr_video.source import open_source
+from gnr_video.media.open import open_source
 
 def interrupt():
     sent.append(time.monotonic())

@@ -12,7 +12,9 @@ from skimage.data import astronaut
 
 import engines
 from engines.errors import StyleError
-from gnr_video.style import StyleCode, parse_style, read_reference, reference_square, style_from_seed
+from gnr_video.styles.code import StyleCode, style_from_seed
+from gnr_video.styles.looks import parse_style
+from gnr_video.styles.reference import read_reference, reference_square
 from tests.golden import golden_weights, narrow
 
 SEED_42 = (0.33669036, 0.12880941, 0.23446237, 0.23033303, -1.12285638, -0.18632829, 2.20820141, -0.63799703)

@@ -15,23 +15,15 @@ import engines
 from engines.base import Engine
 from engines.errors import StyleError, WeightsError
 from engines.weights import COLOURS, PLACES, Weights, load_weights, save_weights
-from gnr_video.calibration import sample_crops
-from gnr_video.colour_names import NAMES, SPELLINGS, rgb_of
-from gnr_video.style import (
-    FORMAT,
-    Look,
-    Looks,
-    Seed,
-    StyleExpression,
-    parse_expression,
-    parse_expressions,
-    parse_keys,
-    parse_style,
-    style_from_seed,
-)
-from gnr_video.weights import describe_weights, resolve_weights
+from gnr_video.checkpoints import describe_weights, resolve_weights
+from gnr_video.samples.calibration import sample_crops
+from gnr_video.styles.code import Seed, style_from_seed
+from gnr_video.styles.color_names import NAMES, SPELLINGS, rgb_of
+from gnr_video.styles.grammar import StyleExpression, parse_expression, parse_expressions, parse_keys
+from gnr_video.styles.looks import Look, Looks, parse_style
+from gnr_video.styles.saved import FORMAT
 from tests.tiny_weights import TINY, with_colours
-from train.looks import place_colours
+from train.finetune.colors import place_colours
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +100,7 @@ def test_weights_without_them_say_so(tiny: Path) -> None:
     bare = engines.create(load_weights(tiny), engine="torch", device="cpu", precision="fp32")
     with pytest.raises(StyleError, match="do not say which colours") as caught:
         parse_style("42+hair:pink", bare)
-    assert "train.looks" in caught.value.hint
+    assert "train.finetune.colors" in caught.value.hint
 
 
 # The language

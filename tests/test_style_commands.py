@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from gnr_video.demo import portrait
-from gnr_video.source import open_source
+from gnr_video.media.open import open_source
+from gnr_video.samples.portrait import portrait
 from gnr_video.translator import Translator
 from tests.cli_helpers import call
 from tests.media_helpers import frame_times, read_packets, read_pictures

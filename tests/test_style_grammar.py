@@ -15,22 +15,16 @@ import engines
 from engines.base import Engine
 from engines.errors import OutputError, StyleError
 from engines.weights import load_weights
-from gnr_video.style import (
-    Look,
-    Looks,
-    Reference,
-    Saved,
-    Seed,
-    StyleCode,
+from gnr_video.styles.code import Reference, Saved, Seed, StyleCode, style_from_seed
+from gnr_video.styles.grammar import (
     StyleExpression,
     parse_expression,
     parse_expressions,
     parse_keys,
     parse_seconds,
-    parse_style,
-    save_style,
-    style_from_seed,
 )
+from gnr_video.styles.looks import Look, Looks, parse_style
+from gnr_video.styles.saved import save_style
 from tests.tiny_weights import TINY, make_tiny_weights
 
 

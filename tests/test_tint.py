@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnr_video.align import bust, crop_face
-from gnr_video.compositor import Compositor
+from gnr_video.compositing.compositor import Compositor
+from gnr_video.effects.tint import SETTLE_SECONDS, Tint
 from gnr_video.frame import Alignment, Bust
-from gnr_video.masks import Mask
-from gnr_video.tint import SETTLE_SECONDS, Tint
+from gnr_video.tracking.alignment import bust, crop_face
+from gnr_video.tracking.face_mesh import Mask
 from tests.drawn_people import HAIR, NEW_HAIR, NEW_SKIN, SHIRT, SKIN, WALL, Person, person
 
 HERE = Alignment(0, 320.0, 200.0, 1.0, 0.0)

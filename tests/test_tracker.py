@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 from skimage.data import astronaut
 
 from benchmarks import tracking
-from gnr_video.align import fit_alignment
-from gnr_video.boxes import iou
-from gnr_video.errors import FaceModelError
-from gnr_video.landmarker import MillisecondClock, _ResultArrays
-from gnr_video.tracker import FaceTracker, Identities, hungarian, search_tiles
+from engines.errors import FaceModelError
+from gnr_video.tracking.alignment import fit_alignment
+from gnr_video.tracking.boxes import iou
+from gnr_video.tracking.identities import Identities, hungarian
+from gnr_video.tracking.landmarker import MillisecondClock, _ResultArrays
+from gnr_video.tracking.search import search_tiles
+from gnr_video.tracking.tracker import FaceTracker
 
 CLIPS = Path(__file__).parents[2] / "shared" / "data" / "video"
 
@@ -152,7 +154,7 @@ def test_tiny_frames(tracker: FaceTracker, shape: tuple[int, int]) -> None:
 def test_nothing_is_printed(face_model: Path) -> None:
     code = (
         "import sys, numpy as np\n"
-        "from gnr_video.tracker import FaceTracker\n"
+        "from gnr_video.tracking.tracker import FaceTracker\n"
         f"with FaceTracker({str(face_model)!r}) as t:\n"
         "    t.track(np.zeros((64, 64, 3), np.uint8), 0.0)\n"
         "print('kept', file=sys.stderr)\n"

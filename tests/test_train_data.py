@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines.errors import InputError
-from gnr_video.align import head_side
+from gnr_video.tracking.alignment import head_side
 from train.data import FFHQ_FRAMING, Framing, ImagePool, decode, fit, load_dataset, load_images
 
 PIL = pytest.importorskip("PIL.Image", reason="reading a data set needs Pillow")

@@ -10,14 +10,14 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from engines.errors import WeightsError
-from tests.test_one_way import RECIPE as ONE_WAY
-from tests.test_one_way import trunk  # noqa: F401
+from tests.test_one_sided import RECIPE as ONE_WAY
+from tests.test_one_sided import trunk  # noqa: F401
 from tests.test_trainer import TINY, same
 from tests.toy_domains import toy_domains
 from train.data import Domains
 from train.losses import masked_mse, path_lengths
 from train.networks import Generator
-from train.one_way import OneWayTrainer
+from train.one_sided import OneWayTrainer
 from train.recipes import RECIPES, Recipe, RecipeError, Stage, with_settings
 from train.trainer import Trainer
 from train.trunk import Trunk

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gnr_video.sink import open_sink
-from gnr_video.source import open_source
+from gnr_video.media.open import open_sink, open_source
 from tests.media_helpers import copy, frame_times, make_clip, read_packets
 
 RATE = 48_000

@@ -23,10 +23,10 @@ from engines.errors import (
     WeightsError,
 )
 from gnr_video import Frame, Translator
-from gnr_video.demo import demo_frames, portrait
 from gnr_video.frame import Image
 from gnr_video.pipeline import Counts
-from gnr_video.style import StyleCode, style_from_seed
+from gnr_video.samples.portrait import demo_frames, portrait
+from gnr_video.styles.code import StyleCode, style_from_seed
 from tests.media_helpers import frame_times, picture, read_packets, read_pictures
 from tests.tiny_weights import TINY, make_tiny_weights
 
@@ -388,7 +388,7 @@ class TestMaking:
     def test_a_translator_nobody_closed_ends_in_silence(self, tiny: Path) -> None:
         script = f"""
 from gnr_video import Translator
-from gnr_video.demo import portrait
+from gnr_video.samples.portrait import portrait
 translator = Translator({str(tiny)!r}, engine="torch", threads=1)
 translator.translate_frame(portrait())
 """

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gnr_video.source import open_source
+from gnr_video.media.open import open_source
 from tests.media_helpers import CLIPS, copy, frame_times, make_clip, needs_clips, read_packets
 
 IRREGULAR = [0, 33, 67, 100, 167, 200, 900, 901, 940, 1000, 1500, 1533]

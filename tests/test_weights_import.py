@@ -8,12 +8,12 @@ import pickle
 import pytest
 import torch
 
+from benchmarks.official import OfficialGenerator
 from engines.architecture import Architecture, detect, generator_tensors
-from engines.baseline import OfficialGenerator
 from engines.errors import WeightsError
 from engines.weights import load_weights, save_weights
-from gnr_video import weights as weights_module
-from gnr_video.weights import describe_weights, import_checkpoint, resolve_weights, weights_info
+from gnr_video import checkpoints as weights_module
+from gnr_video.checkpoints import describe_weights, import_checkpoint, resolve_weights, weights_info
 from tests.golden import generator_state, golden_weights, narrow, relative_error
 
 SHAPES = {

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from engines.errors import WeightsError
-from gnr_video import weights as weights_module
-from gnr_video.weights import OFFICIAL_IDS, pull_official, resolve_weights, weights_info
+from gnr_video import checkpoints as weights_module
+from gnr_video.checkpoints import OFFICIAL_IDS, pull_official, resolve_weights, weights_info
 from tests.golden import generator_state, narrow
 
 needs_gdown = pytest.mark.skipif(find_spec("gdown") is None, reason="needs gdown (the weights extra)")

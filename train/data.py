@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from engines.errors import GnrVideoError, InputError
 from engines.installation import install_line
-from gnr_video.align import head_margins, head_side
+from gnr_video.tracking.alignment import head_margins, head_side
 
 if TYPE_CHECKING:
     from PIL import Image as PilImage
@@ -162,8 +162,8 @@ class Domains:
         train_a, train_b: trained on.
         test_a, test_b: never trained on; metrics and sample sheets.
         test_extra: images held back from the extra A folders, already reframed; None without any.
-        heads: faces with what is around them, as the pipeline cuts out whole heads (`gnr_video.align.widened`), so
-            much larger than the others; None without any.
+        heads: faces with what is around them, as the pipeline cuts out whole heads
+            (`gnr_video.tracking.alignment.widened`), so much larger than the others; None without any.
         drawn_heads: the same for drawings.
     """
 
@@ -468,7 +468,7 @@ def fit(
     """Central square of a uint8 HxWx3 image, reframed, resized to size x size (area filter when reducing).
 
     With `head` it comes with what is around it, as a face's crop lies in that of its head: S x S with S =
-    `gnr_video.align.head_side` (size). What is not in the image is continued by its border.
+    `gnr_video.tracking.alignment.head_side` (size). What is not in the image is continued by its border.
     """
     import cv2
 

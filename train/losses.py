@@ -34,7 +34,7 @@ class LossWeights:
             training): mean absolute differences of the picture and of the trunk's taps.
         content: domain-invariant perceptual distance between a face and its translation (one-way training).
         parts: a translation has its eyes, mouth, nose and chin where the face has them, and its lips as far apart
-            (one-way training, `train.parts`).
+            (one-way training, `train.facial_parts`).
         surroundings: what is painted around the face of a whole head, its hair above all, looks like a drawing's
             (one-way training on `Domains.heads` and `drawn_heads`).
         palette: translations have the colours of drawings, where drawings have them and as often (one-way training,

@@ -1,7 +1,7 @@
 """Preparing a data set: faces as the pipeline will cut them out, drawn heads in the proportions of faces.
 
-The generator only ever sees aligned crops (`gnr_video.align`), so that is what it should be trained on; and the
-less the two domains differ in where eyes, mouth and chin lie, the less of the training goes into moving them.
+The generator only ever sees aligned crops (`gnr_video.tracking.alignment`), so that is what it should be trained on;
+and the less the two domains differ in where eyes, mouth and chin lie, the less of the training goes into moving them.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ def prepare(
     Args:
         jobs: from `plan`.
         size: side of the results, pixels.
-        face_model: MediaPipe's face model, see `gnr_video.model_files`.
+        face_model: MediaPipe's face model, see `gnr_video.tracking.model_files`.
         advance: called after every picture, with the name of its folder.
 
     Raises:
-        FaceModelError: see `gnr_video.tracker.FaceTracker`.
+        FaceModelError: see `gnr_video.tracking.tracker.FaceTracker`.
         OutputError: a picture cannot be written.
     """
     require_pillow()
@@ -169,8 +169,8 @@ class _Cutter:
         Raises:
             InputError: there is no face in a photograph.
         """
-        from gnr_video.align import crop_face, fit_alignment, head_side, widened
-        from gnr_video.tracker import FaceTracker
+        from gnr_video.tracking.alignment import crop_face, fit_alignment, head_side, widened
+        from gnr_video.tracking.tracker import FaceTracker
 
         if job.drawn:
             return fit(picture, self._size, ANIME_FRAMING), fit(picture, self._size, ANIME_FRAMING, head=True)

@@ -127,7 +127,7 @@ class ProjectedDiscriminator(nn.Module):
             taps: fine to coarse, each (N, C, H, W).
             picture: what they were taken from, (N, 3, S, S) in [-1, 1].
             styles: its codes, (N, latent_dim).
-            centres: where its eyes and mouth are or ought to be (`train.parts.part_centres`), for the components.
+            centres: where its eyes and mouth are or ought to be (`train.facial_parts.part_centres`), for components.
         """
         projected = self.project(taps)
         logits = [head(with_place(x), styles) for head, x in zip(self.heads, projected, strict=True)]

@@ -61,7 +61,7 @@ class Recipe:
         lpips_net, lpips_size: trunk of the cycle's LPIPS, and the side it is computed at.
         degrees, scale, translate: of the augmentation.
         augment_reals: the discriminators' real images get the same augmentation (else crop and flip only).
-        one_way: train faces to anime only, with a discriminator on pretrained features (`train.one_way`).
+        one_way: train faces to anime only, with a discriminator on pretrained features (`train.one_sided`).
         wide: share of one-way training's steps that show the generator its pictures inside of larger ones, as whole
             heads are translated, so that it does not tell from the border where in the face it is.
         styles_each: one-way training's styles of one face in a step. They share its content code, and the discriminator

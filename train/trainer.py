@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines import native_bf16
+from engines.devices import native_bf16
 from engines.errors import GnrVideoError, InputError, WeightsError
 from engines.installation import install_line
 from engines.weights import STYLE_ENCODER, save_weights
-from gnr_video.align import head_side
+from gnr_video.tracking.alignment import head_side
 from train.ada import AdaptiveAugment
 from train.augment import augment, resample, to_float
 from train.data import Domains, ImagePool

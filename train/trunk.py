@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gnr_video.model_files import ModelFile
+from gnr_video.tracking.model_files import ModelFile
 
 TRUNK_FILE = ModelFile(
     title="the EfficientNet-Lite1 trunk",

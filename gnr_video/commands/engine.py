@@ -10,7 +10,7 @@ import click
 
 from engines.errors import EngineError
 from gnr_video.commands.options import common_options, target_option
-from gnr_video.commands.terminal import build_progress
+from gnr_video.commands.progress import build_progress
 
 if TYPE_CHECKING:
     from engines.onnx_export import Side
@@ -67,11 +67,11 @@ def export(
     """
     from engines.export import export
     from engines.weights import load_weights
-    from gnr_video.weights import resolve_weights
+    from gnr_video.checkpoints import resolve_weights
 
     calibration = None
     if precision == "int8":
-        from gnr_video.calibration import calibration_faces
+        from gnr_video.samples.calibration import calibration_faces
 
         calibration = calibration_faces(calibrate)
     path = resolve_weights(file)
@@ -152,8 +152,8 @@ def engine_build(
     with build_progress(quiet) as progress:
         from engines.tensorrt_engine import build_ahead, create_tensorrt
         from engines.weights import load_weights
-        from gnr_video.align import head_side
-        from gnr_video.weights import resolve_weights
+        from gnr_video.checkpoints import resolve_weights
+        from gnr_video.tracking.alignment import head_side
 
         if target and name not in (None, "tensorrt-rtx"):
             raise EngineError(f"{name} does not compile ahead of time", "use --engine tensorrt-rtx")
@@ -190,7 +190,7 @@ def engine_import(
     """Take engines that torch2trt saved (TRTModule state dicts); then `--engine torch2trt` runs them."""
     from engines.tensorrt_engine import import_engines
     from engines.weights import load_weights
-    from gnr_video.weights import resolve_weights
+    from gnr_video.checkpoints import resolve_weights
 
     loaded = load_weights(resolve_weights(weights))
     for path in import_engines([encoder, decoder], loaded, precision, device=device):

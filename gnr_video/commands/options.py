@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from engines.errors import OutputError
-from gnr_video.commands.running import reported
+from gnr_video.commands.runner import reported
 
 PASTE_MODES = ("head", "face", "square", "crop", "side-by-side")
 ENGINES = ("auto", "torch", "openvino", "onnx", "tensorrt", "tensorrt-rtx", "torch2trt")

@@ -1,4 +1,4 @@
-"""gnr-video styles and interpolate: styles saved, shown, walked through, fitted."""
+"""gnr-video styles and interpolate: styles saved, shown, walked through."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import click
 from gnr_video.commands.options import (
     common_options,
     face_model_option,
-    generator_options,
     picture_options,
     refuse_existing,
 )
-from gnr_video.commands.terminal import stages, warn
+from gnr_video.commands.progress import warn
 
 if TYPE_CHECKING:
     from engines.base import Engine
@@ -32,7 +31,7 @@ def styles() -> None:
 @contextmanager
 def _face_translator(image: Path, style: str | int, **options: Any) -> Iterator[tuple[Translator, Image]]:
     """A translator with the options of `picture_options`, and the face in a picture as it wants it."""
-    from gnr_video.source import read_image
+    from gnr_video.media.images import read_image
     from gnr_video.translator import Translator
 
     picture = read_image(image)
@@ -62,7 +61,9 @@ def styles_save(
       gnr-video styles save "42*0.7+ref:girl.png*0.3" -o mine.style.json
       gnr-video clip.mp4 --style mine.style.json
     """
-    from gnr_video.style import parse_expression, parse_style, save_style
+    from gnr_video.styles.grammar import parse_expression
+    from gnr_video.styles.looks import parse_style
+    from gnr_video.styles.saved import save_style
 
     parse_expression(style)
     refuse_existing(output, overwrite)
@@ -81,7 +82,8 @@ def styles_save(
 @common_options
 def styles_show(style: str, weights: str | None, face_model: Path | None, quiet: bool) -> None:
     """Say what STYLE is made of: its code, its distance from the mean look, the directions it lies along."""
-    from gnr_video.style import describe_style, parse_expression, parse_style
+    from gnr_video.styles.grammar import parse_expression
+    from gnr_video.styles.looks import describe_style, parse_style
 
     parse_expression(style)
     with _style_engine(weights) as engine:
@@ -94,7 +96,7 @@ def _style_engine(weights: str | None) -> Engine:
     """What turns styles into codes: the same for every engine, so the one that is there everywhere."""
     import engines
     from engines.weights import load_weights
-    from gnr_video.weights import resolve_weights
+    from gnr_video.checkpoints import resolve_weights
 
     return engines.create(
         load_weights(resolve_weights(weights)), engine="torch", device="cpu", precision="fp32"
@@ -118,7 +120,7 @@ def styles_sheet(
     **options: Any,
 ) -> None:
     """Translate the face in IMAGE with COUNT seeds: one picture, each face with its seed written on it."""
-    from gnr_video.sheet import save_png, style_sheet
+    from gnr_video.contact_sheet import save_png, style_sheet
 
     target = output or image.with_name(f"{image.stem}_styles.png")
     refuse_existing(target, overwrite)
@@ -151,8 +153,8 @@ def styles_walk(
     **options: Any,
 ) -> None:
     """A video of the face in IMAGE that walks from look to look and returns to the first (it loops)."""
-    from gnr_video.style import parse_expression, parse_seconds
-    from gnr_video.walk import write_walk
+    from gnr_video.style_walk import write_walk
+    from gnr_video.styles.grammar import parse_expression, parse_seconds
 
     parse_expression(style)
     pace = parse_seconds(every)
@@ -191,8 +193,8 @@ def interpolate(
     Example:
       gnr-video interpolate 42 ref:girl.png photo.jpg -n 8
     """
-    from gnr_video.sheet import interpolation_strip, save_png
-    from gnr_video.style import parse_expression
+    from gnr_video.contact_sheet import interpolation_strip, save_png
+    from gnr_video.styles.grammar import parse_expression
 
     parse_expression(first), parse_expression(last)
     target = output or image.with_name(f"{image.stem}_interpolation.png")
@@ -201,103 +203,3 @@ def interpolate(
         save_png(target, interpolation_strip(translator, face, first, last, count))
     if not quiet:
         click.echo(str(target), err=True)
-
-
-@styles.command("fit")
-@click.argument("picture", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="NAME.style.json")
-@click.option("--steps", type=click.IntRange(0), default=100, show_default=True)
-@click.option("--lpips-trunk", type=click.Path(path_type=Path), help="Folder or file with VGG16's weights.")
-@click.option("--weights", metavar="NAME|FILE", help="default, official, or a .safetensors file.")
-@face_model_option
-@common_options
-def styles_fit(
-    picture: Path,
-    output: Path,
-    steps: int,
-    lpips_trunk: Path | None,
-    weights: str | None,
-    face_model: Path | None,
-    quiet: bool,
-) -> None:
-    """Find the style that makes an anime PICTURE: closer than ref:PICTURE, and slower.
-
-    \b
-    Example:
-      gnr-video styles fit girl.png -o girl.style.json
-      gnr-video clip.mp4 --style girl.style.json
-    """
-    import engines
-    from engines.weights import load_weights
-    from gnr_video.style import StyleCode, read_reference, save_style
-    from gnr_video.weights import resolve_weights
-    from train.lpips import Lpips
-    from train.metrics.style_tools import fit_style
-
-    loaded = load_weights(resolve_weights(weights))
-    target, warning = read_reference(picture, loaded.architecture.size, face_model)
-    net = Lpips("vgg", lpips_trunk)
-    with stages(quiet, steps + 1) as advance:
-        fitted = fit_style(loaded, target, lpips=net, steps=steps, advance=lambda: advance("fitting"))
-    with engines.create(loaded, engine="torch", device="cpu") as made:
-        save_style(output, StyleCode(tuple(fitted.z.tolist()), f"fitted to {picture.name}"), made)
-    if warning:
-        click.secho(f"warning: {picture.name}: {warning}", fg="yellow", err=True)
-    if not quiet:
-        click.echo(f"{output}: distance {fitted.before:.3f} -> {fitted.after:.3f}", err=True)
-
-
-@styles.command("direction")
-@click.argument("with_it", metavar="WITH", type=click.Path(path_type=Path))
-@click.argument("without", metavar="WITHOUT", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="NAME.style.json")
-@click.option("--style", default="42", show_default=True, help="The style that is changed.")
-@click.option(
-    "--amount", type=float, default=1.0, show_default=True, help="1: as far as the groups are apart."
-)
-@generator_options
-@common_options
-def styles_direction(
-    with_it: Path,
-    without: Path,
-    output: Path,
-    style: str,
-    amount: float,
-    weights: str | None,
-    engine: str,
-    device: str,
-    precision: str,
-    calibrate: Path | None,
-    quiet: bool,
-) -> None:
-    """Change a style by what the anime pictures in folder WITH have and those in folder WITHOUT have not.
-
-    \b
-    Example:
-      gnr-video styles direction blonde/ dark/ --style 42 --amount 1.5 -o blonde42.style.json
-    """
-    from gnr_video.style import StyleCode, save_style
-    from gnr_video.translator import Translator
-    from train.metrics.pictures import Folder
-    from train.metrics.style_tools import attribute_direction, encode_styles
-
-    groups = [Folder.open(folder) for folder in (with_it, without)]
-    with Translator(
-        weights, style, engine=engine, device=device, precision=precision, calibrate=calibrate
-    ) as translator:
-        codes = [encode_styles(translator.engine, group) for group in groups]
-        assert translator.style is not None
-        start = translator.style.array()
-        if len(start) != codes[0].shape[1]:  # mixes are made in w space
-            codes = [translator.engine.to_w(group) for group in codes]
-        direction = attribute_direction(*codes)
-        moved = direction.apply(start, amount)
-        save_style(output, StyleCode(tuple(moved.tolist()), f"{style} {amount:+g}"), translator.engine)
-    for note in (note for group in groups for note in group.notes()):
-        click.secho(f"note: {note}", fg="yellow", err=True)
-    if not quiet:
-        present, absent = direction.counts
-        click.echo(
-            f"{output}: {present} with, {absent} without; the direction tells {direction.accuracy:.0%} apart",
-            err=True,
-        )

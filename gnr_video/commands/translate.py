@@ -18,7 +18,7 @@ from gnr_video.commands.options import (
     paste_option,
     report_option,
 )
-from gnr_video.commands.terminal import build_progress, frame_progress, warn
+from gnr_video.commands.progress import build_progress, frame_progress, warn
 
 if TYPE_CHECKING:
     from gnr_video.report import Report
@@ -152,10 +152,10 @@ def translate(
     if report is not None:
         check_writable(report)
     from engines.image_model import ImageModelOptions, parse_range
-    from gnr_video.faces import FaceChoice
-    from gnr_video.schedule import StylePlan
-    from gnr_video.source import open_source
-    from gnr_video.style import parse_expressions, parse_seconds
+    from gnr_video.media.open import open_source
+    from gnr_video.styles.grammar import parse_expressions, parse_seconds
+    from gnr_video.styles.schedule import StylePlan
+    from gnr_video.tracking.selection import FaceChoice
     from gnr_video.translator import Translator
 
     onnx = ImageModelOptions(parse_range(onnx_range) if onnx_range else None, onnx_size, onnx_layout)
@@ -235,7 +235,7 @@ def default_output(input: str) -> str:
     if path.is_dir():
         folder = path.resolve()
         return f"{folder.parent / folder.name}_anime/"
-    from gnr_video.files import anime_name
+    from gnr_video.media.open import anime_name
 
     return str(anime_name(path))
 

@@ -28,7 +28,7 @@ def weights_import(checkpoint: Path, output: Path, direction: str, raw: bool, qu
       gnr-video weights import 400000.pt -o gnr.safetensors
       gnr-video clip.mp4 --weights gnr.safetensors
     """
-    from gnr_video.weights import describe_weights, import_checkpoint
+    from gnr_video.checkpoints import describe_weights, import_checkpoint
 
     import_checkpoint(checkpoint, output, direction="B2A" if direction == "B2A" else "A2B", raw=raw)
     if not quiet:
@@ -40,7 +40,7 @@ def weights_import(checkpoint: Path, output: Path, direction: str, raw: bool, qu
 @common_options
 def weights_pull(name: str, quiet: bool) -> None:
     """Fetch released weights into the cache; then `--weights official` works."""
-    from gnr_video.weights import describe_weights, pull_official
+    from gnr_video.checkpoints import describe_weights, pull_official
 
     def progress(done: int) -> None:
         click.echo(f"\r{done / 1e6:.0f} MB", nl=False, err=True)
@@ -55,6 +55,6 @@ def weights_pull(name: str, quiet: bool) -> None:
 @common_options
 def weights_info(file: str, quiet: bool) -> None:
     """Architecture, parameters, provenance and licence of a weights file."""
-    from gnr_video.weights import describe_weights, resolve_weights
+    from gnr_video.checkpoints import describe_weights, resolve_weights
 
     click.echo(describe_weights(resolve_weights(file)))

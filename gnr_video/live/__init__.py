@@ -1,11 +1,16 @@
 """Live: a camera's picture is translated as it comes, and shown in a virtual camera, a window, a browser, a file.
 
-camera.py          where pictures come from, read on a thread of their own, the latest one kept
+run.py             a session put together from the command's options
 session.py         the pipeline between camera and sinks, and how long a picture takes through it
+camera.py          where pictures come from
+capture.py         a camera read on a thread of its own, the latest picture kept
 controls.py        what can be changed while it runs, the same from every keyboard and from the browser
+keys.py            key presses become commands of the controls
+styles.py          the styles on show, changed and blended
+sinks.py           what shows the pictures: the contract, and a sink on a thread of its own
 virtual_camera.py  sink: a camera for video calls
 preview.py         sink: a window
-web.py, page/      sink and camera: the browser
+web.py, page/      sink and camera: the browser; address.py: where it is served
 files.py           videos that the browser hands over
 recorder.py        sink: a file
 memory.py          freed memory is given back, so that a session can run for hours
@@ -13,7 +18,8 @@ memory.py          freed memory is given back, so that a session can run for hou
 
 from __future__ import annotations
 
-from gnr_video.live.camera import Capture, open_camera
+from gnr_video.live.camera import open_camera
+from gnr_video.live.capture import Capture
 from gnr_video.live.controls import Controls
 from gnr_video.live.session import LiveSession
 

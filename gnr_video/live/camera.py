@@ -1,8 +1,4 @@
-"""Camera, the first stage when live: a device, URL, file or test pattern, of which only the latest picture counts.
-
-`Capture` reads a camera on a thread of its own into a slot that holds one picture. Whoever is slow misses
-pictures and never sees old ones. A camera that vanishes is opened again, with growing pauses.
-"""
+"""Camera, the first stage when live: a device, URL, file or test pattern, of which only the latest picture counts."""
 
 from __future__ import annotations
 
@@ -14,67 +10,26 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 
 from engines.errors import InputError
+from gnr_video.channels import Latest
 from gnr_video.frame import Image
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 TEST_PATTERN = "test"
 BROWSER = "browser"
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
-"""Seconds between two attempts to open a camera that was lost."""
+
 SILENT_SECONDS = 2.0
 """How long a camera may give no picture before that is worth a notice."""
 _STILL_FPS = 15  # of a picture in place of a camera
 _LATE_SECONDS = 0.5  # a file's clock is set anew when decoding is behind by more
-
-
-class Latest(Generic[T]):
-    """A slot between two threads that keeps the newest `depth` items; older ones are dropped and counted."""
-
-    def __init__(self, depth: int = 1) -> None:
-        self._items: deque[T] = deque()
-        self._depth = depth
-        self._changed = threading.Condition()
-        self.closed = False
-        self.dropped = 0
-
-    def put(self, item: T) -> None:
-        """Never waits. After `close` nothing is taken any more."""
-        with self._changed:
-            if self.closed:
-                return
-            if len(self._items) == self._depth:
-                self._items.popleft()
-                self.dropped += 1
-            self._items.append(item)
-            self._changed.notify()
-
-    def get(self, timeout: float | None = None) -> T | None:
-        """The oldest item kept; None when there was none for `timeout` seconds, or none is left after `close`."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self.closed, timeout)
-            return self._items.popleft() if self._items else None
-
-    def close(self) -> None:
-        """No more items; whoever waits gets None. What is in the slot can still be taken."""
-        with self._changed:
-            self.closed = True
-            self._changed.notify_all()
-
-    def __len__(self) -> int:
-        return len(self._items)
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +203,7 @@ class StreamCamera(Camera):
     """A file, repeated and paced by its own times, or a network stream as it comes."""
 
     def __init__(self, path: str, size: tuple[int, int] | None = None) -> None:
-        from gnr_video.source import open_source
+        from gnr_video.media.open import open_source
 
         super().__init__()
         self._path = path
@@ -286,7 +241,7 @@ class StreamCamera(Camera):
         return Shot(frame.image, now)
 
     def _rewind(self) -> None:
-        from gnr_video.source import open_source
+        from gnr_video.media.open import open_source
 
         self._source = open_source(self._path)
         self._frames = iter(self._source)
@@ -440,109 +395,3 @@ class PushCamera(Camera):
 
     def close(self) -> None:
         pass
-
-
-class Capture:
-    """Reads a camera on a thread of its own; the slot `latest` holds its newest picture.
-
-    Args:
-        camera: already open, so that a camera that is not there is found before anything slow is loaded.
-        reopen: opens it again after it was lost.
-
-    Attributes:
-        latest: where the pictures are.
-        frames: pictures read so far.
-        notice: why there is no picture just now, "" when all is well.
-        reconnects: how often a lost camera came back.
-        failure: what ended the thread before its time, a bug.
-    """
-
-    def __init__(self, camera: Camera, reopen: Callable[[], Camera]) -> None:
-        self.latest: Latest[Shot] = Latest()
-        self.camera = camera
-        self.frames = 0
-        self.reconnects = 0
-        self.failure: BaseException | None = None
-        self._reopen = reopen
-        self._lost = ""
-        self._next: tuple[Camera | None, Callable[[], Camera]] | None = None
-        self._stop = threading.Event()
-        self._wake = threading.Event()
-        self._lock = threading.Lock()
-        self._last = time.perf_counter()
-        self._thread = threading.Thread(target=self._work, name="gnr-video capture", daemon=True)
-
-    @property
-    def notice(self) -> str:
-        if self._lost:
-            return self._lost
-        silent = time.perf_counter() - self._last
-        return f"{self.camera.name} gives no picture" if silent > SILENT_SECONDS else ""
-
-    def start(self) -> None:
-        self._last = time.perf_counter()
-        self._thread.start()
-
-    def switch(self, reopen: Callable[[], Camera], camera: Camera | None = None) -> None:
-        """Use another camera from now on; it is opened on the capture thread, unless it is given open."""
-        with self._lock:
-            self._next = (camera, reopen)
-        self._wake.set()
-
-    def stop(self, timeout: float = 0.5) -> None:
-        """End the thread and let go of the camera; waits at most `timeout` for a device that says nothing."""
-        with self._lock:
-            self._stop.set()
-            self._wake.set()
-        self.latest.close()
-        if self._thread.ident is None:
-            self.camera.close()
-        else:
-            self._thread.join(timeout)
-
-    def _work(self) -> None:
-        camera: Camera | None = self.camera
-        pause = FIRST_PAUSE
-        try:
-            while not self._stop.is_set():
-                camera = self._switched(camera)
-                try:
-                    if camera is None:
-                        camera = self.camera = self._reopen()
-                        self.reconnects += bool(self._lost)
-                    shot = camera.read(self._wake)
-                except InputError as error:
-                    if camera is not None:
-                        camera.close()
-                    camera = None
-                    self._lost = f"{error.message}: trying again"
-                    log.warning("%s in %.1f s", self._lost, pause)
-                    self._wake.wait(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE)
-                    continue
-                if shot is not None:
-                    self._lost, pause, self._last = "", FIRST_PAUSE, time.perf_counter()
-                    self.frames += 1
-                    self.latest.put(shot)
-        except BaseException as error:
-            self.failure = error
-            log.debug("capture failed", exc_info=True)
-        finally:
-            if camera is not None:
-                camera.close()
-            self.latest.close()
-
-    def _switched(self, camera: Camera | None) -> Camera | None:
-        with self._lock:
-            if self._next is None:
-                return camera
-            (given, self._reopen), self._next = self._next, None
-            if not self._stop.is_set():
-                self._wake.clear()
-        if camera is not None:
-            camera.close()
-        self._lost = ""
-        self._last = time.perf_counter()
-        if given is not None:
-            self.camera = given
-        return given

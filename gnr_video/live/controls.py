@@ -1,6 +1,6 @@
 """What can be changed while a live session runs, the same from the window, the terminal and the browser.
 
-`Controls` holds the state and carries out commands by name; `Keys` turns key presses into them.
+`Controls` holds the state and carries out commands by name; `keys` turns key presses into them.
 """
 
 from __future__ import annotations
@@ -13,141 +13,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from engines.errors import GnrVideoError, InputError, OutputError, StyleError
-from gnr_video.compositor import MODES
-from gnr_video.schedule import Row, StyleSchedule
-from gnr_video.style import (
-    DEFAULT_SEED,
-    SAVED,
-    Looks,
-    Seed,
-    StyleCode,
-    StyleExpression,
-    parse_colour,
-    save_style,
-    style_colours,
-)
+from gnr_video.compositing.compositor import MODES
+from gnr_video.live.styles import LiveStyles
+from gnr_video.styles.code import DEFAULT_SEED, SAVED
+from gnr_video.styles.grammar import parse_colour
+from gnr_video.styles.looks import Looks
+from gnr_video.styles.saved import save_style
 
 if TYPE_CHECKING:
     from engines.base import Engine
     from gnr_video.translator import Translator
 
 VIEWS = ("after", "both", "before", "grid")
-BLEND_SECONDS = 2.0
+
 GRID = (3, 3)
 """Rows and columns of the grid: the face in the middle, a style in each other cell."""
 MESSAGE_SECONDS = 4.0
-
-KEYS = {
-    "n": ("next", "next style"),
-    "p": ("previous", "previous style"),
-    "s": ("save", "save the style"),
-    "b": ("blend", "blend to the next style"),
-    "c": ("compare", "after / both / before"),
-    "g": ("grid", "grid of styles"),
-    "m": ("mirror", "mirror"),
-    "t": ("tint", "tint of neck and long hair"),
-    "i": ("ink", "ink of lines"),
-    "e": ("expression", "mouths and eyelids from landmarks"),
-    "r": ("record", "record / stop"),
-    "h": ("help", "these keys"),
-    "q": ("quit", "quit"),
-}
-"""Key -> (command, what it does)."""
-
-HELP = ["0-9 Enter  a seed", *(f"{key}  {text}" for key, (_, text) in KEYS.items())]
-
-
-class LiveStyles(StyleSchedule):
-    """The styles on show, changed while they are asked for; safe from any thread.
-
-    Args:
-        styles: a style text, as `gnr_video.style.Looks` reads it.
-        engine: its weights give the text a meaning.
-        face_model: MediaPipe's model, to find the face in a reference picture.
-
-    Attributes:
-        looks: the styles.
-        other: those they are mixed with, None for none.
-
-    Raises:
-        StyleError: it does not parse, or cannot be had with these weights.
-    """
-
-    def __init__(self, styles: str | int, engine: Engine, *, face_model: Path | None = None) -> None:
-        self._engine = engine
-        self._face_model = face_model
-        self._lock = threading.RLock()
-        self.looks = self.parse(styles)
-        self.other: Looks | None = None
-        self._mix = 0.0
-        self._blend_start: float | None = None
-
-    def parse(self, text: str | int) -> Looks:
-        """The styles a text stands for; StyleError where it does not parse."""
-        return self._looks(str(text).strip())
-
-    def coloured(self, place: str, name: str) -> Looks:
-        """The styles on show with another colour of hair, eyes or skin; StyleError where that cannot be had."""
-        return self._looks([look.expression.coloured(place, name) for look in self.looks.looks])
-
-    def colours(self) -> dict[str, str]:
-        """Of the first style on show, see `gnr_video.style.style_colours`."""
-        return style_colours(self.looks.codes[0], self._engine)
-
-    def _looks(self, styles: str | StyleExpression | list[StyleExpression]) -> Looks:
-        return Looks(styles, self._engine, face_model=self._face_model)
-
-    @property
-    def mix(self) -> float:
-        """0 = `looks` alone, 1 = `other` alone. A blend that has come to its end is over."""
-        with self._lock:
-            if self._blend_start is not None and self.other is not None:
-                self._mix = max((time.perf_counter() - self._blend_start) / BLEND_SECONDS, 0.0)
-                if self._mix >= 1.0:
-                    self.show(self.other)
-            return self._mix
-
-    def show(self, looks: Looks, other: Looks | None = None, mix: float = 0.0) -> None:
-        """Show these styles, mixed with others."""
-        with self._lock:
-            self.looks, self.other, self._mix, self._blend_start = looks, other, mix, None
-
-    def blend(self, to: Looks | None = None) -> tuple[str, str]:
-        """Change to other styles in `BLEND_SECONDS`; the labels of both. A blend under way ends at once."""
-        with self._lock:
-            mix = self.mix
-            if self._blend_start is not None and self.other is not None:
-                self.show(self.other)
-                mix = 0.0
-            if to is not None:
-                mix = 0.0
-            self.other = to or self.other or self.following()
-            self._blend_start = time.perf_counter() - mix * BLEND_SECONDS
-            return self.looks.label, self.other.label
-
-    def following(self, by: int = 1) -> Looks:
-        """The seed after (or before) the first one on show, in the colours asked for; 0 where there is none."""
-        shown = self.looks.looks[0].expression
-        seed = Seed(0 if shown.seed is None else shown.seed + by)
-        return self._looks(StyleExpression(((seed, 1.0),), colours=shown.colours))
-
-    def code_at(self, time_seconds: float, track_id: int = 0) -> Row:
-        with self._lock:
-            mix, looks, other = self.mix, self.looks, self.other
-        now = looks.w(track_id)
-        return now if other is None or mix == 0.0 else now + np.float32(mix) * (other.w(track_id) - now)
-
-    def code(self) -> StyleCode:
-        """The first person's style as it is now, with a label that says so."""
-        with self._lock:
-            if self.other is None or self.mix == 0.0:
-                return self.looks.codes[0]
-            share = self.mix
-            label = f"{self.looks.codes[0].label}*{1 - share:.2f}+{self.other.codes[0].label}*{share:.2f}"
-            return StyleCode(tuple(self.code_at(0.0).tolist()), label)
 
 
 class Controls:
@@ -164,7 +46,7 @@ class Controls:
 
     Attributes:
         styles: what the pipeline asks for style codes; None for an engine that takes none.
-        paste, mirror, tint, ink, expression, view: see `gnr_video.compositor.MODES` and `VIEWS`.
+        paste, mirror, tint, ink, expression, view: see `gnr_video.compositing.compositor.MODES` and `VIEWS`.
         help: whether the keys are shown.
         quitting: set by `quit`.
         on_record: called by `record`; returns what to tell the user. None: there is no recorder.
@@ -391,101 +273,3 @@ class Controls:
 
     def _toggle_help(self) -> None:
         self.help = not self.help
-
-
-class Keys:
-    """Key presses to commands: letters act at once, digits make up a seed until Enter."""
-
-    def __init__(self, controls: Controls) -> None:
-        self._controls = controls
-        self.typed = ""
-
-    def press(self, key: str) -> str:
-        """Take one key ("n", "7", "\\r", "\\x08", "\\x1b"); returns what the command said."""
-        if key.isascii() and key.isdigit():
-            self.typed = (self.typed + key)[:18]
-            return ""
-        if key in ("\r", "\n"):
-            typed, self.typed = self.typed, ""
-            return self._controls.run("style", typed) if typed else ""
-        if key in ("\x08", "\x7f"):
-            self.typed = self.typed[:-1]
-            return ""
-        self.typed = ""
-        command = KEYS.get(key.lower())
-        return self._controls.run(command[0]) if command else ""
-
-
-class TerminalKeys:
-    """Key presses from the terminal that started the program, without Enter; none where it is no terminal.
-
-    A context manager: the terminal is put back as it was.
-    """
-
-    def __init__(self, controls: Controls) -> None:
-        self._keys = Keys(controls)
-        self._before: Any = None
-
-    @property
-    def active(self) -> bool:
-        """Whether keys can be pressed."""
-        import sys
-
-        on_windows = sys.platform == "win32" and sys.stdin is not None and sys.stdin.isatty()
-        return on_windows or self._before is not None
-
-    def poll(self) -> str:
-        """Act on the keys pressed since; returns what the last one said. Never waits."""
-        said = ""
-        for key in self._pressed():
-            said = self._keys.press(key) or said
-        return said
-
-    def __enter__(self) -> TerminalKeys:
-        import sys
-
-        try:
-            if sys.stdin is None or not sys.stdin.isatty():
-                return self
-            import os
-            import termios
-            import tty
-
-            if os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
-                return self  # in the background, touching the terminal would stop the process
-            self._before = termios.tcgetattr(sys.stdin)
-            tty.setcbreak(sys.stdin)
-        except (ImportError, OSError, ValueError):
-            pass  # Windows, or no terminal after all
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        import sys
-
-        if self._before is not None:
-            import termios
-
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
-            self._before = None
-
-    def _pressed(self) -> list[str]:
-        import os
-        import sys
-
-        if sys.platform == "win32":
-            import msvcrt
-
-            keys = []
-            while self.active and msvcrt.kbhit():
-                keys.append(msvcrt.getwch())
-            return keys
-        if self._before is None:
-            return []
-        import select
-
-        if not select.select([sys.stdin], [], [], 0)[0]:
-            return []
-        try:
-            return list(os.read(sys.stdin.fileno(), 64).decode(errors="ignore"))
-        except OSError:
-            return []

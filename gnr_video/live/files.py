@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import GnrVideoError, InputError, OutputError
-from gnr_video.files import anime_name
 from gnr_video.live.controls import Controls
+from gnr_video.media.open import anime_name, open_source
 from gnr_video.pipeline import Counts
-from gnr_video.source import open_source
 from gnr_video.translator import Translator
 
 log = logging.getLogger(__name__)

@@ -13,10 +13,13 @@ import cv2
 import numpy as np
 
 from engines.errors import OutputError
+from gnr_video.channels import Latest
 from gnr_video.frame import Frame, Image
-from gnr_video.live.camera import Latest
-from gnr_video.live.controls import HELP, Controls, Keys
-from gnr_video.live.session import LiveSession, LiveSink, Status, write
+from gnr_video.live.controls import Controls
+from gnr_video.live.keys import HELP, Keys
+from gnr_video.live.session import LiveSession, Status
+from gnr_video.live.sinks import LiveSink
+from gnr_video.media.images import write
 
 TITLE = "gnr-video"
 WAIT_MS = 10

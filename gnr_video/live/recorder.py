@@ -9,9 +9,12 @@ from pathlib import Path
 
 from engines.errors import GnrVideoError, OutputError
 from gnr_video.frame import Frame
-from gnr_video.live.session import LiveSession, ThreadedSink
-from gnr_video.sink import CONTAINERS, VideoSink, open_sink
-from gnr_video.source import SourceInfo, VideoSource
+from gnr_video.live.session import LiveSession
+from gnr_video.live.sinks import ThreadedSink
+from gnr_video.media.encoders import CONTAINERS
+from gnr_video.media.open import open_sink
+from gnr_video.media.sink import VideoSink
+from gnr_video.media.source import SourceInfo, VideoSource
 
 TIME_BASE = Fraction(1, 90_000)
 QUEUE = 8

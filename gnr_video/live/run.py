@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.errors import InputError, interrupts
-from gnr_video.faces import FaceChoice
-from gnr_video.live.camera import BROWSER, Camera, Capture, PushCamera, open_camera
-from gnr_video.live.controls import HELP, Controls, TerminalKeys
+from gnr_video.live.address import bind, parse_address
+from gnr_video.live.camera import BROWSER, Camera, PushCamera, open_camera
+from gnr_video.live.capture import Capture
+from gnr_video.live.controls import Controls
+from gnr_video.live.keys import HELP, TerminalKeys
 from gnr_video.live.memory import share_heaps
 from gnr_video.live.recorder import Recorder, check_recording
 from gnr_video.live.session import LiveSession
 from gnr_video.report import Report
-from gnr_video.style import parse_expressions
+from gnr_video.styles.grammar import parse_expressions
+from gnr_video.tracking.selection import FaceChoice
 
 if TYPE_CHECKING:
     from engines.image_model import ImageModelOptions
@@ -107,8 +110,8 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
         listener = None
         if web is not None:
             web_module.require_packages()
-            host, port = web_module.parse_address(web)
-            listener = web_module.bind(host, port, allow_remote=options.allow_remote)
+            host, port = parse_address(web)
+            listener = bind(host, port, allow_remote=options.allow_remote)
             stack.callback(listener.close)
 
         pushed = PushCamera()

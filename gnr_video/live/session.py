@@ -11,7 +11,6 @@ import logging
 import math
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,18 +21,22 @@ from typing import Any
 import cv2
 import numpy as np
 
-from engines.errors import GnrVideoError
 from gnr_video import pipeline
-from gnr_video.align import crop_face, face_part, mirrored
-from gnr_video.compositor import GridCompositor
-from gnr_video.drawing import DrawingsAhead
+from gnr_video.channels import Cancelled, Threaded
+from gnr_video.compositing.grid import GridCompositor
 from gnr_video.frame import Frame, Image
-from gnr_video.live.camera import Capture, Latest, Shot
+from gnr_video.hold import DrawingsAhead
+from gnr_video.live.camera import Shot
+from gnr_video.live.capture import Capture
 from gnr_video.live.controls import GRID, Controls
 from gnr_video.live.memory import give_back, share_heaps
-from gnr_video.matte import PersonMatte
-from gnr_video.pipeline import Counts, Threaded, Tracked, Translated
-from gnr_video.report import Report, StageTimes
+from gnr_video.live.sinks import LiveSink
+from gnr_video.media.images import before_after, fitted
+from gnr_video.pipeline import Counts, Tracked, Translated
+from gnr_video.report import Report
+from gnr_video.timing import StageTimes
+from gnr_video.tracking.alignment import crop_face, face_part, mirrored
+from gnr_video.tracking.matte import PersonMatte
 from gnr_video.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -100,84 +103,6 @@ class Status:
         )
 
 
-class LiveSink(ABC):
-    """Where pictures go. `show` is called on the session's thread and must return at once.
-
-    Attributes:
-        name: for people and for the table of times.
-        notices: what the user should know.
-        failure: why it shows nothing any more, None while all is well.
-        latency: set by the session; takes the seconds from a picture's capture until the sink had it.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.notices: list[str] = []
-        self.failure: GnrVideoError | None = None
-        self.latency: Callable[[float], None] = lambda seconds: None
-
-    @abstractmethod
-    def show(self, frame: Frame) -> None:
-        """Take a picture; `frame.props["captured"]` is when it was taken, on `time.perf_counter`'s clock."""
-
-    def close(self, timeout: float = 0.5) -> None:  # noqa: B027
-        """Let go of device or file, after what was shown is delivered. May be called twice."""
-
-    def delivered(self, frame: Frame) -> None:
-        """The picture has reached the sink's device."""
-        self.latency(time.perf_counter() - frame.props["captured"])
-
-
-class ThreadedSink(LiveSink):
-    """A sink that delivers on a thread of its own and passes over pictures when it is slow.
-
-    A subclass brings `deliver` and `release`, both called on that thread.
-    """
-
-    def __init__(self, name: str, *, depth: int = 1) -> None:
-        super().__init__(name)
-        self.slot: Latest[Frame] = Latest(depth)
-        self._thread = threading.Thread(target=self._work, name=f"gnr-video {name}", daemon=True)
-
-    @abstractmethod
-    def deliver(self, frame: Frame) -> None:
-        """Hand one picture over."""
-
-    def release(self) -> None:
-        """Let go of device or file."""
-
-    def show(self, frame: Frame) -> None:
-        if self._thread.ident is None:
-            self._thread.start()
-        self.slot.put(frame)
-
-    def close(self, timeout: float = 0.5) -> None:
-        self.slot.close()
-        if self._thread.ident is None:
-            self._thread.start()  # only to release
-        self._thread.join(timeout)
-
-    def _work(self) -> None:
-        try:
-            while True:
-                frame = self.slot.get()
-                if frame is None:
-                    break
-                self.deliver(frame)
-                self.delivered(frame)
-        except GnrVideoError as error:
-            self.failure = error
-        except Exception as error:  # one sink must not take the others with it
-            log.debug("%s failed", self.name, exc_info=True)
-            self.failure = GnrVideoError(f"{self.name} has failed: {error}")
-        finally:
-            self.slot.close()
-            try:
-                self.release()
-            except GnrVideoError as error:
-                self.failure = self.failure or error
-
-
 class LiveSession:
     """Runs from `start` to `stop`; a context manager that does both.
 
@@ -186,7 +111,7 @@ class LiveSession:
         capture: not started; the session starts and stops it.
         controls: what can be changed.
         size: (width, height) of what the sinks get; None: the camera's.
-        hold: frames that a drawing of a face is shown for (`gnr_video.drawing`); None: as few as keep up with the
+        hold: frames that a drawing of a face is shown for (`gnr_video.hold`); None: as few as keep up with the
             camera, `MAX_HOLD` at most.
 
     Attributes:
@@ -262,10 +187,10 @@ class LiveSession:
 
     def start(self) -> None:
         """Start all threads; returns at once."""
-        from gnr_video.faces import Cast
-        from gnr_video.scene import SceneCut
-        from gnr_video.smooth import Aligner
-        from gnr_video.tracker import FaceTracker
+        from gnr_video.tracking.scene_cut import SceneCut
+        from gnr_video.tracking.selection import Cast
+        from gnr_video.tracking.smoothing import Aligner
+        from gnr_video.tracking.tracker import FaceTracker
 
         share_heaps()
         faces = self.translator.faces
@@ -480,7 +405,7 @@ class LiveSession:
                 self._permits.release()
                 compositor.mode = self.controls.paste
                 self.controls.hand_to(self.translator)
-        except pipeline.Cancelled:
+        except Cancelled:
             pass
         except BaseException as error:
             if not self._stopping.is_set():
@@ -520,36 +445,3 @@ def _each(waiting: deque[Tracked]) -> Iterator[Tracked]:
     """What is put into `waiting`, one for each that is asked for."""
     while waiting:
         yield waiting.popleft()
-
-
-def fitted(image: Image, size: tuple[int, int]) -> Image:
-    """A picture (uint8 HxWx3) scaled into (width, height) `size`, black at the sides where shapes differ."""
-    width, height = size
-    if (image.shape[1], image.shape[0]) == size:
-        return image
-    zoom = min(width / image.shape[1], height / image.shape[0])
-    w, h = max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom))
-    small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
-    if (w, h) == size:
-        return np.asarray(small, np.uint8)
-    out = np.zeros((height, width, 3), np.uint8)
-    x, y = (width - w) // 2, (height - h) // 2
-    out[y : y + h, x : x + w] = small
-    return out
-
-
-def before_after(before: Image, after: Image) -> Image:
-    """The middle half of one picture beside the middle half of the other, at their full scale."""
-    width = before.shape[1]
-    left, half = width // 4, width // 2
-    out = np.empty_like(before)
-    out[:, :half] = before[:, left : left + half]
-    out[:, half:] = after[:, left : left + width - half]
-    return out
-
-
-def write(image: Image, text: str, place: tuple[int, int], scale: float = 0.5) -> None:
-    """White letters with a dark rim, in place; letters that OpenCV lacks become "?"."""
-    text = text.encode("ascii", "replace").decode()
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)

@@ -9,7 +9,7 @@ from typing import Any
 from engines.errors import EngineError, OutputError
 from engines.installation import install_line
 from gnr_video.frame import Frame
-from gnr_video.live.session import ThreadedSink
+from gnr_video.live.sinks import ThreadedSink
 
 _DOCS = "see docs/live.md"
 _LOOPBACK = "sudo modprobe v4l2loopback devices=1 video_nr=10 card_label=gnr-video exclusive_caps=1"

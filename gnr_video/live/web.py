@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import json
 import logging
 import secrets
@@ -24,26 +23,28 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import cv2
 import numpy as np
 
 from engines.errors import EngineError, GnrVideoError, InputError, OutputError, StyleError
 from engines.installation import install_line
 from gnr_video.frame import Frame, Image
+from gnr_video.live.address import is_local
 from gnr_video.live.camera import PushCamera
-from gnr_video.live.controls import HELP, KEYS, Keys
 from gnr_video.live.files import FileTranslations
+from gnr_video.live.keys import HELP, KEYS, Keys
 from gnr_video.live.recorder import Recorder
-from gnr_video.live.session import LiveSession, LiveSink
-from gnr_video.style import Seed, parse_expressions
+from gnr_video.live.session import LiveSession
+from gnr_video.live.sinks import LiveSink
+from gnr_video.media.images import decode_jpeg, encode_jpeg, even
+from gnr_video.styles.code import Seed
+from gnr_video.styles.grammar import parse_expressions
 
 log = logging.getLogger(__name__)
 
-DEFAULT_ADDRESS = "127.0.0.1:8090"
 MAX_CLIENTS = 8
 STATE_SECONDS = 0.25
 SHEET_STYLES = 12
-JPEG_QUALITY = 85
+
 BITRATE = 4_000_000
 """Bits a second that a WebRTC picture may take: aiortc's own 1.5 Mbit/s blurs 720p."""
 _CLOCK = 90_000
@@ -51,60 +52,6 @@ _COOKIE = "gnr-video-token"
 _PAGE = {"/": "index.html", "/live.js": "live.js", "/live.css": "live.css"}
 _MAX_MESSAGE = 8 << 20
 _GRACE = 0.3  # seconds that peers and sockets have to close
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """(host, port) of "HOST:PORT", "HOST", ":PORT" or "PORT"; "[::1]:8090" for IPv6.
-
-    Raises:
-        OutputError: it does not parse.
-    """
-    host, port = DEFAULT_ADDRESS.split(":")
-    text = text.strip()
-    if text.isdigit():
-        port = text
-    elif text:
-        parts = urlsplit(f"//{text}")
-        try:
-            host, port = parts.hostname or host, str(parts.port or port)
-        except ValueError:
-            port = ""
-    if not port.isdigit() or int(port) > 65535:
-        raise OutputError(
-            f"{text!r} is no address to serve at", f"--web HOST:PORT, such as {DEFAULT_ADDRESS}"
-        )
-    return host, int(port)
-
-
-def is_local(host: str) -> bool:
-    """Whether only this machine can reach a server bound to `host`."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        OutputError: the port is in use, the address is not of this machine, or remote without `allow_remote`.
-    """
-    if not is_local(host) and not allow_remote:
-        raise OutputError(
-            f"{host} can be reached from other machines",
-            "give --allow-remote if you want that, or tunnel: ssh -L 8090:127.0.0.1:8090 THIS_MACHINE",
-        )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise OutputError(
-            f"cannot serve at {host}:{port}: {(error.strerror or str(error)).lower()}",
-            f"another program, or another gnr-video, may use it: --web {host}:{port + 1 if port < 65535 else 8091}",
-        ) from None
 
 
 def require_packages() -> None:
@@ -392,7 +339,7 @@ class WebSink(LiveSink):
         return ws
 
     def _hello(self, identity: int) -> dict[str, Any]:
-        from gnr_video.compositor import MODES
+        from gnr_video.compositing.compositor import MODES
 
         return {
             "client": str(identity),
@@ -604,28 +551,6 @@ def _check_seeds(text: str) -> None:
     for expression in parse_expressions(text):
         if not all(isinstance(atom, Seed) for atom, _ in expression.terms):
             raise StyleError("from another machine, styles are made of seeds only")
-
-
-def even(image: Image) -> Image:
-    """Without the last row or column where there is an odd number of them; WebRTC's codecs want even sizes."""
-    height, width = image.shape[:2]
-    return np.ascontiguousarray(image[: height - height % 2, : width - width % 2])
-
-
-def encode_jpeg(image: Image) -> bytes:
-    """uint8 HxWx3 RGB as JPEG."""
-    _, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    )
-    return data.tobytes()
-
-
-def decode_jpeg(data: bytes) -> Image | None:
-    """uint8 HxWx3 RGB, None where it is no picture."""
-    if not data:
-        return None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _widen_bitrate() -> None:

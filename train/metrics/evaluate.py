@@ -199,11 +199,11 @@ class Networks:
         Raises:
             WeightsError: Inception was asked for and cannot be had, or there is no feature space at all.
         """
-        import engines
+        from engines.devices import native_bf16
         from train.lpips import Lpips
 
         if dtype is None:
-            dtype = torch.bfloat16 if device == "cpu" and engines.native_bf16() else torch.float32
+            dtype = torch.bfloat16 if device == "cpu" and native_bf16() else torch.float32
         spaces: list[FeatureSpace] = []
         notes = []
         lpips: Lpips | None = None

@@ -1,0 +1,1 @@
+"""Putting translated faces back into the frame."""

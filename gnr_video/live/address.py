@@ -1,0 +1,65 @@
+"""Where the browser's page is served: addresses parsed, told local from remote, and bound."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+from engines.errors import OutputError
+
+DEFAULT_ADDRESS = "127.0.0.1:8090"
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """(host, port) of "HOST:PORT", "HOST", ":PORT" or "PORT"; "[::1]:8090" for IPv6.
+
+    Raises:
+        OutputError: it does not parse.
+    """
+    host, port = DEFAULT_ADDRESS.split(":")
+    text = text.strip()
+    if text.isdigit():
+        port = text
+    elif text:
+        parts = urlsplit(f"//{text}")
+        try:
+            host, port = parts.hostname or host, str(parts.port or port)
+        except ValueError:
+            port = ""
+    if not port.isdigit() or int(port) > 65535:
+        raise OutputError(
+            f"{text!r} is no address to serve at", f"--web HOST:PORT, such as {DEFAULT_ADDRESS}"
+        )
+    return host, int(port)
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach a server bound to `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        OutputError: the port is in use, the address is not of this machine, or remote without `allow_remote`.
+    """
+    if not is_local(host) and not allow_remote:
+        raise OutputError(
+            f"{host} can be reached from other machines",
+            "give --allow-remote if you want that, or tunnel: ssh -L 8090:127.0.0.1:8090 THIS_MACHINE",
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise OutputError(
+            f"cannot serve at {host}:{port}: {(error.strerror or str(error)).lower()}",
+            f"another program, or another gnr-video, may use it: --web {host}:{port + 1 if port < 65535 else 8091}",
+        ) from None

@@ -1,0 +1,1 @@
+"""Reading and writing pictures and video: the first stage of the pipeline and the last."""

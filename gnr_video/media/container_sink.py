@@ -1,0 +1,408 @@
+"""The sink of videos: frames become a video file or a GIF through PyAV, beside the input's own audio.
+
+Audio and subtitle packets are copied as they are; what the container cannot hold is encoded anew where it can be
+(`gnr_video.media.transcode`). Everything is written under a temporary name and renamed at the end, so that a file
+under the final name is always whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engines.errors import OutputError
+from gnr_video.frame import Frame, Image
+from gnr_video.media.color import RANGE_MPEG, ColorTags, from_rgb
+from gnr_video.media.encoders import (
+    CONTAINERS,
+    EncoderSettings,
+    choose_encoder,
+    default_codec,
+    default_threads,
+    fallback_codecs,
+    hardware,
+    needs_even_size,
+    pixel_format,
+)
+from gnr_video.media.gif import PaletteGraph
+from gnr_video.media.sink import VideoSink, temporary_name, writing
+from gnr_video.media.transcode import AudioTranscoder, TextTranscoder, transcode
+
+if TYPE_CHECKING:
+    from gnr_video.media.source import SourceInfo, VideoSource
+
+_GIF_TIME_BASE = Fraction(1, 100)
+
+# What a muxer writes by itself, or what described the input's container only.
+_OWN_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER", "DURATION"}
+
+
+@dataclass
+class _Copied:
+    """An audio or subtitle stream on its way through: where it goes, and what encodes it anew if it must be."""
+
+    stream: Any
+    label: str
+    transcoder: AudioTranscoder | TextTranscoder | None = None
+    last_dts: int | None = None
+
+
+class ContainerSink(VideoSink):
+    """A video file or GIF through PyAV; see `open_sink` for the arguments."""
+
+    def __init__(
+        self,
+        path: Path,
+        source: VideoSource,
+        size: tuple[int, int],
+        *,
+        codec: str | None = None,
+        crf: int | None = None,
+        threads: int | None = None,
+        live: bool = False,
+    ) -> None:
+        import av
+
+        extension = path.suffix.lower()
+        self._size = size
+        self._live = live
+        self._gif = extension == ".gif"
+        info = source.info
+        settings = self._settings(info, codec or default_codec(extension), extension, crf, threads, live)
+        notice = ""
+        if not self._gif:
+            _check_container(settings.codec, extension)
+            settings, notice = choose_encoder(settings, fallback_codecs(extension))
+        super().__init__(path, settings.codec)
+        if notice:
+            self._warn(notice)
+        self._time_base = settings.time_base
+        self._tags = output_tags(info)
+        self._durations: dict[int, int] = {}
+        self._last_pts: int | None = None
+        self._usual_duration = max(1, round(1 / (settings.rate * self._time_base)))
+        self._temporary = temporary_name(path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary.touch()
+        try:
+            with writing(path):
+                muxer = CONTAINERS[extension]
+                options = _muxer_options(muxer, self._time_base, source, live)
+                self._container: Any = av.open(
+                    f"file:{self._temporary}", "w", format=muxer, container_options=options
+                )
+                self._stream = self._add_video(settings, info)
+                self._copied, self._queue = self._add_copied(source, muxer)
+                self._add_metadata(source)
+                self._container.start_encoding()
+            self._palette = PaletteGraph(size, self._time_base) if self._gif else None
+        except (ValueError, TypeError) as error:
+            self.abort()
+            raise OutputError(
+                f"cannot write {path}: {error}", "choose another container or --codec"
+            ) from error
+        except BaseException:
+            self.abort()
+            raise
+
+    # -- setting up ----------------------------------------------------------------------------------------
+
+    def _settings(
+        self, info: SourceInfo, codec: str, extension: str, crf: int | None, threads: int | None, live: bool
+    ) -> EncoderSettings:
+        if self._gif and codec != "gif":
+            raise OutputError(f"a gif cannot hold {codec}", "leave --codec out, or write an mp4")
+        width, height = self._size
+        if not self._gif and needs_even_size(codec):
+            width, height = width + width % 2, height + height % 2
+        return EncoderSettings(
+            codec=codec,
+            width=width,
+            height=height,
+            time_base=_GIF_TIME_BASE if self._gif else info.time_base,
+            rate=info.average_rate or Fraction(25),
+            crf=crf,
+            threads=default_threads() if threads is None else threads,
+            live=live,
+        )
+
+    def _add_video(self, settings: EncoderSettings, info: SourceInfo) -> Any:
+        device = hardware(settings.codec)
+        extra: dict[str, Any] = {} if device is None else {"hwaccel": device}
+        stream = self._container.add_stream(settings.codec, rate=settings.rate, **extra)
+        context = stream.codec_context
+        if self._gif:
+            context.width, context.height = self._size
+            context.pix_fmt = "pal8"
+            context.time_base = self._time_base
+        else:
+            settings.apply(context)
+            context.color_range = self._tags.range
+            context.color_primaries = self._tags.primaries
+            context.color_trc = self._tags.transfer
+            context.colorspace = self._tags.matrix
+            if self._size == info.size and info.sample_aspect_ratio != 1:
+                context.sample_aspect_ratio = info.sample_aspect_ratio
+        if settings.codec in (
+            "libx265",
+            "hevc_nvenc",
+            "hevc_qsv",
+            "hevc_videotoolbox",
+        ) and self.path.suffix in (
+            ".mp4",
+            ".m4v",
+            ".mov",
+        ):
+            context.codec_tag = "hvc1"  # without it QuickTime shows nothing
+        stream.time_base = self._time_base
+        return stream
+
+    def _add_copied(self, source: VideoSource, muxer: str) -> tuple[dict[int, _Copied], Any]:
+        copied: dict[int, _Copied] = {}
+        for template in source.streams_to_copy():
+            name = template.codec_context.name if template.codec_context is not None else template.type
+            label = f"{template.type} ({name})"
+            transcoder = None
+            if not why_not_copied(template, muxer):
+                stream = self._container.add_stream_from_template(template)
+            elif (transcoder := transcode(template, self._container, muxer)) is not None:
+                stream = transcoder.stream
+                made = stream.codec_context.codec.canonical_name
+                mixed = " in stereo" if isinstance(transcoder, AudioTranscoder) and transcoder.mixed else ""
+                self._warn(f"{label} becomes {made}{mixed}: {self.path.suffix} cannot hold it as it is")
+            else:
+                if template.type != "attachment":
+                    self._warn(f"{label} is left out: {self.path.suffix} cannot hold it")
+                continue
+            for key, value in template.metadata.items():
+                if key not in _OWN_METADATA:
+                    stream.metadata[key] = value
+            with suppress(AttributeError, TypeError):
+                stream.disposition = template.disposition
+            copied[template.index] = _Copied(stream, label, transcoder)
+        return copied, source.attach(copied.keys())
+
+    def _add_metadata(self, source: VideoSource) -> None:
+        for key, value in source.info.metadata.items():
+            if key not in _OWN_METADATA:
+                self._container.metadata[key] = value
+
+    # -- writing -------------------------------------------------------------------------------------------
+
+    def write(self, frame: Frame) -> None:
+        if frame.size != self._size:
+            raise ValueError(f"the sink was opened for frames of {self._size}, got {frame.size}")
+        if not self._open:
+            raise ValueError("the sink is closed")
+        try:
+            with writing(self.path):
+                self._write(frame)
+        except BaseException:
+            self.abort()
+            raise
+        self.frames_written += 1
+
+    def _write(self, frame: Frame) -> None:
+        pts = self._rescale(frame.pts, frame.time_base)
+        if self._last_pts is not None and pts <= self._last_pts:
+            if self._gif:
+                self._warn("the input has more than 100 frames a second, gif has not: it plays slower")
+            pts = self._last_pts + 1
+        duration = self._rescale(int(frame.props.get("duration", 0)), frame.time_base)
+        self._durations[pts] = duration or self._usual_duration
+        self._last_pts = pts
+        if self._palette is not None:
+            for picture in self._palette.push(frame.image, pts):
+                self._encode(picture)
+        else:
+            picture = from_rgb(self._even(frame.image), self._tags)
+            wanted = pixel_format(self.codec)
+            if wanted != "yuv420p":
+                picture = picture.reformat(format=wanted)
+            picture.pts, picture.time_base = pts, self._time_base
+            self._encode(picture)
+        self._copy_packets()
+
+    def _rescale(self, ticks: int, time_base: Fraction) -> int:
+        return ticks if time_base == self._time_base else round(ticks * time_base / self._time_base)
+
+    def _even(self, image: Image) -> Image:
+        height, width = image.shape[:2]
+        if not needs_even_size(self.codec) or (width % 2 == 0 and height % 2 == 0):
+            return image
+        import cv2
+
+        padded = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        return np.asarray(padded, np.uint8)
+
+    def _encode(self, picture: Any) -> None:
+        for packet in self._stream.encode(picture):
+            # Encoders forget durations; without this one the last frame would last by guess.
+            duration = self._durations.pop(packet.pts, 0)
+            if duration:
+                packet.duration = duration
+            self._container.mux(packet)
+
+    def _copy_packets(self) -> None:
+        for index, packet in self._queue.drain():
+            copied = self._copied.get(index)
+            if copied is None:
+                continue
+            for one in [packet] if copied.transcoder is None else copied.transcoder.push(packet):
+                self._copy(index, copied, one)
+
+    def _flush_transcoders(self) -> None:
+        for index, copied in list(self._copied.items()):
+            if copied.transcoder is not None:
+                for packet in copied.transcoder.flush():
+                    self._copy(index, copied, packet)
+                if copied.transcoder.damaged:
+                    self._warn(f"{copied.label} is damaged: what cannot be decoded is missing")
+
+    def _copy(self, index: int, copied: _Copied, packet: Any) -> None:
+        import av
+
+        if packet.dts is None:
+            packet.dts = packet.pts
+        if packet.dts is None:
+            return
+        if copied.last_dts is not None and packet.dts < copied.last_dts:
+            self._warn(f"{copied.label}: packets whose time runs backwards are left out")
+            return
+        copied.last_dts = packet.dts
+        packet.stream = copied.stream
+        try:
+            self._container.mux(packet)
+        except (av.FFmpegError, ValueError) as error:
+            if getattr(error, "errno", None) not in (errno.EINVAL, None) and not isinstance(
+                error, ValueError
+            ):
+                raise
+            del self._copied[index]
+            self._warn(
+                f"{copied.label} is left out from here on: {getattr(error, 'strerror', None) or error}"
+            )
+
+    # -- ending --------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        if not self._open:
+            return
+        try:
+            with writing(self.path):
+                if self._palette is not None:
+                    for picture in self._palette.flush():
+                        self._encode(picture)
+                self._encode(None)
+                self._copy_packets()
+                self._flush_transcoders()
+                self._container.close()
+                os.replace(self._temporary, self.path)
+        except BaseException:
+            self.abort()
+            raise
+        self._open = False
+
+    def abort(self, keep: bool = False) -> None:
+        if not self._open:
+            return
+        if keep and self.frames_written:
+            self.finish()
+            return
+        self._open = False
+        if self._live and self.frames_written:
+            self._keep()
+            return
+        # Removed before it is closed: then no index is written for a file nobody wants.
+        with suppress(OSError):
+            self._temporary.unlink()
+        container = getattr(self, "_container", None)
+        if container is not None:
+            import av
+
+            with suppress(av.FFmpegError, OSError, ValueError):
+                container.close()
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+    def _keep(self) -> None:
+        """Give a live file its name although writing failed: what is in it plays without a trailer."""
+        import av
+
+        with suppress(av.FFmpegError, OSError, ValueError):
+            self._container.close()
+        with suppress(OSError):
+            os.replace(self._temporary, self.path)
+
+
+def output_tags(info: SourceInfo) -> ColorTags:
+    """The tags of the output, which are also those that RGB is converted with: the source's, gaps filled."""
+    if info.is_still or info.container == "images":
+        return ColorTags(range=RANGE_MPEG).resolved(info.coded_height)
+    return info.color.resolved(info.coded_height or info.height)
+
+
+def why_not_copied(template: Any, muxer: str) -> str:
+    """Write a header with this stream alone: "" when the container takes it, else the reason it does not."""
+    import av
+
+    if template.type == "attachment":
+        return "" if muxer == "matroska" else "no attachments"
+    if muxer == "gif" or template.codec_context is None:
+        return "no such stream"
+    if muxer == "mp4" and template.type == "audio" and template.codec_context.name.startswith("pcm_"):
+        return "few players take it"  # and for channels without a layout FFmpeg fails, at the very end
+    try:
+        container = av.open(io.BytesIO(), "w", format=muxer)
+        container.add_stream_from_template(template)
+        container.start_encoding()
+    except (av.FFmpegError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    with suppress(av.FFmpegError, ValueError):
+        container.close()
+    return ""
+
+
+def _check_container(codec: str, extension: str) -> None:
+    """Refuse what cannot be asked for, such as H.264 in webm."""
+    import av
+
+    from gnr_video.media.encoders import ALIASES
+
+    codec = ALIASES.get(codec, codec)
+    if codec not in av.codecs_available:
+        return  # choose_encoder says so better
+    try:
+        av.open(io.BytesIO(), "w", format=CONTAINERS[extension]).add_stream(codec, rate=25)
+    except ValueError:
+        raise OutputError(
+            f"{extension} cannot hold {codec}",
+            f"leave --codec out for {default_codec(extension)}, or write an mkv",
+        ) from None
+    except av.FFmpegError:
+        return
+
+
+def _muxer_options(muxer: str, time_base: Fraction, source: VideoSource, live: bool) -> dict[str, str]:
+    written = {"flush_packets": "1"} if live else {}  # to the disk, not to a buffer
+    if muxer not in ("mp4", "mov"):
+        return written
+    if live:
+        return written | {"movflags": "+frag_keyframe+empty_moov+default_base_moof"}
+    # Edit lists, which hold a first pts that is not zero, count in this unit; by default milliseconds.
+    scale = time_base.denominator
+    for template in source.streams_to_copy():
+        if template.time_base is not None:
+            together = math.lcm(scale, Fraction(template.time_base).denominator)
+            scale = together if together < 2**31 else scale
+    return {"movflags": "+faststart", "movie_timescale": str(scale)}

@@ -1,0 +1,415 @@
+"""The source of videos: what PyAV opens, a file, URL or pipe, becomes upright RGB frames.
+
+Single pass: every packet is read once. Pictures are decoded and handed on; audio and subtitle packets are
+put, untouched, into a queue that the sink empties as it writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from engines.errors import InputError
+from gnr_video.frame import Frame
+from gnr_video.media.color import frame_tags, to_rgb
+from gnr_video.media.images import IMAGE_EXTENSIONS
+from gnr_video.media.orientation import read_orientation
+from gnr_video.media.source import PacketQueue, SourceInfo, StreamPacket, VideoSource
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+log = logging.getLogger(__name__)
+
+_OPEN_TIMEOUT, _READ_TIMEOUT = 20.0, 60.0  # seconds, for network inputs
+_SEEKABLE_FORMATS = ("mov", "matroska", "webm")
+_READ_ATTEMPTS = 3
+_SECONDS_PAST_END = 10
+
+
+class ContainerSource(VideoSource):
+    """A video that PyAV opens; see `open_source` for the arguments."""
+
+    def __init__(self, path: str, url: str, *, start: float | None = None, end: float | None = None) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._path = path
+        self._warnings: list[str] = []
+        self._reading = threading.Lock()
+        self._closed = False
+        self._reformatter = VideoReformatter()
+        self._held: deque[StreamPacket] | None = deque()
+        self._queue: PacketQueue | None = None
+        self._last_pts: int | None = None
+        self._video_packets = 0
+        self._shift = Fraction(0)
+        self._errors = 0
+        if url.startswith("file:") and Path(url[5:]).is_file():
+            self._open(path, url, start, end, seekable=True)
+        else:
+            # It may say nothing for ever.
+            _interruptibly(lambda: self._open(path, url, start, end, seekable=False), self.close)
+        self._taken = False
+        if self.info.color.is_hdr:
+            self._warn(
+                "HDR video (PQ or HLG): the output keeps its colour tags but has 8 bits, and the anime face "
+                "may look flat; convert it to SDR first for good colours"
+            )
+
+    def _open(self, path: str, url: str, start: float | None, end: float | None, *, seekable: bool) -> None:
+        """Everything that reads before the first frame is asked for."""
+        self._container = _open_container(path, url)
+        try:
+            self._stream = _video_stream(path, self._container)
+            self._stream.thread_type = "AUTO"
+            self._time_base = Fraction(self._stream.time_base or Fraction(1, 90000))
+            self._copied = {
+                s.index: s for s in self._container.streams if s.type in ("audio", "subtitle", "attachment")
+            }
+            self._set_range(start, end, seekable)
+            self._decoded = self._decode()
+            self._first = self._decode_first()
+            self._orientation = read_orientation(self._first)
+            self.info = self._describe(start, end)
+            if start is not None:
+                self._shift = self._first.pts * self._time_base
+        except BaseException:
+            self._container.close()
+            raise
+
+    def streams_to_copy(self) -> list[Any]:
+        return list(self._copied.values())
+
+    def attach(self, streams: Collection[int]) -> PacketQueue:
+        self._queue = PacketQueue(streams)
+        held, self._held = self._held or (), None
+        for item in held:
+            self._pass_on(item)
+        return self._queue
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._taken:
+            raise RuntimeError("a video source can be gone through only once")
+        self._taken = True
+        self._held = None
+        return self._frames()
+
+    def close(self) -> None:
+        self._closed = True
+        # The reading thread may be inside FFmpeg. If it is blocked there for good (a pipe that says nothing),
+        # the process is about to end anyway, and closing under it would crash.
+        if self._reading.acquire(timeout=5.0):
+            try:
+                self._decoded.close()
+                self._container.close()
+            finally:
+                self._reading.release()
+
+    def _next(self, pictures: Iterator[Any]) -> Any:
+        with self._reading:
+            return None if self._closed else next(pictures, None)
+
+    def _frames(self) -> Iterator[Frame]:
+        size = (self._first.width, self._first.height)
+        shift = round(self._shift / self._time_base)
+        picture, self._first = self._first, None
+        index = 0
+        while picture is not None:
+            if (picture.width, picture.height) != size:
+                self._warn(
+                    f"the picture size changes to {picture.width}x{picture.height}: scaled to "
+                    f"{size[0]}x{size[1]}, the size of the first frame"
+                )
+            image = self._orientation.apply(to_rgb(picture, self._reformatter, size))
+            duration = max(0, int(getattr(picture, "duration", 0) or 0))
+            yield Frame(image, picture.pts - shift, self._time_base, index, {"duration": duration})
+            index += 1
+            picture = self._next(self._decoded)
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def _set_range(self, start: float | None, end: float | None, seekable: bool) -> None:
+        """Turn seconds after the first frame into the file's own clock, and seek to the first."""
+        origin = (self._stream.start_time or 0) * self._time_base
+        self._start = None if start is None else origin + Fraction(start).limit_denominator(10**6)
+        self._end = None if end is None else origin + Fraction(end).limit_denominator(10**6)
+        self._earliest: Fraction | None = None
+        self._sought = False
+        names = self._container.format.name.split(",")
+        if self._start and start and seekable and any(n in _SEEKABLE_FORMATS for n in names):
+            self._sought = self._seek(self._start)
+
+    def _seek(self, seconds: Fraction) -> bool:
+        import av
+
+        try:
+            self._container.seek(int(seconds / self._time_base), stream=self._stream)
+        except av.FFmpegError:
+            return False
+        return True
+
+    def _decode_first(self) -> Any:
+        first = next(self._decoded, None)
+        if self._sought and (self._earliest is None or self._earliest > (self._start or 0)):
+            # The seek went too far, as it may without a good index: read from the beginning instead.
+            self._container.seek(0)
+            self._held, self._last_pts = deque(), None
+            self._decoded = self._decode()
+            first = next(self._decoded, None)
+        if first is not None:
+            return first
+        if self._start is not None or self._end is not None:
+            raise InputError(
+                f"{self._path} has no frame in the part asked for",
+                "check --start and --end against its length",
+            )
+        hint = "the file is damaged" if self._errors else "the file has a video stream with nothing in it"
+        raise InputError(f"no frame could be decoded from {self._path}", hint)
+
+    def _packets(self) -> Iterator[Any]:
+        """Packets of the video stream and of those to be copied; a flush packet of the video ends them."""
+        import av
+
+        streams = [self._stream, *(s for s in self._copied.values() if s.type != "attachment")]
+        failures = 0
+        while True:
+            try:
+                for packet in self._container.demux(streams):
+                    failures = 0
+                    if packet.size == 0 and packet.dts is None and packet.pts is None:
+                        continue  # PyAV's flush packets; one is made below, whatever ended the reading
+                    yield packet
+                break
+            except (av.FFmpegError, OSError) as error:
+                failures += 1
+                self._errors += 1
+                damaged = isinstance(error, av.error.InvalidDataError)
+                if not damaged or failures >= _READ_ATTEMPTS:
+                    reason = getattr(error, "strerror", None) or str(error)
+                    self._warn(
+                        f"{self._path} cannot be read to its end ({reason}): what comes before is used"
+                    )
+                    break
+        if self._stream.frames > self._video_packets and not (self._sought or self._end):
+            self._warn(
+                f"{self._path} ends early: {self._video_packets} of {self._stream.frames} frames are there"
+            )
+        yield None
+
+    def _decode(self) -> Generator[Any, None, None]:
+        """Pictures inside the range with a strictly increasing pts; other packets go to the queue."""
+        past_end: set[int] = set()
+        ended = False
+        audio = {i for i, s in self._copied.items() if s.type == "audio"}
+        for packet in self._packets():
+            if packet is not None and packet.stream_index != self._stream.index:
+                if self._pass_on(StreamPacket(packet.stream_index, packet)):
+                    past_end.add(packet.stream_index)
+            elif not ended:
+                self._video_packets += packet is not None
+                for picture in self._decode_packet(packet):
+                    self._set_pts(picture)
+                    if picture.is_corrupt:
+                        self._warn(f"{self._path} is damaged: some frames are not as they were")
+                    seconds = picture.pts * self._time_base
+                    if self._earliest is None:
+                        self._earliest = seconds
+                    if self._start is not None and seconds < self._start:
+                        continue
+                    if self._end is not None and seconds >= self._end:
+                        ended = True
+                        break
+                    yield picture
+            if ended and (past_end >= audio or self._far_past_end(packet)):
+                return
+
+    def _decode_packet(self, packet: Any) -> list[Any]:
+        import av
+
+        try:
+            pictures: list[Any] = self._stream.codec_context.decode(packet)
+            return pictures
+        except av.error.EOFError:
+            return []
+        except (av.FFmpegError, ValueError) as error:
+            self._errors += 1
+            reason = getattr(error, "strerror", None) or str(error)
+            self._warn(f"{self._path} is damaged ({reason}): what can be decoded is used")
+            return []
+
+    def _set_pts(self, picture: Any) -> None:
+        pts = picture.pts if picture.pts is not None else picture.dts
+        if self._last_pts is not None and (pts is None or pts <= self._last_pts):
+            rate = self._stream.average_rate
+            step = int(getattr(picture, "duration", 0) or 0) or (
+                round(1 / (rate * self._time_base)) if rate else 1
+            )
+            pts = self._last_pts + max(1, step)
+        picture.pts = self._last_pts = 0 if pts is None else pts
+
+    def _far_past_end(self, packet: Any) -> bool:
+        """Whether reading on for audio that ends with the part is pointless."""
+        if packet is None or packet.dts is None:
+            return packet is None
+        return bool(packet.dts * packet.time_base > (self._end or 0) + _SECONDS_PAST_END)
+
+    def _pass_on(self, item: StreamPacket) -> bool:
+        """Queue a packet to be copied, moved in time with the frames; True if it lies past the end."""
+        packet = item.packet
+        time = packet.pts if packet.pts is not None else packet.dts
+        seconds = None if time is None else time * packet.time_base
+        past_end = self._end is not None and seconds is not None and seconds >= self._end
+        if self._held is not None:
+            self._held.append(item)
+        elif self._queue is not None and item.stream in self._queue.streams and not past_end:
+            if self._start is not None:
+                if seconds is None or seconds < self._shift:
+                    return past_end
+                ticks = round(self._shift / packet.time_base)
+                packet.pts = None if packet.pts is None else packet.pts - ticks
+                packet.dts = None if packet.dts is None else packet.dts - ticks
+            self._queue.put(item)
+        return past_end
+
+    # -- what is known -------------------------------------------------------------------------------------
+
+    def _describe(self, start: float | None, end: float | None) -> SourceInfo:
+        stream, first, container = self._stream, self._first, self._container
+        width, height = first.width, first.height
+        aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
+        if self._orientation.transpose:
+            width, height, aspect = height, width, 1 / aspect
+        duration: Fraction | None = None
+        if stream.duration:
+            duration = stream.duration * self._time_base
+        elif container.duration:
+            duration = Fraction(container.duration, 1_000_000)
+        rate = stream.average_rate or None
+        count = stream.frames or (round(duration * rate) if duration and rate else None)
+        if duration is not None and (start is not None or end is not None):
+            part = min(duration, Fraction(end)) if end is not None else duration
+            part = max(Fraction(0), part - Fraction(start or 0))
+            count = max(1, round(count * part / duration)) if count else None
+            duration = part
+        context = stream.codec_context
+        tags = frame_tags(first)
+        return SourceInfo(
+            path=self._path,
+            width=width,
+            height=height,
+            average_rate=rate,
+            time_base=self._time_base,
+            duration_seconds=None if duration is None else float(duration),
+            frame_count=count,
+            codec=context.name,
+            pix_fmt=first.format.name,
+            container=container.format.name,
+            color=tags,
+            coded_height=first.height,
+            rotation=self._orientation.rotation,
+            sample_aspect_ratio=aspect,
+            has_audio=any(s.type == "audio" for s in container.streams),
+            is_still=Path(urlsplit(self._path).path).suffix.lower() in IMAGE_EXTENSIONS,
+            metadata=dict(container.metadata),
+            warnings=self._warnings,
+        )
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warnings:
+            self._warnings.append(text)
+            log.warning("%s", text)
+
+
+def _interruptibly(work: Callable[[], None], undo: Callable[[], None]) -> None:
+    """`work()` on a thread of its own, because Ctrl-C is not heard inside FFmpeg.
+
+    Interrupted, it is left to itself; `undo()` is called if it ever succeeds.
+    """
+    ended, lock = threading.Event(), threading.Lock()
+    failed: list[BaseException] = []
+    abandoned = False
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failed.append(error)
+        with lock:
+            ended.set()
+            if abandoned and not failed:
+                undo()
+
+    try:
+        threading.Thread(target=run, name="gnr-video open", daemon=True).start()
+        # In turns: on some systems a wait without end cannot be interrupted.
+        while not ended.wait(0.2):
+            pass
+    except BaseException:
+        with lock:
+            abandoned = True
+            if ended.is_set() and not failed:
+                undo()
+        raise
+    if failed:
+        raise failed[0]
+
+
+def _open_container(path: str, url: str) -> InputContainer:
+    import av
+
+    local = url.startswith(("file:", "pipe:"))
+    try:
+        return av.open(
+            url,
+            metadata_errors="replace",
+            timeout=None if local else (_OPEN_TIMEOUT, _READ_TIMEOUT),
+        )
+    except (av.error.InvalidDataError, av.error.EOFError):
+        message = f"{path} is not a video that FFmpeg can read, or is cut off"
+        if url.startswith("pipe:"):
+            hint = (
+                "an mp4 read from a pipe must be written with -movflags +faststart, or give the file itself"
+            )
+        elif Path(path).suffix.lower() in (".mp4", ".mov", ".m4v"):
+            hint = "an interrupted recording or download lacks its index (moov): copy or download it again"
+        else:
+            hint = "play it in a video player to see whether it is whole"
+        raise InputError(message, hint) from None
+    except av.error.ProtocolNotFoundError:
+        raise InputError(
+            f"{path}: this FFmpeg build has no such protocol", "download the video first"
+        ) from None
+    except (av.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"cannot open {path}: {reason}", "check the name, the permissions, or the network"
+        ) from None
+
+
+def _video_stream(path: str, container: InputContainer) -> Any:
+    """The first video stream that is no cover picture."""
+    import av
+
+    cover = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & cover]
+    # FFmpeg renders plain text as pictures through its "tty" demuxer.
+    if not streams or container.format.name == "tty":
+        kinds = sorted({s.type for s in container.streams})
+        found = (
+            f"only {' and '.join(kinds)}"
+            if kinds and container.format.name != "tty"
+            else "nothing of the kind"
+        )
+        raise InputError(f"{path} has no video stream, {found}", "give a file that has pictures in it")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise InputError(
+            f"{path}: this FFmpeg build has no decoder for its video", "convert it to H.264 first"
+        )
+    return stream

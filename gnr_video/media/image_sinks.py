@@ -1,0 +1,130 @@
+"""Sinks of pictures that are files of their own: one image, or a numbered sequence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engines.errors import OutputError
+from gnr_video.frame import Frame, Image
+from gnr_video.media.sink import VideoSink, temporary_name, writing
+
+if TYPE_CHECKING:
+    from gnr_video.media.source import VideoSource
+
+NUMBER_PATTERN = re.compile(r"%0?\d*d")
+
+
+class StillSink(VideoSink):
+    """One image file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, path.suffix[1:].lower())
+        self._temporary = temporary_name(path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary.touch()
+
+    def write(self, frame: Frame) -> None:
+        if self.frames_written:
+            raise ValueError("an image file takes one frame")
+        try:
+            _save_image(self._temporary, frame.image, self.path)
+        except BaseException:
+            self.abort()
+            raise
+        self.frames_written += 1
+
+    def finish(self) -> None:
+        if not self._open:
+            return
+        if not self.frames_written:
+            self.abort()
+            return
+        with writing(self.path):
+            os.replace(self._temporary, self.path)
+        self._open = False
+
+    def abort(self, keep: bool = False) -> None:
+        if keep and self.frames_written:
+            self.finish()
+        elif self._open:
+            self._open = False
+            with suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+
+
+class ImageSequenceSink(VideoSink):
+    """Numbered images, one for each frame, counted from 0 as `Frame.index` is."""
+
+    def __init__(
+        self, path: Path, source: VideoSource, size: tuple[int, int], *, overwrite: bool = False
+    ) -> None:
+        folder = path.parent if NUMBER_PATTERN.search(path.name) else path
+        pattern = path.name if NUMBER_PATTERN.search(path.name) else "%05d.png"
+        if len(NUMBER_PATTERN.findall(pattern)) != 1 or pattern.count("%") != 1:
+            raise OutputError(f"the pattern {pattern!r} must hold one number", "write it as %05d")
+        super().__init__(folder / pattern, Path(pattern).suffix[1:].lower())
+        self._folder, self._pattern, self._size = folder, pattern, size
+        self._written: list[Path] = []
+        given = Path(source.info.path)
+        if given.exists() and folder.exists() and given.is_dir() and folder.samefile(given):
+            raise OutputError(f"the output folder {folder} is the input folder", "choose another folder")
+        before, after = (re.escape(part) for part in NUMBER_PATTERN.split(pattern))
+        name = re.compile(rf"{before}\d+{after}")
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            taken = [f.name for f in folder.iterdir() if name.fullmatch(f.name)]
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if taken and not overwrite:
+            raise OutputError(
+                f"{folder} holds {taken[0]} and maybe more already", "give --overwrite to replace such images"
+            )
+        if source.info.has_audio:
+            self._warn("audio is left out: images cannot hold it")
+
+    def write(self, frame: Frame) -> None:
+        if frame.size != self._size:
+            raise ValueError(f"the sink was opened for frames of {self._size}, got {frame.size}")
+        target = self._folder / (self._pattern % self.frames_written)
+        temporary = temporary_name(target)
+        try:
+            _save_image(temporary, frame.image, target)
+            with writing(target):
+                os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            self.abort()
+            raise
+        self._written.append(target)
+        self.frames_written += 1
+
+    def finish(self) -> None:
+        self._open = False
+
+    def abort(self, keep: bool = False) -> None:
+        if self._open and not keep:
+            for file in self._written:
+                with suppress(OSError):
+                    file.unlink()
+        self._open = False
+
+
+def _save_image(file: Path, image: Image, target: Path) -> None:
+    import cv2
+
+    options = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95], ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95]}
+    suffix = file.suffix.lower()
+    done, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]), options.get(suffix, []))
+    if not done:
+        raise OutputError(f"cannot encode {target}", "write a .png instead")
+    with writing(target):
+        file.write_bytes(data.tobytes())

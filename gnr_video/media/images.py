@@ -1,0 +1,112 @@
+"""Picture files and single pictures: read, resized, captioned, put beside each other, as JPEG and back."""
+
+from __future__ import annotations
+
+import os
+
+import cv2
+import numpy as np
+
+from engines.errors import InputError
+from gnr_video.frame import Image
+
+IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+
+IMAGE_OUTPUTS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+JPEG_QUALITY = 85
+
+
+def read_image(file: str | os.PathLike[str]) -> Image:
+    """A picture file as uint8 HxWx3 RGB, upright (EXIF orientation applied), without transparency.
+
+    Raises:
+        InputError: it is not a picture OpenCV reads.
+    """
+    import cv2
+
+    try:
+        # Not cv2.imread, which cannot open every name that Windows allows.
+        data = np.fromfile(file, np.uint8)
+    except OSError as error:
+        raise InputError(
+            f"cannot read {file}: {error.strerror}", "check the file's name and permissions"
+        ) from None
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if picture is None:
+        raise InputError(
+            f"{file} is not an image, or is damaged", "open it in a viewer to see, or convert it to PNG"
+        )
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def captioned(picture: Image, text: str) -> Image:
+    """A copy of a picture (uint8 HxWx3) with a text in its lower left corner. ASCII only, else "?"."""
+    picture = picture.copy()
+    text = text.encode("ascii", "replace").decode()
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        place = (8, picture.shape[0] - 10)
+        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, thickness, cv2.LINE_AA)
+    return picture
+
+
+def resized(crop: Image, size: int) -> Image:
+    if crop.shape[0] == size:
+        return crop
+    how = cv2.INTER_AREA if crop.shape[0] > size else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(crop, (size, size), interpolation=how), np.uint8)
+
+
+def fitted(image: Image, size: tuple[int, int]) -> Image:
+    """A picture (uint8 HxWx3) scaled into (width, height) `size`, black at the sides where shapes differ."""
+    width, height = size
+    if (image.shape[1], image.shape[0]) == size:
+        return image
+    zoom = min(width / image.shape[1], height / image.shape[0])
+    w, h = max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom))
+    small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    if (w, h) == size:
+        return np.asarray(small, np.uint8)
+    out = np.zeros((height, width, 3), np.uint8)
+    x, y = (width - w) // 2, (height - h) // 2
+    out[y : y + h, x : x + w] = small
+    return out
+
+
+def before_after(before: Image, after: Image) -> Image:
+    """The middle half of one picture beside the middle half of the other, at their full scale."""
+    width = before.shape[1]
+    left, half = width // 4, width // 2
+    out = np.empty_like(before)
+    out[:, :half] = before[:, left : left + half]
+    out[:, half:] = after[:, left : left + width - half]
+    return out
+
+
+def write(image: Image, text: str, place: tuple[int, int], scale: float = 0.5) -> None:
+    """White letters with a dark rim, in place; letters that OpenCV lacks become "?"."""
+    text = text.encode("ascii", "replace").decode()
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+
+
+def even(image: Image) -> Image:
+    """Without the last row or column where there is an odd number of them; WebRTC's codecs want even sizes."""
+    height, width = image.shape[:2]
+    return np.ascontiguousarray(image[: height - height % 2, : width - width % 2])
+
+
+def encode_jpeg(image: Image) -> bytes:
+    """uint8 HxWx3 RGB as JPEG."""
+    _, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
+    return data.tobytes()
+
+
+def decode_jpeg(data: bytes) -> Image | None:
+    """uint8 HxWx3 RGB, None where it is no picture."""
+    if not data:
+        return None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)

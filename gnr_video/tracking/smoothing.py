@@ -1,0 +1,371 @@
+"""Temporal smoothing of alignments: the stage between the face tracker and the engine.
+
+A Kalman filter follows each face. A file is smoothed over a look-ahead window (Rauch-Tung-Striebel), so
+its result has no lag; a live picture is answered at once. A lost face is held, then faded out; a short gap
+is bridged when its end is in view.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnr_video.frame import Alignment, Face, Points
+from gnr_video.tracking.alignment import fit_alignment, with_landmarks
+
+Vector = NDArray[np.float64]
+
+RADIUS = 128.0
+"""Half the crop: what turns ln scale and angle into pixels at the crop's edge."""
+
+LOOKAHEAD = 15
+HOLD_FRAMES = 5
+FADE_OUT_FRAMES = 8
+FADE_IN_FRAMES = 5
+SCENE_START_FRAMES = 3
+
+PROCESS_NOISE = 1e4
+MEASUREMENT_NOISE = 1.0
+MIN_DT = 1e-3
+LAG_SECONDS = 0.001
+"""How late the landmarks of a moving face are (benchmarks/tracking.py)."""
+
+
+def to_parameters(alignment: Alignment, last_angle: float | None = None) -> Vector:
+    """(cx/s, cy/s, 128 ln s, 128 theta): float64 4, all in crop pixels.
+
+    `last_angle`: the angle is taken as the turn nearest to this one, so that it never jumps by 2 pi.
+    """
+    angle = alignment.angle if last_angle is None else unwrap(alignment.angle, last_angle)
+    s = alignment.scale
+    return np.array([alignment.center_x / s, alignment.center_y / s, RADIUS * math.log(s), RADIUS * angle])
+
+
+def from_parameters(parameters: Vector, track_id: int = 0, opacity: float = 1.0) -> Alignment:
+    """The alignment with these parameters; its angle in -pi..pi."""
+    x, y, zoom, turn = (float(p) for p in parameters)
+    s = math.exp(zoom / RADIUS)
+    return Alignment(track_id, x * s, y * s, s, unwrap(turn / RADIUS, 0.0), opacity)
+
+
+def unwrap(angle: float, near: float) -> float:
+    """The angle that differs from `angle` by whole turns and from `near` by at most half a turn."""
+    return angle - 2 * math.pi * round((angle - near) / (2 * math.pi))
+
+
+@dataclass
+class _Step:
+    """A frame of the Kalman filter: state (position; velocity) x N and its 2x2 covariance, common to all."""
+
+    predicted: Vector
+    predicted_cov: Vector
+    filtered: Vector
+    filtered_cov: Vector
+    gain: Vector
+    """The smoother's gain from the step before to this one (unused in a first step)."""
+    innovation: float = 0.0
+    """Distance of the measurement from its prediction, held and decaying."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How the head is taken to move: an acceleration of white noise, weak while still, strong in motion.
+
+    Motion shows in the innovation e, the distance of a measurement from its prediction, with a peak hold
+    that decays: q = still^(1-m) moving^m with m = e^2 / (e^2 + knee^2).
+
+    Attributes:
+        still, moving: spectral density q of the acceleration, px^2/s^3.
+        knee: innovation half-way between the two, px.
+        decay_seconds: time in which the hold falls to 1/e.
+        velocity_seconds: time in which a velocity dies away by itself.
+    """
+
+    still: float
+    moving: float
+    knee: float
+    decay_seconds: float
+    velocity_seconds: float = math.inf
+
+    def density(self, innovation: float) -> float:
+        """Process noise for this innovation, px."""
+        m = innovation**2 / (innovation**2 + self.knee**2)
+        return self.still ** (1 - m) * self.moving**m
+
+
+# Found by random search on the protocol of benchmarks/tracking.py, with other noise than it runs with.
+FILE_MOTION = Motion(still=300, moving=1e4, knee=0.6, decay_seconds=0.093)
+LIVE_MOTION = Motion(still=1.3e3, moving=6e5, knee=1.1, decay_seconds=0.045, velocity_seconds=2.4)
+
+
+def kalman_start(value: Vector, r: float = MEASUREMENT_NOISE) -> _Step:
+    """First step: the position is what was measured, the velocity unknown (1000 px/s about 0)."""
+    state = np.stack([value, np.zeros_like(value)])
+    cov = np.diag([r, 1e6])
+    return _Step(state, cov, state, cov, np.zeros((2, 2)))
+
+
+def kalman_step(
+    last: _Step,
+    dt: float,
+    value: Vector | None,
+    motion: float | Motion = PROCESS_NOISE,
+    r: float = MEASUREMENT_NOISE,
+) -> _Step:
+    """Predict over `dt` seconds, correct with `value` (float64 N) where there is one.
+
+    White-noise acceleration of spectral density q: Q = q [[dt^3/3, dt^2/2], [dt^2/2, dt]]
+    (Bar-Shalom, Li and Kirubarajan 2001, equation 6.2.2-12); q constant, or as `motion` has it.
+    """
+    dt = max(dt, MIN_DT)
+    if isinstance(motion, float | int):
+        motion = Motion(motion, motion, 1.0, 1.0)
+    reach, kept = dt, 1.0
+    if math.isfinite(motion.velocity_seconds):
+        kept = math.exp(-dt / motion.velocity_seconds)
+        reach = motion.velocity_seconds * (1 - kept)
+    f = np.array([[1.0, reach], [0.0, kept]])
+    predicted = f @ last.filtered
+    innovation = last.innovation * math.exp(-dt / motion.decay_seconds)
+    if value is not None:
+        innovation = max(innovation, float(np.linalg.norm(value - predicted[0])))
+    q = motion.density(innovation)
+    noise = q * np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]])
+    predicted_cov = f @ last.filtered_cov @ f.T + noise
+    gain = np.linalg.solve(predicted_cov, f @ last.filtered_cov).T
+    if value is None:
+        return _Step(predicted, predicted_cov, predicted, predicted_cov, gain, innovation)
+    k = predicted_cov[:, :1] / (predicted_cov[0, 0] + r)
+    filtered = predicted + k * (value - predicted[0])
+    filtered_cov = predicted_cov - k @ predicted_cov[:1]
+    return _Step(predicted, predicted_cov, filtered, filtered_cov, gain, innovation)
+
+
+def _backward(steps: Sequence[_Step]) -> Iterator[Vector]:
+    """Smoothed states (2xN), last step first (Rauch, Tung and Striebel 1965)."""
+    smoothed = steps[-1].filtered
+    yield smoothed
+    for step, following in zip(reversed(steps[:-1]), reversed(steps[1:])):
+        smoothed = step.filtered + following.gain @ (smoothed - following.predicted)
+        yield smoothed
+
+
+def rts_smooth(
+    times: Sequence[float],
+    values: NDArray[np.float64],
+    q: float = PROCESS_NOISE,
+    r: float = MEASUREMENT_NOISE,
+) -> NDArray[np.float64]:
+    """Smooth a whole series: Kalman filter with constant velocity, then Rauch-Tung-Striebel backwards.
+
+    Args:
+        times: T seconds, increasing, any spacing.
+        values: float64 TxN; a row with a NaN is a gap and is interpolated. The first row must be there.
+        q: spectral density of the acceleration, units^2/s^3.
+        r: variance of a measurement, units^2.
+
+    Returns:
+        float64 2xTxN: positions and velocities (units/s).
+    """
+    values = np.asarray(values, np.float64)
+    if len(values) != len(times) or not len(values) or np.isnan(values[0]).any():
+        raise ValueError(f"needs as many times as values and a first value, got {len(times)}, {values.shape}")
+    steps = [kalman_start(values[0], r)]
+    for before, now, value in zip(times, times[1:], values[1:]):
+        steps.append(kalman_step(steps[-1], now - before, None if np.isnan(value).any() else value, q, r))
+    return np.stack(list(_backward(steps))[::-1], axis=1)
+
+
+@dataclass
+class _Observation:
+    """One track in one frame of the window."""
+
+    step: _Step
+    segment: int
+    """Steps of different segments have a cut or a long absence between them: nothing is carried across."""
+    landmarks: Points | None
+    """In the frame, pixels; None where the face was not seen."""
+
+
+@dataclass
+class _Track:
+    """What is known of one face."""
+
+    window: deque[_Observation | None]
+    """One entry for each pending frame."""
+    opacity: float
+    last: _Observation | None = None
+    """The newest entry, which may have left the window."""
+    segment: int = 0
+    missing: int = 0
+    angle: float = 0.0
+    shown: Alignment | None = None
+    unseen: int = 0
+
+    def append(self, observation: _Observation | None) -> None:
+        self.window.append(observation)
+        self.last = observation
+
+
+_Sight = tuple[Alignment, Points]
+"""A face's own fit and its landmarks in the frame."""
+
+
+def _fit(face: Face) -> Alignment | None:
+    try:
+        return fit_alignment(face)
+    except ValueError:
+        # Landmarks in one point or not finite: as good as not seen.
+        return None
+
+
+class Aligner:
+    """Turns the faces of each frame into smoothed alignments, one state per track.
+
+    Args:
+        lookahead: how many frames an answer may wait for its future. 0 answers at once (live).
+        lag_seconds: how late the landmarks are; made good with the smoothed velocity.
+    """
+
+    def __init__(self, lookahead: int = LOOKAHEAD, *, lag_seconds: float = LAG_SECONDS) -> None:
+        if lookahead < 0:
+            raise ValueError(f"lookahead must be at least 0, got {lookahead}")
+        self.lookahead = lookahead
+        self.lag_seconds = lag_seconds
+        self._motion = FILE_MOTION if lookahead else LIVE_MOTION
+        self._tracks: dict[int, _Track] = {}
+        self._pending = 0
+        self._time: float | None = None
+        self._scene_frame = 0
+
+    def push(self, time_seconds: float, faces: Sequence[Face], *, cut: bool = False) -> list[list[Alignment]]:
+        """Take the next frame's faces.
+
+        Args:
+            time_seconds: presentation time of the frame.
+            faces: its faces, each `track_id` once.
+            cut: this frame begins a new scene: what is pending becomes final without it, and nothing is
+                carried over.
+
+        Returns:
+            The alignments of the frames that became final, oldest first: one list for each frame, in the
+            order of `track_id`.
+        """
+        final = self.flush() if cut else []
+        dt = time_seconds - self._time if self._time is not None else 0.0
+        self._time = time_seconds
+        seen = {face.track_id: (fit, face.landmarks) for face in faces if (fit := _fit(face)) is not None}
+        for track_id, track in self._tracks.items():
+            self._observe(track, seen.pop(track_id, None), dt)
+        for track_id, sight in seen.items():
+            self._tracks[track_id] = self._new_track(sight)
+        self._scene_frame += 1
+        self._pending += 1
+        if self._pending > self.lookahead:
+            final.append(self._emit())
+        return final
+
+    def flush(self) -> list[list[Alignment]]:
+        """The frames still pending, final without any more future; then the state is that of a new scene."""
+        final = list(self._drain())
+        self._tracks.clear()
+        self._time = None
+        self._scene_frame = 0
+        return final
+
+    def _drain(self) -> Iterator[list[Alignment]]:
+        while self._pending:
+            yield self._emit()
+
+    def _new_track(self, sight: _Sight) -> _Track:
+        # In the first frames of a scene the tracker is only just finding what was there all along.
+        opacity = 1.0 if self._scene_frame < SCENE_START_FRAMES else 0.0
+        # Its window reaches back over the pending frames in which it was not there.
+        track = _Track(deque([None] * self._pending), opacity)
+        self._start_segment(track, sight)
+        return track
+
+    @staticmethod
+    def _start_segment(track: _Track, sight: _Sight) -> None:
+        fit, landmarks = sight
+        parameters = to_parameters(fit)
+        track.segment += 1
+        track.missing = 0
+        track.angle = fit.angle
+        track.append(_Observation(kalman_start(parameters), track.segment, landmarks))
+
+    def _observe(self, track: _Track, sight: _Sight | None, dt: float) -> None:
+        last = track.last
+        if sight is None:
+            track.missing += 1
+            # The two sides of a longer gap are never bridged, so there is nothing to predict.
+            if last is None or track.missing > max(self.lookahead, HOLD_FRAMES):
+                track.append(None)
+            else:
+                track.append(
+                    _Observation(kalman_step(last.step, dt, None, self._motion), track.segment, None)
+                )
+            return
+        if last is None:
+            self._start_segment(track, sight)
+            return
+        fit, landmarks = sight
+        parameters = to_parameters(fit, track.angle)
+        track.angle = float(parameters[3]) / RADIUS
+        track.missing = 0
+        step = kalman_step(last.step, dt, parameters, self._motion)
+        track.append(_Observation(step, track.segment, landmarks))
+
+    def _emit(self) -> list[Alignment]:
+        """The oldest pending frame's alignments; its observations leave the windows."""
+        self._pending -= 1
+        shown = []
+        for track_id, track in list(self._tracks.items()):
+            alignment = self._show(track_id, track)
+            track.window.popleft()
+            if alignment is not None:
+                shown.append(alignment)
+            elif track.last is None and not any(track.window):
+                del self._tracks[track_id]
+        return sorted(shown, key=lambda a: a.track_id)
+
+    def _show(self, track_id: int, track: _Track) -> Alignment | None:
+        observation = track.window[0]
+        if observation is not None:
+            seen = observation.landmarks is not None
+            if seen or self._returns(track, observation.segment):
+                track.unseen = 0
+                return self._present(track_id, track, observation)
+        if track.shown is None:
+            return None
+        track.unseen += 1
+        if track.unseen > HOLD_FRAMES:
+            track.opacity = max(0.0, track.opacity - 1.0 / FADE_OUT_FRAMES)
+        if track.opacity <= 1e-9:
+            track.opacity = 0.0
+            return None
+        return replace(track.shown, opacity=track.opacity)
+
+    def _present(self, track_id: int, track: _Track, observation: _Observation) -> Alignment:
+        if track.shown is not None or track.opacity == 0.0:
+            track.opacity = min(1.0, track.opacity + 1.0 / FADE_IN_FRAMES)
+        # Without look-ahead the window is this one frame, and the smoother returns the filter's answer.
+        steps = [o.step for o in track.window if o is not None and o.segment == observation.segment]
+        position, velocity = deque(_backward(steps), maxlen=1)[0]
+        alignment = from_parameters(position + self.lag_seconds * velocity, track_id, track.opacity)
+        if observation.landmarks is not None:
+            alignment = with_landmarks(alignment, observation.landmarks)
+        elif track.shown is not None:
+            # Not seen in this frame: its outline in the crop stays as it was.
+            alignment = replace(alignment, landmarks=track.shown.landmarks)
+        track.shown = alignment
+        return alignment
+
+    @staticmethod
+    def _returns(track: _Track, segment: int) -> bool:
+        return any(o is not None and o.segment == segment and o.landmarks is not None for o in track.window)

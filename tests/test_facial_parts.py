@@ -1,0 +1,137 @@
+"""Where eyes and mouths are: the maps, the head that reads them off the trunk's taps, and the loss. Device: CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.data import astronaut
+from torch import Tensor
+
+from engines.errors import InputError, WeightsError
+from tests.random_trunk import random_trunk
+from tests.toy_domains import toy_domains
+from train.augment import apply_affine, random_affine
+from train.facial_parts import (
+    LANDMARKS,
+    PARTS,
+    PartsHead,
+    centre_of_mass,
+    centres_of_drawings,
+    find_parts,
+    fit_head,
+    moved_points,
+    part_centres,
+    part_distance,
+    part_errors,
+    part_maps,
+)
+from train.trunk import TRUNK_FILE, Trunk
+
+
+def face_points(count: int, seed: int = 0) -> Tensor:
+    """Plausible `LANDMARKS` (N, 16, 2): eyes, lips, inner lips, nose, chin, moved a little as a whole."""
+    points = [(82, 92), (102, 92), (154, 92), (174, 92)]
+    points += [(100, 170), (156, 170), (128, 163), (128, 180), (112, 165), (144, 165), (144, 178), (112, 178)]
+    points += [(128, 170), (128, 172), (128, 130), (128, 220)]
+    shift = torch.rand(count, 1, 2, generator=torch.Generator().manual_seed(seed)) * 24 - 12
+    return torch.tensor(points, dtype=torch.float32) + shift
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_spots_lie_where_the_parts_are(side: int):
+    points = face_points(3)
+    maps = part_maps(points, side)
+    assert maps.shape == (3, len(PARTS), side, side) and maps.min() >= 0 and maps.max() <= 1
+    for name, centre in {
+        "eyes": points[:, :4].mean(1),
+        "mouth": points[:, 4:12].mean(1),
+        "nose": points[:, 14],
+        "chin": points[:, 15],
+    }.items():
+        assert (centre_of_mass(maps[:, PARTS.index(name)]) - centre).abs().max() < 4
+
+
+def test_the_opening_grows_with_the_gap_between_the_lips():
+    points = face_points(1).expand(4, -1, -1).clone()
+    points[:, 13, 1] = points[:, 12, 1] + torch.tensor([0.0, 2.0, 8.0, 30.0])
+    heights = part_maps(points, 32)[:, PARTS.index("opening")].amax((1, 2))
+    assert heights[0] == heights[1] == 0 and 0.3 < heights[2] < 0.6 and heights[3] > 0.75
+
+
+def test_eyes_and_mouth_are_found_in_the_maps():
+    points = face_points(4)
+    centres = part_centres(torch.logit(part_maps(points, 32), 1e-4))
+    eyes = points[:, :4].unflatten(1, (2, 2)).mean(2)
+    wanted = torch.cat([eyes, points[:, 4:12].mean(1, keepdim=True)], 1) / 128 - 1
+    assert (centres - wanted).abs().max() < 0.05
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_points_move_as_the_picture_does(seed: int):
+    draw = torch.Generator().manual_seed(seed)
+    theta = random_affine(2, draw, degrees=20, scale=(0.8, 1.2), translate=0.05)
+    point = 108 + 40 * torch.rand(2, 1, 2, generator=draw)
+    picture = part_maps(point.expand(-1, 16, -1), 128)[:, 3:4]
+    there = centre_of_mass(apply_affine(picture, theta)[:, 0])
+    assert (there - moved_points(point, theta)[:, 0]).abs().max() < 1.5
+
+
+def test_the_distance_is_zero_for_equal_maps_only_and_its_gradient_leads_there():
+    wanted = torch.randn(2, 5, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert abs(float(part_distance(wanted, wanted))) < 1e-7
+    logits = torch.zeros_like(wanted, requires_grad=True)
+    distance = part_distance(logits, wanted)
+    distance.backward()
+    assert distance > 0.01
+    assert float(part_distance((logits - 100 * logits.grad).detach(), wanted)) < float(distance.detach())
+
+
+def test_the_head_learns_where_marks_are():
+    """Drawn marks on noise, a trunk of random weights: after a few steps the spots are at the marks."""
+    trunk = random_trunk()
+    points = face_points(24)
+    marks = torch.nn.functional.interpolate(part_maps(points, 32), 64, mode="bilinear")
+    pictures = (marks[:, [0, 1, 3]] + marks[:, 4:]).clamp(0, 1).mul(200).add(20).to(torch.uint8)
+    before = part_errors(PartsHead(), trunk, pictures, points)
+    head = fit_head([(pictures, points)], trunk, steps=60, batch=8, sizes=(64,), log_every=1000)
+    after = part_errors(head, trunk, pictures, points)
+    assert after["mouth"] < 0.5 * before["mouth"] and after["eyes"] < 0.75 * before["eyes"], (before, after)
+
+
+def test_the_head_that_is_shipped_finds_the_parts_of_a_portrait(tmp_path: Path):
+    if TRUNK_FILE.at_hand() is None:
+        pytest.skip("needs EfficientNet-Lite1's weights in the cache, or GNR_VIDEO_TRUNK")
+    trunk = Trunk.load()
+    portrait = cv2.resize(astronaut()[:230, 110:340], (256, 256), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(tmp_path / "face.png"), portrait[..., ::-1])
+    cv2.imwrite(str(tmp_path / "nobody.png"), np.full((64, 64, 3), 90, np.uint8))
+    pictures, points = find_parts([tmp_path])
+    assert pictures.shape == (1, 3, 256, 256) and points.shape == (1, len(LANDMARKS), 2)
+    errors = part_errors(PartsHead.load(), trunk, pictures, points)
+    assert errors["eyes"] < 15 and errors["mouth"] < 15 and errors["opening"] < 0.5, errors
+
+
+def test_a_folder_without_a_face_is_named(tmp_path: Path):
+    cv2.imwrite(str(tmp_path / "nobody.png"), np.full((64, 64, 3), 90, np.uint8))
+    with pytest.raises(InputError, match="no face is found"):
+        find_parts([tmp_path])
+
+
+def test_a_damaged_head_says_how_to_get_another(tmp_path: Path):
+    (tmp_path / "parts.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(WeightsError, match="cannot read") as error:
+        PartsHead.load(tmp_path / "parts.safetensors")
+    assert "train.facial_parts" in error.value.hint
+
+
+def test_centres_of_drawings_are_eyes_left_before_right_and_mouth():
+    found = centres_of_drawings(toy_domains().train_b.images, random_trunk())
+    assert found.shape == (24, 3, 2) and bool((found.abs() <= 1).all())
+    assert bool((found[:, 0, 0] <= found[:, 1, 0]).all())

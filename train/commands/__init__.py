@@ -1,0 +1,1 @@
+"""Commands of training: their options and messages, no work."""

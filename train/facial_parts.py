@@ -1,0 +1,316 @@
+"""Where a face's parts are, read off photographs and drawings alike.
+
+MediaPipe's landmarker finds the face in every photograph and in nearly half of the drawings, which is enough to
+teach a small head on EfficientNet-Lite1's taps what an eye and a mouth are in either. Training then asks that a
+translation has its parts where the face has them (`part_distance`), which neither a discriminator nor
+`content_distance` sees to when a head is turned or a mouth opens.
+
+    python -m train.facial_parts prepared     # learn the head anew, for other drawings
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engines.devices import native_bf16
+from engines.errors import InputError, WeightsError, exit_with
+from train.augment import apply_affine, random_affine, recolour, to_float
+from train.data import decode, fit, list_images
+from train.networks import SLOPE
+from train.trunk import CHANNELS, TAP_RMS, Trunk
+
+PARTS = ("eyes", "mouth", "opening", "nose", "chin")
+"""The channels of the maps. Opening: a spot on the mouth, the brighter the further the lips are apart."""
+
+STRIDE = 8
+"""Pixels of the picture to a cell of the maps."""
+
+HEAD_FILE = Path(__file__).parent / "parts.safetensors"
+
+_EYES, _LIPS, _NOSE, _CHIN = ((33, 133), (362, 263)), (61, 291, 0, 17, 39, 269, 181, 405), 4, 152
+_INNER_LIPS = (13, 14)
+LANDMARKS = (*(i for eye in _EYES for i in eye), *_LIPS, *_INNER_LIPS, _NOSE, _CHIN)
+"""Of MediaPipe's face mesh, those that the maps are drawn from."""
+
+SPOT, LIP = 9.0, 5.0
+CLOSED, OPEN = 2.0, 14.0
+"""Deviations of the spots, and the inner lips' distance that counts as shut or as wide open; pixels of 256."""
+
+
+class PartsHead(nn.Module):
+    """Logits of the part maps from the trunk's taps at strides 4, 8 and 16."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.mix = nn.ModuleList(nn.Conv2d(count, width, 1) for count in CHANNELS[1:4])
+        self.look = nn.Sequential(
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(width, width, 3, padding=2, dilation=2),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(width, len(PARTS), 1),
+        )
+
+    def forward(self, taps: Sequence[Tensor]) -> Tensor:
+        """Taps of pictures of side S, fine to coarse -> (N, 5, S / 8, S / 8), float32."""
+        fine, middle, coarse = (
+            mix(tap / rms) for mix, tap, rms in zip(self.mix, taps[1:4], TAP_RMS[1:4], strict=True)
+        )
+        x = F.avg_pool2d(fine, 2) + middle + F.interpolate(coarse, scale_factor=2, mode="nearest")
+        logits: Tensor = self.look(x)
+        return logits.float()
+
+    @classmethod
+    def load(cls, path: Path = HEAD_FILE) -> PartsHead:
+        """The head that was learned, frozen.
+
+        Raises:
+            WeightsError: the file cannot be read or holds something else.
+        """
+        from safetensors.torch import load_file
+
+        try:
+            tensors = load_file(str(path))
+            head = cls(tensors["look.1.weight"].shape[0])
+            head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        except Exception as error:
+            raise WeightsError(
+                f"cannot read {path}: {error}", "learn it anew with: python -m train.facial_parts PREPARED"
+            ) from error
+        return head.requires_grad_(False)
+
+
+def part_maps(points: Tensor, side: int) -> Tensor:
+    """Where the parts are, as spots.
+
+    Args:
+        points: (N, 16, 2), x and y of `LANDMARKS` in pixels of a picture 256 pixels wide.
+        side: of the maps, cells.
+
+    Returns:
+        (N, 5, side, side) in [0, 1].
+    """
+    centres = _cells(points.new_empty(side))
+
+    def spots(at: Tensor, deviation: float) -> Tensor:
+        """(N, P, 2) -> (N, side, side), the brightest of the points' spots."""
+        across = torch.exp(-0.5 * ((centres - at[..., :1]) / deviation).square())
+        down = torch.exp(-0.5 * ((centres - at[..., 1:]) / deviation).square())
+        return (down[..., :, None] * across[..., None, :]).amax(1)
+
+    eyes = points[:, :4].unflatten(1, (2, 2)).mean(2)
+    lips, inner = points[:, 4:12], points[:, 12:14]
+    gap = (inner[:, 0] - inner[:, 1]).norm(dim=1)
+    opening = ((gap - CLOSED) / (OPEN - CLOSED)).clamp(0, 1)[:, None, None]
+    return torch.stack(
+        [
+            spots(eyes, SPOT),
+            spots(lips, LIP),
+            spots(inner.mean(1, keepdim=True), SPOT) * opening,
+            spots(points[:, 14:15], SPOT),
+            spots(points[:, 15:16], SPOT),
+        ],
+        1,
+    )
+
+
+def part_distance(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Mean Kullback-Leibler divergence, in nats per cell, of a translation's maps from the face's.
+
+    Args:
+        logits, wanted: of `PartsHead`, (N, 5, H, W), for the translation and for the face.
+    """
+    target = torch.sigmoid(wanted)
+    excess = F.binary_cross_entropy_with_logits(
+        logits, target, reduction="none"
+    ) - F.binary_cross_entropy_with_logits(wanted, target, reduction="none")
+    return excess.mean()
+
+
+def part_centres(logits: Tensor) -> Tensor:
+    """Where the two eyes and the mouth are, from `PartsHead`'s logits (N, 5, H, W).
+
+    Returns:
+        (N, 3, 2), x and y in [-1, 1], the eye on the left of the picture first; without a gradient.
+    """
+    maps = torch.sigmoid(logits.detach())
+    eyes, mouth = maps[:, PARTS.index("eyes")], maps[:, PARTS.index("mouth")]
+    is_left = _cells(eyes) < centre_of_mass(eyes)[:, :1]
+    halves = [eyes * side[:, None] for side in (is_left, ~is_left)]
+    return torch.stack([centre_of_mass(spot) for spot in (*halves, mouth)], 1) / 128 - 1
+
+
+def centres_of_drawings(drawings: Tensor, trunk: Trunk) -> Tensor:
+    """Eyes and mouths of drawings, uint8 (N, 3, S, S): as `part_centres` has them. Read off pictures of 128 pixels."""
+    head = PartsHead.load()
+    found = []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
+        for some in drawings.split(16):
+            pictures = F.adaptive_avg_pool2d(to_float(some), min(some.shape[-1], 128))
+            found.append(part_centres(head(trunk.features(pictures)).float()))
+    return torch.cat(found)
+
+
+def find_parts(folders: Sequence[Path], face_model: str | Path | None = None) -> tuple[Tensor, Tensor]:
+    """The pictures of prepared folders that show a face to MediaPipe, and their `LANDMARKS`.
+
+    Returns:
+        uint8 (N, 3, 256, 256), and (N, 16, 2) float32 in pixels of them.
+
+    Raises:
+        FaceModelError: see `gnr_video.tracking.tracker.FaceTracker`.
+        InputError: there are no pictures, or no face in any.
+    """
+    from gnr_video.tracking.tracker import FaceTracker
+
+    pictures: list[NDArray[np.uint8]] = []
+    points: list[NDArray[np.float32]] = []
+    with FaceTracker(face_model) as tracker:
+        for path in list_images(folders):
+            picture = fit(decode(path), 256)
+            tracker.reset()
+            faces = tracker.track(picture, 0.0)
+            if faces:
+                pictures.append(picture.transpose(2, 0, 1))
+                points.append(faces[0].landmarks[list(LANDMARKS), :2])
+    if not points:
+        raise InputError(f"no face is found in {', '.join(map(str, folders))}", "give a prepared data set")
+    return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(points))
+
+
+def moved_points(points: Tensor, theta: Tensor) -> Tensor:
+    """Where points (N, P, 2) in pixels of 256 lie after `train.augment.apply_affine` by `theta` (N, 2, 3)."""
+    linear, offset = theta[:, :, :2], theta[:, :, 2]
+    unit = points / 128 - 1
+    back: Tensor = torch.linalg.solve(linear, (unit - offset[:, None]).transpose(1, 2))
+    return (back.transpose(1, 2) + 1) * 128
+
+
+def fit_head(
+    domains: Sequence[tuple[Tensor, Tensor]],
+    trunk: Trunk,
+    *,
+    steps: int = 900,
+    batch: int = 8,
+    sizes: Sequence[int] = (256, 128, 128),
+    lr: float = 2e-3,
+    seed: int = 0,
+    log_every: int = 100,
+) -> PartsHead:
+    """Learn the head on as many pictures of each domain, augmented as training augments them.
+
+    Args:
+        domains: for each, uint8 pictures (N, 3, 256, 256) and their points (N, 16, 2).
+        trunk: whose `features` are read.
+        batch: pictures of each domain in a step.
+        sizes: of the pictures, in turn.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    head = PartsHead()
+    optimiser = torch.optim.Adam(head.parameters(), lr, betas=(0.9, 0.99))
+    started = time.monotonic()
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)
+        size = sizes[step % len(sizes)]
+        pictures, targets = [], []
+        for images, points in domains:
+            chosen = torch.randint(len(images), (batch,), generator=draw)
+            theta = random_affine(batch, draw)
+            x = apply_affine(to_float(images[chosen]), theta)
+            as_it_is = torch.rand(batch, 1, 1, 1, generator=draw) < 0.5
+            x = torch.where(as_it_is, x, recolour(x, draw))
+            pictures.append(F.avg_pool2d(x, x.shape[-1] // size))
+            targets.append(part_maps(moved_points(points[chosen], theta), size // STRIDE))
+        with torch.no_grad():
+            taps = trunk.features(torch.cat(pictures))
+        logits = head([tap.float() for tap in taps])
+        loss = F.binary_cross_entropy_with_logits(logits, torch.cat(targets), reduction="none")
+        loss = loss.sum((2, 3)).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if step % log_every == log_every - 1:
+            print(f"step {step + 1}, {time.monotonic() - started:.0f} s: {float(loss.detach()):.3f}")
+    return head
+
+
+def part_errors(head: PartsHead, trunk: Trunk, images: Tensor, points: Tensor) -> dict[str, float]:
+    """How well the head finds the parts: pixels of 256 between the spots' centres of mass, for each part.
+
+    For the opening it is the mean absolute difference of the spot's height instead.
+    """
+    with torch.no_grad():
+        found = torch.cat(
+            [torch.sigmoid(head([t.float() for t in trunk.features(to_float(x))])) for x in images.split(16)]
+        )
+    wanted = part_maps(points, found.shape[-1])
+    errors = {}
+    for i, name in enumerate(PARTS):
+        if name == "opening":
+            heights = (m[:, i].flatten(1).amax(1) for m in (found, wanted))
+            errors[name] = float((next(heights) - next(heights)).abs().mean())
+        else:
+            errors[name] = float(
+                (centre_of_mass(found[:, i]) - centre_of_mass(wanted[:, i])).norm(dim=1).mean()
+            )
+    return errors
+
+
+def centre_of_mass(spot: Tensor) -> Tensor:
+    """(N, H, W) -> (N, 2), x and y in pixels of a picture 256 pixels wide. Squared, so that the haze that a head
+    leaves everywhere does not draw it to the middle."""
+    weight = spot.square() / (spot.square().sum((1, 2), keepdim=True) + 1e-9)
+    axis = _cells(spot)
+    return torch.stack([(weight.sum(1) * axis).sum(1), (weight.sum(2) * axis).sum(1)], 1)
+
+
+def _cells(like: Tensor) -> Tensor:
+    """Middles of the cells along the last axis of a map, in pixels of a picture 256 pixels wide."""
+    count = like.shape[-1]
+    return (torch.arange(count, dtype=like.dtype, device=like.device) + 0.5) * (256 / count)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    from safetensors.torch import save
+
+    from engines.files import write_atomically
+
+    parser = argparse.ArgumentParser(description="Learn the head that finds eyes and mouths.")
+    parser.add_argument("prepared", type=Path, help="folder from `gnr-video prepare`")
+    parser.add_argument(
+        "--faces", type=Path, action="append", default=[], help="another prepared folder of faces"
+    )
+    parser.add_argument("--trunk", type=Path, help="EfficientNet-Lite1's weights; default: fetched once")
+    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("-o", "--output", type=Path, default=HEAD_FILE)
+    arguments = parser.parse_args(argv)
+    trunk = Trunk.load(arguments.trunk, torch.bfloat16 if native_bf16() else torch.float32)
+    domains, kept = [], []
+    for folders in ([arguments.prepared / "trainA", *arguments.faces], [arguments.prepared / "trainB"]):
+        images, points = find_parts(folders)
+        print(f"{len(images)} pictures with a face in {', '.join(map(str, folders))}")
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        train, test = order[len(order) // 20 :], order[: len(order) // 20]
+        domains.append((images[train], points[train]))
+        kept.append((folders[0].name, images[test], points[test]))
+    head = fit_head(domains, trunk, steps=arguments.steps)
+    for name, images, points in kept:
+        errors = part_errors(head, trunk, images, points)
+        print(f"{name}: " + ", ".join(f"{part} {error:.2f}" for part, error in errors.items()))
+    tensors = {name: tensor.half().contiguous() for name, tensor in head.state_dict().items()}
+    write_atomically(arguments.output, save(tensors))
+
+
+if __name__ == "__main__":
+    exit_with(main)

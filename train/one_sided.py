@@ -1,0 +1,338 @@
+"""Training of one direction only, faces to anime, for budgets that GNR's two directions do not fit into.
+
+One generator keeps both domains: it translates faces, and it reproduces anime pictures from their own content
+and style, which is what teaches it to draw and its style head to read. The cycle, which needs the second
+direction, gives way to a domain-invariant perceptual distance between a face and its translation; the
+discriminator stands on pretrained features (`train.projected`). Pictures are looked at through a trunk that
+costs less than the generator (`train.trunk`), several styles share a face's content code, and terms that
+need not be asked at every step are asked at some.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engines.weights import STYLE_ENCODER, Weights
+from gnr_video.tracking.alignment import HEAD_EXTENT, head_margins, head_side
+from train.augment import blur, recolour, relight, resample, to_float
+from train.distributed import gather, mine, world
+from train.facial_parts import PartsHead, part_centres, part_distance
+from train.flow import motion_difference
+from train.grow import set_fade
+from train.losses import masked_mse
+from train.networks import FadeIn, Generator, GrownStem
+from train.projected import (
+    ProjectedDiscriminator,
+    content_distance,
+    discriminator_hinge,
+    generator_hinge,
+    palette_cells,
+    palette_energy,
+    upper_part,
+)
+from train.recipes import Recipe
+from train.trainer import Trainer
+from train.trunk import TAP_RMS, Trunk
+
+log = logging.getLogger(__name__)
+
+Resize: TypeAlias = Callable[[Tensor], Tensor]
+
+FIT_STEPS = 300
+PALETTE_DRAWINGS = 64
+"""How many drawings' colours, and earlier translations', a step's translations are compared with."""
+CONTENT_TAP = 3
+"""The trunk's tap at stride 16: what is where in the face, and little of how it is painted."""
+
+
+@dataclass
+class OneWayNetworks:
+    """A: faces, B: anime. Both averages are the same network, so that weights are written as GNR's are."""
+
+    g_ab: Generator
+    d_b: ProjectedDiscriminator
+    ema_ab: Generator
+
+    @property
+    def ema_ba(self) -> Generator:
+        return self.ema_ab
+
+    def generators(self) -> list[nn.Module]:
+        return [self.g_ab]
+
+    def discriminators(self) -> list[nn.Module]:
+        return [self.d_b]
+
+    def averaged(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.ema_ab, self.g_ab)]
+
+    def all(self) -> dict[str, nn.Module]:
+        return dict(self.__dict__)
+
+
+class OneWayTrainer(Trainer):
+    """`Trainer` for recipes with `one_way`; the weights, sheets, checkpoints and the loop are the same.
+
+    Args:
+        trunk: what pictures are looked at through; default: fetched.
+
+    Raises:
+        ModelFileError: the trunk cannot be had.
+    """
+
+    networks: OneWayNetworks  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, trunk: Trunk | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.trunk = (trunk or Trunk.load()).to(self.device, torch.bfloat16 if self.bf16 else torch.float32)
+        self.parts = PartsHead.load().to(self.device) if self.recipe.loss.parts else None
+
+    def _build(self, size: int) -> OneWayNetworks:  # type: ignore[override]
+        r = self.recipe
+        generator = Generator(r.architecture_at(size))
+        # Under adaptive augmentation the discriminator sees pictures whose parts lie elsewhere.
+        judge = ProjectedDiscriminator(
+            latent_dim=r.architecture.latent_dim,
+            group=r.styles_each,
+            components=r.loss.parts > 0 and not r.ada,
+            surroundings=r.loss.surroundings > 0 and not r.ada,
+        )
+        nets = OneWayNetworks(generator, judge, copy.deepcopy(generator))
+        for net in nets.all().values():
+            net.to(self.device)
+        nets.ema_ab.requires_grad_(False)
+        return nets
+
+    def start_from(self, weights: Weights) -> None:
+        """Begin with that generator instead of noise; the discriminator begins anew. The recipe is to be what
+        `train.recipes.continued` makes of it."""
+        tensors = {
+            name.replace(STYLE_ENCODER, "encoder."): tensor
+            for name, tensor in weights.tensors.items()
+            if not name.startswith(STYLE_ENCODER) or name.startswith(f"{STYLE_ENCODER}style.")
+        }
+        for net in (self.networks.g_ab, self.networks.ema_ab):
+            net.load_state_dict(tensors, strict=False)  # fixed kernels are not in the file
+
+    def _grown(self) -> None:
+        """Go on from the averaged generator. Its new outer block first learns the old input layer's part, for
+        which nothing else has to be run, so that the pictures stay as they are and nothing has to be faded."""
+        nets = self.networks
+        nets.g_ab.load_state_dict(nets.ema_ab.state_dict())
+        self._fit_outer_block(nets.g_ab.encoder.stem)
+        set_fade(nets.g_ab, 1.0)
+        nets.ema_ab.load_state_dict(nets.g_ab.state_dict())
+
+    def _fit_outer_block(self, stem: GrownStem) -> None:
+        fade = stem.get_submodule("fade")
+        assert isinstance(fade, FadeIn)
+        block = nn.Sequential(stem[0], stem[1])
+        optimiser = torch.optim.Adam(block.parameters(), self.recipe.lr, betas=(0.9, 0.99))
+        for step in range(FIT_STEPS):
+            optimiser.param_groups[0]["lr"] = self.recipe.lr * (1 - step / FIT_STEPS)
+            raw = [
+                self._pool(pool).sample(4, self.generator) for pool in (self.data.train_a, self.data.train_b)
+            ]
+            x = relight(recolour(self._augment(torch.cat(raw)), self.generator), self.generator)
+            with self._autocast():
+                with torch.no_grad():
+                    target = fade.input(F.avg_pool2d(x, 2)).float()
+                loss = F.mse_loss(block(x).float(), target)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        missed = float(loss.detach() / target.var())
+        log.info("new outer block: %.1f %% of the old input layer's variance is missed", 100 * missed)
+
+    def _due(self, every: int) -> bool:
+        """Whether a lazy term, asked once in `every` steps, is asked now."""
+        return self.step % every == 0
+
+    def _weight(self, name: str) -> float:
+        r = self.recipe
+        lazy = {"reproduction": r.reproduce_every, "latent": r.reproduce_every, "motion": r.motion_every}
+        return super()._weight(name) * lazy.get(name, 1)
+
+    def _covered(self, x: Tensor) -> Tensor:
+        """What contents are read off: recoloured and relit, so that the palette has to come from the style."""
+        return relight(recolour(x, self.generator), self.generator)
+
+    def _reproduction(self, net: Generator, x: Tensor, again: Tensor) -> tuple[Tensor, Tensor]:
+        """How unlike pictures (N, 3, S, S) are to what comes back from their content, read off as they are but covered
+        and blurred, and their style, read off `again`, the same under another augmentation. And the style codes.
+
+        So the style code has to say what another view of the same drawing shares with this one and the content does
+        not say: colours, and how what is small is drawn.
+        """
+        style = net.style(again)
+        content = net.content(blur(self._covered(x), self.generator))
+        same = net.decode(content, style).contiguous(memory_format=self.memory_format)
+        with torch.no_grad():
+            wanted = self.trunk.features(x)
+        return 2 * F.l1_loss(same, x) + feature_distance(self.trunk.features(same), wanted), style
+
+    def _warmup_step(self, batch: int) -> dict[str, Tensor]:
+        """One update of the generator as an autoencoder of both domains; a third of the pictures are faces."""
+        few = max(batch // 3, 1)
+        counts = ((self.data.train_a, few), (self.data.train_b, batch - few))
+        raw = [self._pool(pool).sample(count * world(), self.generator) for pool, count in counts]
+        x, again = (torch.cat([mine(self._augment(part)) for part in raw]) for _ in range(2))
+        terms: dict[str, Tensor] = {}
+        with self._autocast():
+            terms["reproduction"], style = self._reproduction(self.networks.g_ab, x, again)
+            # Seeds are to be drawings: only theirs are asked to be where seeds are drawn.
+            terms["latent"] = self._latent(style[few:])
+        loss = self.recipe.loss
+        self._update_generators(terms["reproduction"] * loss.reproduction + terms["latent"] * loss.latent)
+        return terms
+
+    def _update(self, batch: int) -> dict[str, Tensor]:
+        """One update of the generator, then of the discriminator on the same translations.
+
+        Each face is translated in `Recipe.styles_each` styles, half of them seeds, half those of the batch's anime
+        pictures.
+        """
+        r, nets = self.recipe, self.networks
+        each, faces = r.styles_each, batch // r.styles_each
+        every = batch * world()
+        a = mine(self._augment(self._pool(self.data.train_a).sample(faces * world(), self.generator)))
+        raw_b = self._pool(self.data.train_b).sample(every, self.generator)
+        b = mine(self._augment(raw_b))
+        seeds = mine(self._normal(every))
+        use_seed = (torch.arange(batch, device=self.device) % 2 == 0)[:, None]
+        is_wide = bool(torch.rand((), generator=self.generator) < r.wide)
+        around, within = (in_head, face_of) if is_wide else (as_it_is, as_it_is)
+        seen, drawn = around(a), None
+        if is_wide and self.data.heads is not None:
+            real = bool(torch.rand((), generator=self.generator) < 0.5)
+            if real:
+                heads = self._pool(self.data.heads, head_side(self.size))
+                seen = mine(self._augment(heads.sample(faces * world(), self.generator)))
+                a = within(seen).contiguous(memory_format=self.memory_format)
+            if real and nets.d_b.surroundings and self.data.drawn_heads is not None:
+                pool = self._pool(self.data.drawn_heads, head_side(self.size))
+                drawn = upper_part(mine(self._augment(pool.sample(faces * world(), self.generator))))
+        seen = self._covered(seen)
+        terms: dict[str, Tensor] = {}
+        self.on_part("data")
+
+        nets.d_b.requires_grad_(False)
+        with torch.no_grad(), self._autocast():
+            taps_a, taps_b = self.trunk.features(a), self.trunk.features(b)
+            style_b = nets.g_ab.style(b)
+        with self._autocast():
+            content = nets.g_ab.content(seen)
+            shared = content.repeat_interleave(each, 0)
+            to_b = torch.where(use_seed, seeds, style_b.roll(1, 0))
+            w_b, kept = self._mapped(nets.g_ab, to_b)
+            whole = nets.g_ab.synthesise(shared, w_b)
+            fake = within(whole).contiguous(memory_format=self.memory_format)
+            taps = self.trunk.features(fake)
+            shown = self._shown("d_b", fake)
+            shown_taps = self.trunk.features(shown) if r.ada else taps
+            centres = None
+            if self.parts is not None:
+                wanted = self.parts(taps_a).repeat_interleave(each, 0)
+                centres = part_centres(wanted) if nets.d_b.components else None
+                terms["parts"] = part_distance(self.parts(taps), wanted)
+            terms["adversarial"] = generator_hinge(nets.d_b(shown_taps, shown, to_b, centres))
+            if drawn is not None:
+                hair = upper_part(whole[::each]).contiguous(memory_format=self.memory_format)
+                hair_taps = self.trunk.features(hair)
+                terms["surroundings"] = generator_hinge(nets.d_b.judge_surroundings(hair_taps, hair))
+            terms["content"] = content_distance(
+                taps[CONTENT_TAP], taps_a[CONTENT_TAP].repeat_interleave(each, 0)
+            )
+            if r.loss.palette:
+                terms["palette"] = self._palette(fake)
+            if r.loss.style_reconstruction:
+                terms["style_reconstruction"] = masked_mse(nets.g_ab.style(fake), to_b, kept)
+            if r.loss.motion and self._due(r.motion_every):
+                motion = self._motion(faces)
+                moved_seen = around(resample(within(seen), motion))
+                moved = within(nets.g_ab.synthesise(nets.g_ab.content(moved_seen), w_b[::each]))
+                terms["motion"] = motion_difference(moved, resample(fake[::each], motion), motion)
+            if self._due(r.reproduce_every):
+                some = slice(0, batch - batch // 2)
+                again = mine(self._augment(raw_b))[some]
+                terms["reproduction"], style = self._reproduction(nets.g_ab, b[some], again)
+                terms["latent"] = self._latent(style)
+            self._add_path_length(terms, g_ab=(shared, to_b))
+        total = torch.stack([value * self._weight(name) for name, value in terms.items()]).sum()
+        self._update_generators(total)
+
+        nets.d_b.requires_grad_(True)
+        with self._autocast():
+            real_b = self._shown("d_b", b)
+            if r.ada:
+                with torch.no_grad():
+                    taps_b = self.trunk.features(real_b)
+            centres_b = None
+            if self.parts is not None and nets.d_b.components:
+                centres_b = part_centres(self.parts(taps_b))
+            of_real = nets.d_b(taps_b, real_b, style_b, centres_b)
+            self._observe(terms, d_b=of_real)
+            of_fake = nets.d_b([tap.detach() for tap in shown_taps], shown.detach(), to_b, centres)
+            terms["discriminator"] = discriminator_hinge(of_real, of_fake)
+            if drawn is not None:
+                with torch.no_grad():
+                    drawn_taps = self.trunk.features(drawn)
+                of_real = nets.d_b.judge_surroundings(drawn_taps, drawn)
+                of_fake = nets.d_b.judge_surroundings([tap.detach() for tap in hair_taps], hair.detach())
+                terms["discriminator"] = terms["discriminator"] + discriminator_hinge(of_real, of_fake)
+        # `gather` makes all processes decide alike.
+        loss = float(gather(terms["discriminator"].detach()[None]).mean()) if r.d_rest else 0.0
+        if loss >= r.d_rest * (1 if drawn is None else 2):
+            self.d_optimiser.zero_grad(set_to_none=True)
+            terms["discriminator"].backward()
+            self._descend(self.d_optimiser)
+        self.on_part("discriminator")
+        terms["discriminator"] = terms["discriminator"].detach()
+        return terms
+
+    def _palette(self, fake: Tensor) -> Tensor:
+        """`palette_energy` of translations whose styles are seeds and drawings' by turns. Seeds are compared by
+        themselves and drawings' styles by themselves, or one kind makes up for the other."""
+        drawings = self._pool(self.data.train_b).sample(PALETTE_DRAWINGS, self.generator)
+        real = palette_cells(to_float(drawings))
+        kinds = [palette_cells(fake[kind::2]) for kind in (0, 1)]
+        new = [gather(cells.detach().transpose(0, 1)).transpose(0, 1) for cells in kinds]
+        before = self.painted or new
+        apart = [palette_energy(cells, real, others) for cells, others in zip(kinds, before, strict=True)]
+        self.painted = [torch.cat(pair, 1)[:, -PALETTE_DRAWINGS:] for pair in zip(before, new, strict=True)]
+        return torch.stack(apart).mean()
+
+
+def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Mean absolute difference of the trunk's taps of two batches, each brought to unit size."""
+    return torch.stack(
+        [F.l1_loss(one.float(), two.float()) / rms for one, two, rms in zip(a, b, TAP_RMS, strict=True)]
+    ).mean()
+
+
+def in_head(x: Tensor) -> Tensor:
+    """Pictures (N, C, S, S) in the middle of larger ones, mirrored outwards, as a face's crop lies in its head's."""
+    return F.pad(x, head_margins(x.shape[-1]), "reflect")
+
+
+def face_of(x: Tensor) -> Tensor:
+    """What `in_head` made larger, (N, C, S, S)."""
+    left, _, top, _ = head_margins(size := round(x.shape[-1] / HEAD_EXTENT))
+    return x[..., top : top + size, left : left + size]
+
+
+def as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def trainer_class(recipe: Recipe) -> type[Trainer]:
+    """What trains that recipe."""
+    return OneWayTrainer if recipe.one_way else Trainer
