@@ -5,6 +5,7 @@ Device: CPU; the CUDA test skips without one, the OpenVINO ones without the pack
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -312,7 +313,7 @@ def test_an_openvino_that_cannot_compile_is_found_out_at_once(monkeypatch, weigh
 
 def test_openvino_by_name_fails_loudly(monkeypatch, weights):
     without_openvino(monkeypatch)
-    with pytest.raises(EngineError, match=r'pip install "gnr-video\[cpu\]"'):
+    with pytest.raises(EngineError, match=re.escape(install_line("cpu"))):
         engines.create(weights, engine="openvino")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from engines.installation import install_line
 from train.ops import kernels
 from train.ops.bias_act import ACTIVATIONS, bias_act
 from train.ops.bias_act import plan as plan_bias_act
@@ -164,7 +165,7 @@ def test_errors_say_why_in_one_line(nvrtc, monkeypatch):
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cuda.core", None)
     kernels._compiler.cache_clear()
-    with pytest.raises(KernelError, match=r'pip install "gnr-video\[kernels\]"'):
+    with pytest.raises(KernelError, match=re.escape(install_line("kernels"))):
         kernels.compiler_version()
     kernels._compiler.cache_clear()
 

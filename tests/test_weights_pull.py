@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 import time
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from engines.errors import WeightsError
+from engines.installation import install_line
 from gnr_video import checkpoints as weights_module
 from gnr_video.checkpoints import OFFICIAL_IDS, pull_official, resolve_weights, weights_info
 from tests.golden import generator_state, narrow
@@ -127,5 +129,5 @@ def test_a_silent_server_is_given_up(cache, checkpoint):
 
 def test_without_gdown(monkeypatch):
     monkeypatch.setattr(weights_module, "find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match=r'pip install "gnr-video\[weights\]"'):
+    with pytest.raises(WeightsError, match=re.escape(install_line("weights"))):
         pull_official(url="http://127.0.0.1:1/{id}")
