@@ -9,7 +9,7 @@ import torch
 
 from engines.base import Crops, Engine
 from engines.errors import EngineError
-from engines.installation import install_line
+from engines.installation import install_line, pip_install
 from engines.onnx_export import export_part
 from engines.weights import Weights
 
@@ -54,7 +54,7 @@ class Session:
             if "CUDAExecutionProvider" not in ort.get_available_providers():
                 raise EngineError(
                     f"onnxruntime {ort.__version__} has no CUDA",
-                    "pip install onnxruntime-gpu, or use --device cpu",
+                    f"{pip_install('onnxruntime-gpu')}, or use --device cpu",
                 )
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": self._index}))
         try:

@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engines.errors import GnrVideoError
-from engines.installation import install_line
+from engines.installation import install_line, pip, pip_install
 from gnr_video.machine import cpu_model, distribution_version
 from gnr_video.report import FASTER
+from gnr_video.tracking.mediapipe_tasks import ON_ARM, REQUIREMENT
 
 if TYPE_CHECKING:
     from gnr_video.tracking.model_files import ModelFile
 
 Status = Literal["ok", "off", "warn", "fail"]
 
-OLDEST_PYTHON = (3, 10)
+OLDEST_PYTHON = (3, 11)
 MEDIAPIPE_RANGE = ((0, 10, 30), (0, 10, 32))
 """Lowest version, and the first that is too new."""
 MEDIAPIPE_METRICS = (0, 10, 35)
@@ -51,7 +52,6 @@ EXTRAS = {
 }
 """The optional parts of pyproject.toml, without those of the engines: what each is for, and its packages."""
 
-_FIX_MEDIAPIPE = 'pip install "mediapipe>=0.10.30,<0.10.32"'
 _GRAPHICS_LIBRARIES = ("libEGL.so.1", "libGLESv2.so.2")
 _PACKAGE_LINES = {
     "debian": "sudo apt-get install -y libegl1 libgles2",
@@ -105,7 +105,7 @@ def run_doctor() -> list[Check]:
                     name,
                     "fail",
                     f"{type(error).__name__}: {error}",
-                    "reinstall: pip install --force-reinstall gnr-video",
+                    f"reinstall: {install_line('', '--force-reinstall', '--no-deps')}",
                 )
             )
     return checks
@@ -172,12 +172,13 @@ def package_check(distribution: str, module: str) -> Check:
         import_module(module)
     except ImportError as error:
         if version is None:
-            return Check(distribution, "fail", "not installed", f"pip install {distribution}")
+            return Check(distribution, "fail", "not installed", pip_install(distribution))
         if module == "cv2" and "libGL" in str(error):
-            fix = "sudo apt-get install -y libgl1 (or pip install --force-reinstall opencv-python-headless)"
+            other = pip_install("--force-reinstall", "opencv-python-headless")
+            fix = f"sudo apt-get install -y libgl1 (or {other})"
             return Check(distribution, "fail", f"{version}, but {error}", fix)
         return Check(
-            distribution, "fail", f"{version}, but {error}", f"pip install --force-reinstall {distribution}"
+            distribution, "fail", f"{version}, but {error}", pip_install("--force-reinstall", distribution)
         )
     return Check(distribution, "ok", version or "version unknown")
 
@@ -193,7 +194,7 @@ def opencv_conflict(installed: Sequence[str]) -> Check:
             "OpenCV packages",
             "warn",
             f"{' and '.join(installed)} are installed over each other",
-            f"pip uninstall -y {' '.join(installed)} && pip install opencv-python",
+            f"{pip('uninstall', '-y', *installed)}, then {pip_install('opencv-python')}",
         )
     return Check("OpenCV packages", "ok", installed[0] if installed else "none from PyPI")
 
@@ -205,27 +206,27 @@ def check_mediapipe() -> Iterator[Check]:
         try:
             import_module("mediapipe.tasks.python.vision")
         except (ImportError, OSError) as error:
-            found = Check(
-                "mediapipe", "fail", f"{version}, but {error}", f"{_FIX_MEDIAPIPE} --force-reinstall"
-            )
+            fix = pip_install("--force-reinstall", REQUIREMENT)
+            found = Check("mediapipe", "fail", f"{version}, but {error}", fix)
     yield found
 
 
 def mediapipe_version(version: str | None) -> Check:
     """Judge a version of MediaPipe (None: not installed)."""
+    fix = pip_install(REQUIREMENT)
     if version is None:
-        return Check("mediapipe", "fail", "not installed", _FIX_MEDIAPIPE)
+        return Check("mediapipe", "fail", "not installed", fix)
     number = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     low, high = MEDIAPIPE_RANGE
     if number >= MEDIAPIPE_METRICS:
-        on_arm = sys.platform == "linux" and platform.machine() == "aarch64"
-        fix = "no other has wheels for this machine: a firewall can stop it" if on_arm else _FIX_MEDIAPIPE
+        if ON_ARM:
+            fix = "no other has wheels for this machine: a firewall can stop it"
         return Check("mediapipe", "warn", f"{version} sends usage metrics to play.googleapis.com", fix)
     if number >= high:
         detail = f"{version} brings opencv-contrib-python, which fights with opencv-python"
-        return Check("mediapipe", "warn", detail, _FIX_MEDIAPIPE)
+        return Check("mediapipe", "warn", detail, fix)
     if number < low:
-        return Check("mediapipe", "warn", f"{version} is older than what was tested", _FIX_MEDIAPIPE)
+        return Check("mediapipe", "warn", f"{version} is older than what was tested", fix)
     return Check("mediapipe", "ok", version)
 
 
@@ -376,9 +377,8 @@ def engine_check(name: str, reason: str) -> Check:
     """Judge an engine by why it is unavailable ("": it is not)."""
     if not reason:
         return Check(f"engine {name}", "ok", distribution_version(name) or "available")
-    command = re.search(r"pip install [^)]+", reason)
-    fix = command.group() if command else f"see docs: engine {name}"
-    detail = reason.split(" (pip install")[0]
+    told = re.fullmatch(r"(.*) \((.*pip install .*)\)", reason)
+    detail, fix = told.groups() if told else (reason, f"see docs: engine {name}")
     return Check(f"engine {name}", "fail" if name == "torch" else "warn", detail, fix)
 
 
@@ -386,7 +386,7 @@ def _import_error(module: str) -> str:
     try:
         import_module(module.replace("-", "_"))
     except ImportError as error:
-        return f"{module} is installed, but {error} (pip install --force-reinstall {module})"
+        return f"{module} is installed, but {error} ({pip_install('--force-reinstall', module)})"
     return ""
 
 
@@ -434,7 +434,8 @@ def weights_check(name: str, which: str | None) -> Check:
         path = resolve_weights(which)
         weights = load_weights(path)
     except GnrVideoError as error:
-        fix = error.hint or "pip install --force-reinstall gnr-video, or give a file with --weights"
+        again = install_line("", "--force-reinstall", "--no-deps")
+        fix = error.hint or f"{again}, or give a file with --weights"
         return Check(name, "fail" if which is None else "warn", error.message, fix)
     megabytes = path.stat().st_size / 1e6
     styles = "takes styles from pictures" if weights.has_style_encoder else "no style encoder"
@@ -467,7 +468,7 @@ def encoders_check(works: dict[str, bool]) -> Check:
     able = [name for name, ok in works.items() if ok]
     if works.get("libx264"):
         return Check("video encoders", "ok", ", ".join(able))
-    fix = "pip install --force-reinstall av (its wheels carry libx264)"
+    fix = f"{pip_install('--force-reinstall', 'av')} (its wheels carry libx264)"
     if able:
         return Check(
             "video encoders", "warn", f"no libx264, the default for mp4; these work: {', '.join(able)}", fix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from fractions import Fraction
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from engines.errors import InputError, OutputError
+from engines.installation import install_line
 from gnr_video import demo
 from gnr_video.samples.portrait import (
     SAMPLE_RATE,
@@ -151,7 +153,7 @@ def test_sound_is_silent_at_both_ends_and_stereo():
 
 def test_missing_scikit_image_names_the_line_that_installs_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "skimage", None)
-    with pytest.raises(InputError, match="scikit-image, which holds its portrait .*demo"):
+    with pytest.raises(InputError, match=re.escape(install_line("demo"))):
         make_demo_clip(tmp_path / "clip.mp4", seconds=0.1, size=(64, 64))
     assert list(tmp_path.iterdir()) == []
 

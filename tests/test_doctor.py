@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.installation import install_line
+from engines.installation import install_line, pip, pip_install
 from gnr_video import doctor
 from gnr_video.doctor import Check
 from gnr_video.tracking import model_files
@@ -193,28 +193,37 @@ def test_mediapipe_versions(version, status, word):
     check = doctor.mediapipe_version(version)
     assert check.status == status
     assert word in check.detail
-    assert (check.fix == 'pip install "mediapipe>=0.10.30,<0.10.32"') == (status != "ok")
+    assert (check.fix == pip_install("mediapipe>=0.10.30,<0.10.32")) == (status != "ok")
+
+
+def test_mediapipe_on_arm(monkeypatch):
+    """There every version with wheels sends metrics: the doctor says so, and asks for no other."""
+    monkeypatch.setattr(doctor, "ON_ARM", True)
+    check = doctor.mediapipe_version("1.2.3")
+    assert (check.status, "metrics" in check.detail) == ("warn", True)
+    assert "firewall" in check.fix
 
 
 def test_old_python_fails():
-    assert doctor.python_check((3, 9)).status == "fail"
-    assert doctor.python_check((3, 10)).status == "ok"
+    assert doctor.python_check((3, 10)).status == "fail"
+    assert doctor.python_check((3, 11)).status == "ok"
 
 
 def test_two_opencv_packages_are_a_conflict():
     assert doctor.opencv_conflict(["opencv-python"]).status == "ok"
     check = doctor.opencv_conflict(["opencv-python", "opencv-contrib-python"])
     assert check.status == "warn"
-    assert check.fix == "pip uninstall -y opencv-python opencv-contrib-python && pip install opencv-python"
+    removed = pip("uninstall", "-y", "opencv-python", "opencv-contrib-python")
+    assert check.fix == f"{removed}, then {pip_install('opencv-python')}"
 
 
 def test_missing_and_broken_packages(monkeypatch):
     check = doctor.package_check("gnr-video-test-absent", "gnr_video_test_absent")
-    assert (check.status, check.fix) == ("fail", "pip install gnr-video-test-absent")
+    assert (check.status, check.fix) == ("fail", pip_install("gnr-video-test-absent"))
     monkeypatch.setitem(sys.modules, "click", None)
     check = doctor.package_check("click", "click")
     assert check.status == "fail"
-    assert check.fix == "pip install --force-reinstall click"
+    assert check.fix == pip_install("--force-reinstall", "click")
 
 
 @pytest.mark.parametrize(
@@ -281,10 +290,8 @@ def test_model_files_in_every_state(monkeypatch, tmp_path, name, constant, worst
 
 def test_engines():
     assert doctor.engine_check("torch", "").status == "ok"
-    check = doctor.engine_check("openvino", 'openvino is not installed (pip install "gnr-video[cpu]")')
-    assert check == Check(
-        "engine openvino", "warn", "openvino is not installed", 'pip install "gnr-video[cpu]"'
-    )
+    check = doctor.engine_check("openvino", f"openvino is not installed ({install_line('cpu')})")
+    assert check == Check("engine openvino", "warn", "openvino is not installed", install_line("cpu"))
     assert doctor.engine_check("torch", "torch is broken").status == "fail"
 
 

@@ -162,7 +162,8 @@ def test_nothing_is_printed(face_model: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    assert done.stderr == "kept\n"
+    # Where MediaPipe sends usage metrics, this program says so.
+    assert [line for line in done.stderr.splitlines() if "sends usage metrics" not in line] == ["kept"]
 
 
 def test_broken_model_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from engines.errors import WeightsError
-from engines.installation import install_line
+from engines.installation import install_line, pip_install
 
 log = logging.getLogger(__name__)
 
@@ -286,11 +286,11 @@ def _read_heads(net: Net) -> list[torch.Tensor]:
     if spec is None or not spec.submodule_search_locations:
         raise WeightsError("LPIPS needs the heads in the lpips package", install_line("train"))
     path = Path(next(iter(spec.submodule_search_locations))) / "weights" / "v0.1" / f"{net}.pth"
-    state = read_state(path, "pip install --force-reinstall --no-deps lpips")
+    state = read_state(path, pip_install("--force-reinstall", "--no-deps", "lpips"))
     try:
         return [state[f"lin{index}.model.1.weight"].float().flatten() for index in range(5)]
     except KeyError as error:
-        raise WeightsError(f"{path} lacks {error}", "pip install --no-deps 'lpips>=0.1.4'") from error
+        raise WeightsError(f"{path} lacks {error}", pip_install("--no-deps", "lpips>=0.1.4")) from error
 
 
 def _read_trunk(net: Net, trunk: Path | None) -> Mapping[str, torch.Tensor]:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from engines.errors import OutputError
+from engines.installation import pip_install
 from gnr_video.machine import usable_cores
 
 ALIASES = {
@@ -252,7 +253,7 @@ def choose_encoder(settings: EncoderSettings, fallbacks: tuple[str, ...]) -> tup
             return candidate, f"encoder {codec} does not work here ({reason}): writing with {other}"
     raise OutputError(
         f"encoder {codec} does not work here ({reason}), nor does any other",
-        "pip install --force-reinstall av, whose wheels carry libx264",
+        f"{pip_install('--force-reinstall', 'av')}, whose wheels carry libx264",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import re
 import sys
 import tempfile
@@ -13,8 +14,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from engines.errors import FaceModelError
+from engines.installation import pip_install
 
 log = logging.getLogger(__name__)
+
+ON_ARM = sys.platform == "linux" and platform.machine() == "aarch64"
+REQUIREMENT = "mediapipe>=1.2,<1.3" if ON_ARM else "mediapipe>=0.10.30,<0.10.32"
+"""That of pyproject.toml for this machine."""
 
 _warned_of_metrics = False
 
@@ -47,14 +53,13 @@ def explained(error: Exception, what: str = "'s face landmarker") -> FaceModelEr
             "sudo apt-get install libegl1 libgles2",
         )
     if isinstance(error, ImportError):
-        return FaceModelError(
-            f"MediaPipe cannot be imported: {text}", 'pip install "mediapipe>=0.10.30,<0.10.32"'
-        )
+        return FaceModelError(f"MediaPipe cannot be imported: {text}", pip_install(REQUIREMENT))
     return FaceModelError(f"MediaPipe{what} does not start: {text}", "gnr-video doctor says more")
 
 
 _CHATTER = re.compile(
-    rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d|INFO: Created TensorFlow Lite"
+    rb"WARNING: (All log messages before absl|Logging before InitGoogle)|[IW]\d{4} \d\d:\d\d"
+    rb"|INFO: Created TensorFlow Lite"
 )
 _stderr_lock = threading.Lock()
 

@@ -13,6 +13,7 @@ let socket = null;
 let hello = null;
 let peer = null;
 let camera = null; // the browser's own MediaStream
+let cameraUsed = false; // the server has said so: a state that it sent before it knew does not stop the camera
 let cameraTimer = 0;
 let overSocket = params.get("transport") === "jpeg";
 let sheetFirst = 0;
@@ -52,6 +53,7 @@ function start(message) {
     item.textContent = line;
     return item;
   }));
+  cameraUsed = false;
   if (camera) send("source", "browser");
   startPictures();
   if (!$("sheet").children.length) sheet();
@@ -165,6 +167,7 @@ function stopCamera() {
   if (peer) peer.getTransceivers()[0].sender.replaceTrack(null);
   if (camera) camera.getTracks().forEach((track) => track.stop());
   camera = null;
+  cameraUsed = false;
 }
 
 async function startCameraJpegs() {
@@ -204,8 +207,9 @@ function show(state) {
   $("colours").hidden = !Object.keys(state.colours).length;
   for (const [place, colour] of Object.entries(state.colours)) put(place, colour);
   put("paste", state.paste);
-  put("source", state.source === "browser" ? "browser" : "server");
-  if (state.source !== "browser" && camera) stopCamera(); // another page has taken over
+  if (state.source === "browser") cameraUsed = true;
+  else if (cameraUsed) stopCamera(); // another page has taken over
+  put("source", camera || state.source === "browser" ? "browser" : "server");
   document.querySelectorAll("[data-view]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.view === state.view));
   $("mirror").setAttribute("aria-pressed", state.mirror);
   for (const [name, on] of Object.entries(state.effects)) $(name)?.setAttribute("aria-pressed", on);
