@@ -76,9 +76,9 @@ class TerminalKeys:
     def __enter__(self) -> TerminalKeys:
         import sys
 
+        if sys.platform == "win32" or sys.stdin is None or not sys.stdin.isatty():
+            return self
         try:
-            if sys.stdin is None or not sys.stdin.isatty():
-                return self
             import os
             import termios
             import tty
@@ -88,13 +88,13 @@ class TerminalKeys:
             self._before = termios.tcgetattr(sys.stdin)
             tty.setcbreak(sys.stdin)
         except (ImportError, OSError, ValueError):
-            pass  # Windows, or no terminal after all
+            pass  # no terminal after all
         return self
 
     def __exit__(self, *_: object) -> None:
         import sys
 
-        if self._before is not None:
+        if sys.platform != "win32" and self._before is not None:
             import termios
 
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
