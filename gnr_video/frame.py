@@ -146,6 +146,7 @@ class FaceLayer:
     Attributes:
         alignment: where the crop lies in the frame; that of a whole head where there is a bust.
         role: the number that its style goes by.
+        seconds: the time of the frame.
         crop: uint8 SxSx3 RGB, cut out of the frame.
         shown: uint8 SxSx3, what the network is shown: the crop, or what effects made of it.
         bust: head and shoulders, where whole heads are pasted.
@@ -155,6 +156,7 @@ class FaceLayer:
 
     alignment: Alignment
     role: int = 0
+    seconds: float = 0.0
     crop: Image | None = None
     shown: Image | None = None
     bust: Bust | None = None

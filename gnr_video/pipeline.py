@@ -121,7 +121,7 @@ def draw(
                 faces = [replace(faces[0], drawing=look.effects.drawing(picture)) for picture in pictures]
         elif shown:
             codes = None if styles is None else styles.codes_at(seconds, [face.role for face in faces])
-            made = drawings.of(shown, [face.alignment.track_id for face in faces], codes)
+            made = drawings.of(shown, [face.alignment.track_id for face in faces], codes, seconds)
             for face, picture in zip(faces, made, strict=True):
                 face.drawing = picture
         yield Layered(item.frame, faces)

@@ -19,6 +19,7 @@ from gnr_video.commands import translate as command
 from gnr_video.effects import EFFECTS, Entry, table
 from gnr_video.effects.base import Effect
 from gnr_video.effects.chain import Effects
+from gnr_video.effects.steady import share_followed
 from gnr_video.frame import Alignment, FaceLayer, Image
 from gnr_video.live import keys
 from gnr_video.live.controls import Controls
@@ -31,7 +32,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 class Invert(Effect):
     """A toy: negatives."""
 
-    def drawing(self, picture: Image, before: Image | None) -> Image:
+    def drawing(self, picture: Image, before: Image | None, seconds: float) -> Image:
         return 255 - picture
 
 
@@ -131,6 +132,20 @@ def test_a_new_one_is_seen_everywhere(toy: Entry, tiny: Path):
     text = CliRunner().invoke(command.translate, ["--help"]).output
     assert "--invert / --no-invert" in text and "Negatives." in text
     assert keys.KEYS["v"][0] == "invert"
+
+
+@pytest.mark.parametrize("fps", [15, 60])
+def test_what_settles_does_so_by_seconds(fps: int):
+    """After a tenth of a second of another picture, it is as far as at 30 frames a second."""
+
+    def after_a_tenth(rate: int) -> float:
+        effects, shown = Effects(), np.full((4, 4, 3), 100, np.uint8)
+        for _ in range(rate // 10):
+            shown = effects.drawing(np.full((4, 4, 3), 120, np.uint8), shown, 1 / rate)
+        return float(shown.mean())
+
+    assert after_a_tenth(fps) == pytest.approx(after_a_tenth(30), abs=3)
+    assert share_followed(0.25, 2 / fps) == pytest.approx(1 - (1 - share_followed(0.25, 1 / fps)) ** 2)
 
 
 def test_the_docs_have_the_table():

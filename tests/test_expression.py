@@ -216,6 +216,20 @@ def test_lines_have_the_colour_of_lashes_settling_over_frames() -> None:
     np.testing.assert_allclose(line(blue), last, atol=2)
 
 
+def test_lips_settle_by_seconds() -> None:
+    def followed(rate: int) -> np.ndarray:
+        """Lips that open slowly within a fifth of a second."""
+        effect = Expression()
+        for i in range(rate // 5 + 1):
+            faces = layers([(place(landmarks(0.2 * i / rate * 30)), drawing())])
+            faces[0].seconds = i / rate
+            effect.face(faces)
+        return effect._before[0, 0][0]
+
+    difference = np.abs(followed(60) - followed(30)).max()
+    assert difference < 0.3 * np.abs(landmarks(1.2) - landmarks(0.0)).max()
+
+
 def test_faces_of_a_frame() -> None:
     """One without landmarks is left alone; the drawings of a grid, all of one person, do not mix their colours."""
     blue = drawing()

@@ -89,31 +89,31 @@ class TestDrawings:
         drawings = Drawings(engine, Effects(), times, hold)
         for i in range(frames):
             shown = in_turn(*drawn[: i + 1 : hold])
-            np.testing.assert_array_equal(drawings.of([faces[i]], [7], None)[0], shown)
+            np.testing.assert_array_equal(drawings.of([faces[i]], [7], None, i / (30 * hold))[0], shown)
         assert made(times) == math.ceil(frames / hold)
 
     def test_a_face_that_appears_is_drawn_at_once(
         self, engine: Engine, faces: list[Image], drawn: list[Image]
     ) -> None:
         drawings = Drawings(engine, Effects(), StageTimes(), 5)
-        drawings.of([faces[0]], [1], None)
-        both = drawings.of([faces[2], faces[1]], [2, 1], None)
+        drawings.of([faces[0]], [1], None, 0 / (30 * 5))
+        both = drawings.of([faces[2], faces[1]], [2, 1], None, 1 / 30)
         np.testing.assert_array_equal(both, [drawn[2], in_turn(*drawn[:2])])
-        (left,) = drawings.of([faces[3]], [1], None)
+        (left,) = drawings.of([faces[3]], [1], None, 1.2 / 30)
         np.testing.assert_array_equal(left, both[1])
 
     def test_so_is_a_crop_of_another_size_and_another_video(
         self, engine: Engine, faces: list[Image], drawn: list[Image]
     ) -> None:
         drawings = Drawings(engine, Effects(), StageTimes(), 5)
-        drawings.of([np.pad(faces[0], ((0, 32), (0, 32), (0, 0)))], [1], None)
-        np.testing.assert_array_equal(drawings.of([faces[1]], [1], None)[0], drawn[1])
+        drawings.of([np.pad(faces[0], ((0, 32), (0, 32), (0, 0)))], [1], None, 0 / (30 * 5))
+        np.testing.assert_array_equal(drawings.of([faces[1]], [1], None, 1 / (30 * 5))[0], drawn[1])
         drawings.reset()
-        np.testing.assert_array_equal(drawings.of([faces[2]], [1], None)[0], drawn[2])
+        np.testing.assert_array_equal(drawings.of([faces[2]], [1], None, 2 / (30 * 5))[0], drawn[2])
 
     def test_each_in_its_style(self, engine: Engine, faces: list[Image]) -> None:
         codes = np.random.default_rng(1).standard_normal((2, 8)).astype(np.float32)
-        got = Drawings(engine, Effects(), StageTimes()).of(faces[:2], [1, 2], codes)
+        got = Drawings(engine, Effects(), StageTimes()).of(faces[:2], [1, 2], codes, 0 / (30 * 1))
         np.testing.assert_array_equal(got, engine.translate(np.stack(faces[:2]), codes))
 
 
@@ -126,9 +126,11 @@ class TestAhead:
         drawings = DrawingsAhead(gated, Effects(), StageTimes(), 3)  # type: ignore[arg-type]
         # The fourth frame is drawn, and shown by the seventh at the latest.
         for i in range(6):
-            np.testing.assert_array_equal(drawings.of([faces[i]], [1], None)[0], drawn[0])
+            np.testing.assert_array_equal(drawings.of([faces[i]], [1], None, i / (30 * 3))[0], drawn[0])
         gated.gate.release(2)
-        np.testing.assert_array_equal(drawings.of([faces[6]], [1], None)[0], in_turn(drawn[0], drawn[3]))
+        np.testing.assert_array_equal(
+            drawings.of([faces[6]], [1], None, 6 / (30 * 3))[0], in_turn(drawn[0], drawn[3])
+        )
         drawings.close(20)
 
     def test_it_is_shown_once_it_is_there(
@@ -137,9 +139,11 @@ class TestAhead:
         times = StageTimes()
         drawings = DrawingsAhead(engine, Effects(), times, 4)
         for i in range(5):
-            drawings.of([faces[i]], [1], None)
+            drawings.of([faces[i]], [1], None, i / (30 * 4))
         until(lambda: drawings._pending is not None and drawings._pending.done())
-        np.testing.assert_array_equal(drawings.of([faces[5]], [1], None)[0], in_turn(drawn[0], drawn[4]))
+        np.testing.assert_array_equal(
+            drawings.of([faces[5]], [1], None, 5 / (30 * 4))[0], in_turn(drawn[0], drawn[4])
+        )
         assert made(times) == 2
         drawings.close(20)
 
@@ -148,18 +152,18 @@ class TestAhead:
     ) -> None:
         drawings = DrawingsAhead(engine, Effects(), StageTimes())
         for i, face in enumerate(faces):
-            np.testing.assert_array_equal(drawings.of([face], [1], None)[0], in_turn(*drawn[: i + 1]))
+            np.testing.assert_array_equal(drawings.of([face], [1], None, i / 30)[0], in_turn(*drawn[: i + 1]))
         assert "gnr-video draw" not in {thread.name for thread in threading.enumerate()}
         drawings.close()
 
     def test_back_to_every_frame(self, engine: Engine, faces: list[Image], drawn: list[Image]) -> None:
         drawings = DrawingsAhead(engine, Effects(), StageTimes(), 2)
         for i in range(3):
-            drawings.of([faces[i]], [1], None)
+            drawings.of([faces[i]], [1], None, i / (30 * 2))
         drawings.hold = 1
         for i in range(3, 6):
             shown = in_turn(drawn[0], drawn[2], *drawn[3 : i + 1])
-            np.testing.assert_array_equal(drawings.of([faces[i]], [1], None)[0], shown)
+            np.testing.assert_array_equal(drawings.of([faces[i]], [1], None, (i - 1) / 30)[0], shown)
         drawings.close(20)
 
     def test_a_new_face_waits_for_its_own(
@@ -167,8 +171,8 @@ class TestAhead:
     ) -> None:
         drawings = DrawingsAhead(engine, Effects(), StageTimes(), 3)
         for i in range(4):
-            drawings.of([faces[i]], [1], None)
-        np.testing.assert_array_equal(drawings.of([faces[4]], [2], None)[0], drawn[4])
+            drawings.of([faces[i]], [1], None, i / (30 * 3))
+        np.testing.assert_array_equal(drawings.of([faces[4]], [2], None, 4 / (30 * 3))[0], drawn[4])
         drawings.close(20)
 
     def test_a_failure_reaches_who_waits(
@@ -176,7 +180,7 @@ class TestAhead:
     ) -> None:
         drawings = DrawingsAhead(engine, Effects(), StageTimes(), 2)
         for i in range(2):
-            drawings.of([faces[i]], [1], None)
+            drawings.of([faces[i]], [1], None, i / (30 * 2))
 
         def broken(*_: object) -> None:
             raise ZeroDivisionError
@@ -184,7 +188,7 @@ class TestAhead:
         monkeypatch.setattr(engine, "translate", broken)
         with pytest.raises(ZeroDivisionError):
             for i in range(2, 6):
-                drawings.of([faces[i]], [1], None)
+                drawings.of([faces[i]], [1], None, i / (30 * 2))
         drawings.close(20)
 
 

@@ -16,12 +16,13 @@ class Effect:
     def before(self, faces: Sequence[FaceLayer]) -> None:
         """Change what the network is shown (`FaceLayer.shown`) of whole heads, which have busts."""
 
-    def drawing(self, picture: Image, before: Image | None) -> Image:
+    def drawing(self, picture: Image, before: Image | None, seconds: float) -> Image:
         """What becomes of a new drawing.
 
         Args:
             picture: uint8 SxSx3.
             before: what was shown of the same face until now; None: it is new, or one of a grid.
+            seconds: since that was drawn. What settles does so by these, never by frames.
 
         Returns:
             uint8 SxSx3; the picture itself where there is nothing to do.

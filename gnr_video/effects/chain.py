@@ -64,10 +64,10 @@ class Effects:
         for effect in self._active():
             effect.before(faces)
 
-    def drawing(self, picture: Image, before: Image | None = None) -> Image:
+    def drawing(self, picture: Image, before: Image | None = None, seconds: float = 0.0) -> Image:
         """See `Effect.drawing`."""
         for effect in self._active():
-            picture = effect.drawing(picture, before)
+            picture = effect.drawing(picture, before, seconds)
         return picture
 
     def face(self, faces: Sequence[FaceLayer]) -> None:

@@ -31,7 +31,7 @@ _NEIGHBOURS = np.ones((3, 3), np.uint8)
 class Ink(Effect):
     """Inks the lines of drawings."""
 
-    def drawing(self, picture: Image, before: Image | None) -> Image:
+    def drawing(self, picture: Image, before: Image | None, seconds: float) -> Image:
         return inked(picture)
 
 

@@ -39,7 +39,9 @@ class Finder:
         waiting: deque[Frame] = deque()
 
         def layered(alignments: list[Alignment]) -> Layered:
-            return Layered(waiting.popleft(), [FaceLayer(a, self.cast.role(a.track_id)) for a in alignments])
+            frame = waiting.popleft()
+            roles = [self.cast.role(a.track_id) for a in alignments]
+            return Layered(frame, [FaceLayer(a, r, frame.pts_seconds) for a, r in zip(alignments, roles)])
 
         for frame in frames:
             with times.stage("track"):
