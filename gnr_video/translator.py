@@ -18,6 +18,7 @@ import numpy as np
 from engines.errors import InputError, StyleError
 from gnr_video.checkpoints import resolve_weights
 from gnr_video.frame import Frame, Image
+from gnr_video.media.images import resized
 from gnr_video.report import Report
 from gnr_video.styles.code import DEFAULT_SEED, StyleCode
 from gnr_video.styles.looks import Looks, parse_style
@@ -242,7 +243,7 @@ class Translator:
         """
         small = self.fitted(face)
         picture = self.engine.translate(small[None], None if style is None else self.parse(style).array())[0]
-        return _resized(self.effects.drawing(picture), face.shape[0])
+        return resized(self.effects.drawing(picture), face.shape[0])
 
     def translate_styles(self, face: Image, styles: Sequence[Style]) -> list[Image]:
         """One aligned face crop under many styles: encoded once, decoded in batches.
@@ -259,13 +260,13 @@ class Translator:
         pictures: list[Image] = []
         for i in range(0, len(rows), DECODE_BATCH):
             pictures += list(self.engine.decode_styles(content, rows[i : i + DECODE_BATCH]))
-        return [_resized(self.effects.drawing(picture), face.shape[0]) for picture in pictures]
+        return [resized(self.effects.drawing(picture), face.shape[0]) for picture in pictures]
 
     def fitted(self, face: Image) -> Image:
         """A square face crop in the size of the engine's."""
         if face.dtype != np.uint8 or face.ndim != 3 or face.shape[0] != face.shape[1] or face.shape[2] != 3:
             raise InputError(f"a face crop must be uint8 SxSx3, got {face.dtype} {face.shape}")
-        return _resized(face, self.engine.size)
+        return resized(face, self.engine.size)
 
     def find_face(self, image: Image) -> Image:
         """The face of a picture, cut out as the generator wants it.
@@ -511,12 +512,3 @@ def _close_all(*parts: Finder | PersonMatte | None) -> None:
     for part in parts:
         if part is not None:
             part.close()
-
-
-def _resized(face: Image, side: int) -> Image:
-    import cv2
-
-    if face.shape[0] == side:
-        return face
-    how = cv2.INTER_AREA if face.shape[0] > side else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(face, (side, side), interpolation=how), np.uint8)
