@@ -67,7 +67,7 @@ def live(translator: Translator, clip: Path, seconds: float, hold: int | None = 
         session = LiveSession(
             translator,
             Capture(camera(), camera),
-            Controls(translator.engine, expression=translator.expression),
+            Controls(translator.engine, effects=translator.effects),
             hold=hold,
         )
         session.add_sink(Screen("screen"))

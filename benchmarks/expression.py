@@ -22,15 +22,14 @@ from benchmarks import steadiness
 from engines.errors import exit_with
 from engines.files import write_atomically
 from gnr_video import Translator
-from gnr_video.effects.expression import Expressions, lips_apart, unlike_skin
+from gnr_video.effects.expression import Expression, lips_apart, unlike_skin
 from gnr_video.frame import Alignment, Image
+from gnr_video.hold import Drawings
 from gnr_video.machine import hardware
 from gnr_video.media.open import open_source
-from gnr_video.pipeline import Heads, track, translate
+from gnr_video.pipeline import cut, draw
 from gnr_video.timing import StageTimes
-from gnr_video.tracking.scene_cut import SceneCut
-from gnr_video.tracking.smoothing import Aligner
-from gnr_video.tracking.tracker import FaceTracker
+from gnr_video.tracking.finder import Finder
 
 
 def drawings(translator: Translator, clip: Path, frames: int) -> list[tuple[Alignment, Image]]:
@@ -38,14 +37,20 @@ def drawings(translator: Translator, clip: Path, frames: int) -> list[tuple[Alig
     times = StageTimes()
     with (
         open_source(clip) as video,
-        FaceTracker() as tracker,
+        Finder(lookahead=15) as finder,
         translator.open_matte() or nullcontext() as matte,
     ):
         taken = (frame for frame, _ in zip(video, range(frames)))
-        items = track(taken, tracker, Aligner(15), SceneCut(), times)
-        heads = None if matte is None else Heads(matte, translator.compositor)
-        drawn = translate(items, translator.engine, times, translator.schedule(), heads=heads)
-        return [(item.tracked.alignments[0], item.pictures[0]) for item in drawn if item.pictures]
+        look = translator.look(matte)
+        made = draw(
+            cut(finder.track(taken, times), look, times),
+            look,
+            Drawings(look.engine, look.effects, times),
+            times,
+            styles=translator.schedule(),
+        )
+        faces = (item.faces[0] for item in made if item.faces)
+        return [(face.alignment, face.drawing) for face in faces if face.drawing is not None]
 
 
 def measure(faces: list[tuple[Alignment, Image]]) -> dict[str, float]:
@@ -73,7 +78,7 @@ def main() -> int:
     with Translator(options.weights, style=42) as translator:
         for clip in options.clips:
             before = drawings(translator, clip, options.frames)
-            expressions, after, took = Expressions(), [], []
+            expressions, after, took = Expression(), [], []
             for face in before:
                 started = time.perf_counter()
                 after += expressions.apply([face])

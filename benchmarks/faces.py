@@ -20,14 +20,12 @@ import numpy as np
 from engines.errors import exit_with
 from gnr_video import Frame, Translator
 from gnr_video.frame import Image
+from gnr_video.hold import Drawings
 from gnr_video.machine import hardware
-from gnr_video.pipeline import Counts, compose, track, translate
+from gnr_video.pipeline import Counts, compose, cut, draw
 from gnr_video.samples.portrait import portrait
 from gnr_video.timing import StageTimes
-from gnr_video.tracking.scene_cut import SceneCut
-from gnr_video.tracking.selection import Cast
-from gnr_video.tracking.smoothing import Aligner
-from gnr_video.tracking.tracker import FaceTracker
+from gnr_video.tracking.finder import Finder
 
 SIZE = (1280, 400)
 
@@ -51,14 +49,11 @@ def measure(translator: Translator, faces: int, count: int) -> dict[str, float]:
     """Milliseconds a frame with so many faces; the first ten frames are not counted."""
     results = {}
     times, counts = StageTimes(), Counts()
-    with FaceTracker(translator.face_model, max_faces=translator.faces.max_faces) as tracker:
-        tracked = track(frames(faces, count + 10), tracker, Aligner(0), SceneCut(), times, Cast())
-        done = compose(
-            translate(tracked, translator.engine, times, translator.schedule()),
-            translator.compositor,
-            times,
-            counts,
-        )
+    look = translator.look(None)
+    with Finder(translator.face_model, translator.faces) as finder:
+        found = cut(finder.track(frames(faces, count + 10), times), look, times)
+        drawings = Drawings(look.engine, look.effects, times)
+        done = compose(draw(found, look, drawings, times, styles=translator.schedule()), look, times, counts)
         for _ in range(10):
             next(done)
         before = counts.faces

@@ -98,7 +98,7 @@ def measure(options: argparse.Namespace, clip: Path, folder: Path) -> tuple[Repo
     with Translator(
         options.weights, engine=options.engine, precision=options.precision, threads=options.threads
     ) as translator:
-        controls = Controls(translator.engine, 42, expression=translator.expression)
+        controls = Controls(translator.engine, 42, effects=translator.effects)
         session = LiveSession(translator, capture, controls, hold=options.hold)
         session.add_sink(VirtualCameraSink(session.size, camera.fps or 30.0, backend="memory"))
         recorder = Recorder(session, folder / "live.mp4")

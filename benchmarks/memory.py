@@ -66,7 +66,7 @@ def resident_mb() -> tuple[float, float]:
     import psutil  # type: ignore[import-untyped]
 
     info = psutil.Process().memory_info()
-    if hasattr(info, "peak_wset"):  # Windows
+    if sys.platform == "win32":
         return info.rss / 2**20, info.peak_wset / 2**20
     import resource
 

@@ -21,7 +21,9 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
 from engines.devices import best_device
@@ -29,12 +31,17 @@ from engines.errors import InputError, exit_with
 from engines.files import write_atomically
 from engines.weights import load_weights
 from gnr_video.checkpoints import resolve_weights
-from gnr_video.effects.ink import ink
+from gnr_video.effects.ink import inked
 from gnr_video.frame import Image
 from gnr_video.machine import hardware
 from gnr_video.samples.face_clip import face_run
 from train.metrics.evaluate import FULL, QUICK, Evaluator, Networks, format_table, report_json
 from train.metrics.pictures import Folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engines.base import Engine
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 VIDEOS = {".mp4", ".mkv", ".mov", ".webm", ".gif"}
@@ -49,6 +56,19 @@ def read_clips(folder: Path, frames: int) -> dict[str, list[Image]]:
         except InputError as error:
             print(f"{file.name}: {error}", file=sys.stderr)
     return found
+
+
+class Inked:
+    """An engine whose pictures are inked."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._engine, name)
+        if name not in ("translate", "decode", "decode_styles"):
+            return found
+        return lambda *arguments: np.stack([inked(picture) for picture in found(*arguments)])
 
 
 def main() -> int:
@@ -83,8 +103,9 @@ def main() -> int:
         folders["real"] = Folder.open(options.data / "trainB", len(evaluator.real))
     folders |= {folder.name: Folder.open(folder, settings.limit) for folder in options.outputs}
     frames = sum(map(len, clips.values()))
-    finishes = {"": None, ", inked": ink} if options.ink else {"": None}
-    columns = len(options.weights) * len(finishes)
+    shown: dict[str, Callable[[Engine], Any]]
+    shown = {"": lambda engine: engine, ", inked": Inked} if options.ink else {"": lambda engine: engine}
+    columns = len(options.weights) * len(shown)
     total = evaluator.units(len(faces), map(len, folders.values()), columns, frames)
 
     results = []
@@ -99,10 +120,12 @@ def main() -> int:
         for name in options.weights:
             loaded = load_weights(resolve_weights(name))
             with engines.create(loaded) as engine:
-                for suffix, engine.finish in finishes.items():
+                for suffix, as_shown in shown.items():
                     column = name + suffix
                     results.append(
-                        evaluator.generator(column, engine, faces, weights=loaded, clips=list(clips.values()))
+                        evaluator.generator(
+                            column, as_shown(engine), faces, weights=loaded, clips=list(clips.values())
+                        )
                     )
         for name, folder in folders.items():
             results.append(evaluator.outputs(name, folder))

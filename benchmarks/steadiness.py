@@ -22,7 +22,7 @@ from engines.errors import exit_with
 from engines.files import write_atomically
 from engines.weights import load_weights
 from gnr_video.checkpoints import resolve_weights
-from gnr_video.effects.ink import ink
+from gnr_video.effects.ink import inked as with_ink
 from gnr_video.effects.steady import settled
 from gnr_video.frame import Image
 from gnr_video.machine import hardware
@@ -65,7 +65,7 @@ def main() -> int:
         for clip in options.clips:
             crops = face_run(clip, frames=options.frames)
             drawn = [engine.translate(crop[None])[0] for crop in crops]
-            inked = list(ink(np.stack(drawn)))
+            inked = [with_ink(picture) for picture in drawn]
             variants = {"network": drawn, "inked": inked, "inked, settled": in_turn(inked)}
             rows[clip.name] = {name: measure(drawings) for name, drawings in variants.items()}
             for name, row in rows[clip.name].items():

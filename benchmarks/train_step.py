@@ -118,7 +118,6 @@ def measure(
     kind: str, size: int, batch: int, steps: int, device: str, trunk: Path | None, compiled: bool = False
 ) -> dict[str, Any]:
     """One process's figures: seconds per step (median), of every part (mean), and the peak memory in GB."""
-    import resource
     import tempfile
 
     import torch
@@ -180,11 +179,14 @@ def measure(
             times.append(time.perf_counter() - started)
     parts = {name: seconds / steps for name, seconds in parts.items()}
     parts["R1 / 16"] = r1 / 16
-    peak = (
-        torch.cuda.max_memory_allocated() / 1e9
-        if device == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    )
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 1e9
+    elif sys.platform == "win32":
+        peak = float("nan")
+    else:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return {
         "seconds": median(times) + r1 / 16,
         "parts": parts,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,12 +60,10 @@ class Engine(ABC):
         weights_hash: of the weights it runs, hexadecimal; "" if they are in no file.
         fallback: why faster engines were passed over.
         takes_styles: False for a foreign model of one look (`engines.image_model`): it only translates.
-        finish: what pictures go through before they are given out, uint8 (N, S, S, 3) to the same; None: nothing.
     """
 
     name: str = ""
     takes_styles: bool = True
-    finish: Callable[[Crops], Crops] | None = None
 
     def __init__(self, weights: Weights, *, device: str, precision: str) -> None:
         from engines.graph import MappingNetwork, StyleVectors
@@ -226,8 +223,7 @@ class Engine(ABC):
         """
         with self._lock:
             self._check_open()
-            pictures = self._decode(content, self._rows(styles, self._batch(content)))
-        return self._finished(pictures)
+            return self._decode(content, self._rows(styles, self._batch(content)))
 
     def decode_styles(self, content: Any, styles: Styles) -> Crops:
         """One content code under several styles, as one batch.
@@ -248,8 +244,7 @@ class Engine(ABC):
                 raise EngineError(
                     f"decode_styles takes the content of one picture, got {self._batch(content)}"
                 )
-            pictures = self._decode_styles(content, self._to_vectors(styles))
-        return self._finished(pictures)
+            return self._decode_styles(content, self._to_vectors(styles))
 
     def _decode_styles(self, content: Any, vectors: torch.Tensor) -> Crops:
         """`_decode` of one content code under every row of `vectors`, as a batch where it can be repeated."""
@@ -264,11 +259,7 @@ class Engine(ABC):
         crops = self._check_crops(crops)
         with self._lock:
             self._check_open()
-            pictures = self._translate(crops, self._rows(styles, len(crops)))
-        return self._finished(pictures)
-
-    def _finished(self, pictures: Crops) -> Crops:
-        return pictures if self.finish is None else self.finish(pictures)
+            return self._translate(crops, self._rows(styles, len(crops)))
 
     def warm_up(self, side: int | None = None) -> None:
         """Run once, so that the first real frame is as fast as the others; the style stays as it is.

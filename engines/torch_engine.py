@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,6 @@ from engines.base import Crops, Engine
 from engines.errors import EngineError
 from engines.graph import ContentEncoder, Decoder, Upsampling
 from engines.weights import Weights
-
-log = logging.getLogger(__name__)
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_CUDA_GRAPHS = 4

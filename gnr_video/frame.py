@@ -137,3 +137,36 @@ class Bust:
     picture: Image
     matte: NDArray[np.uint8]
     seconds: float
+
+
+@dataclass(eq=False)
+class FaceLayer:
+    """One face of a frame on its way: each stage fills in its part.
+
+    Attributes:
+        alignment: where the crop lies in the frame; that of a whole head where there is a bust.
+        role: the number that its style goes by.
+        seconds: the time of the frame.
+        crop: uint8 SxSx3 RGB, cut out of the frame.
+        shown: uint8 SxSx3, what the network is shown: the crop, or what effects made of it.
+        bust: head and shoulders, where whole heads are pasted.
+        drawing: uint8 SxSx3, what the network made of it, and effects of that.
+        mask: uint8 SxS, what of the drawing is pasted.
+    """
+
+    alignment: Alignment
+    role: int = 0
+    seconds: float = 0.0
+    crop: Image | None = None
+    shown: Image | None = None
+    bust: Bust | None = None
+    drawing: Image | None = None
+    mask: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Layered:
+    """A frame and its faces. Under a grid there is a layer for each drawing of the first face."""
+
+    frame: Frame
+    faces: list[FaceLayer] = field(default_factory=list)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from gnr_video.effects.steady import settled
 from gnr_video.frame import Image
 
 if TYPE_CHECKING:
     from engines.base import Crops, Engine, Styles
+    from gnr_video.effects.chain import Effects
     from gnr_video.timing import StageTimes
 
 Drawn: TypeAlias = dict[int, Image]
@@ -30,30 +30,36 @@ class Drawings:
 
     Args:
         engine: draws.
+        effects: on new drawings.
         times: takes how long that takes, as "network".
         hold: frames that a drawing is shown for, 1 or more; may be changed at any time.
     """
 
-    def __init__(self, engine: Engine, times: StageTimes, hold: int = 1) -> None:
+    def __init__(self, engine: Engine, effects: Effects, times: StageTimes, hold: int = 1) -> None:
         self.hold = hold
         self._engine = engine
+        self._effects = effects
         self._times = times
         self._newest: Drawn = {}
+        self._drawn_at = 0.0
         self._shown = 0
 
-    def of(self, crops: Sequence[Image], ids: Sequence[int], codes: Styles | None) -> list[Image]:
+    def of(
+        self, crops: Sequence[Image], ids: Sequence[int], codes: Styles | None, seconds: float
+    ) -> list[Image]:
         """What is shown of the faces of a frame.
 
         Args:
             crops: uint8 SxSx3 RGB, one for each face.
             ids: whose they are. If one of them has no drawing yet, all are drawn.
             codes: a style for each; None: the engine's own.
+            seconds: the time of the frame.
 
         Returns:
             uint8 SxSx3 RGB, in the order of `crops`.
         """
         if self._shown >= self.hold or not self._has(crops, ids):
-            self._newest, self._shown = self._draw(crops, ids, codes), 0
+            self._newest, self._shown = self._draw(crops, ids, codes, seconds), 0
         self._shown += 1
         return [self._newest[one] for one in ids]
 
@@ -63,11 +69,14 @@ class Drawings:
             one in self._newest and self._newest[one].shape == crop.shape for one, crop in zip(ids, crops)
         )
 
-    def _draw(self, crops: Sequence[Image], ids: Sequence[int], codes: Styles | None) -> Drawn:
-        before = self._newest
+    def _draw(
+        self, crops: Sequence[Image], ids: Sequence[int], codes: Styles | None, seconds: float
+    ) -> Drawn:
+        before, since = self._newest, seconds - self._drawn_at
+        self._drawn_at = seconds
         with self._times.stage("network"):
-            drawn = dict(zip(ids, _in_style(self._engine, np.stack(crops), codes)))
-        return {one: settled(before[one], new) if one in before else new for one, new in drawn.items()}
+            drawn = zip(ids, _in_style(self._engine, np.stack(crops), codes))
+            return {one: self._effects.drawing(new, before.get(one), since) for one, new in drawn}
 
     def reset(self) -> None:
         """The next frame is of another video."""
@@ -81,14 +90,18 @@ class DrawingsAhead(Drawings):
     and waited for when the next is due. To be closed.
     """
 
-    def __init__(self, engine: Engine, times: StageTimes, hold: int = 1) -> None:
-        super().__init__(engine, times, hold)
+    def __init__(self, engine: Engine, effects: Effects, times: StageTimes, hold: int = 1) -> None:
+        super().__init__(engine, effects, times, hold)
         self._pending: Future[Drawn] | None = None
-        self._begun: SimpleQueue[tuple[Future[Drawn], Sequence[Image], Sequence[int], Styles | None] | None]
+        self._begun: SimpleQueue[
+            tuple[Future[Drawn], Sequence[Image], Sequence[int], Styles | None, float] | None
+        ]
         self._begun = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="gnr-video draw", daemon=True)
 
-    def of(self, crops: Sequence[Image], ids: Sequence[int], codes: Styles | None) -> list[Image]:
+    def of(
+        self, crops: Sequence[Image], ids: Sequence[int], codes: Styles | None, seconds: float
+    ) -> list[Image]:
         is_due = self._shown >= self.hold
         if self._pending is not None and (is_due or self._pending.done() or not self._has(crops, ids)):
             self._newest = self._pending.result()
@@ -97,15 +110,15 @@ class DrawingsAhead(Drawings):
             if self._thread.ident is None:
                 self._thread.start()
             self._pending = Future()
-            self._begun.put((self._pending, crops, ids, codes))
+            self._begun.put((self._pending, crops, ids, codes, seconds))
             self._shown = 0
-        return super().of(crops, ids, codes)
+        return super().of(crops, ids, codes, seconds)
 
     def _work(self) -> None:
         while (begun := self._begun.get()) is not None:
-            future, crops, ids, codes = begun
+            future, crops, ids, codes, seconds = begun
             try:
-                future.set_result(self._draw(crops, ids, codes))
+                future.set_result(self._draw(crops, ids, codes, seconds))
             except BaseException as error:  # for the thread that waits
                 future.set_exception(error)
 

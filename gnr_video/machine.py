@@ -114,7 +114,9 @@ def usable_cores() -> int:
 
 
 def _ram_gb() -> float | None:
+    if sys.platform == "win32":  # has no sysconf
+        return None
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+    except (ValueError, OSError):
         return None

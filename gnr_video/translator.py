@@ -6,7 +6,7 @@ import copy
 import os
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
@@ -18,25 +18,26 @@ import numpy as np
 from engines.errors import InputError, StyleError
 from gnr_video.checkpoints import resolve_weights
 from gnr_video.frame import Frame, Image
+from gnr_video.media.images import resized
 from gnr_video.report import Report
 from gnr_video.styles.code import DEFAULT_SEED, StyleCode
 from gnr_video.styles.looks import Looks, parse_style
 from gnr_video.styles.schedule import StylePlan, StyleSchedule, make_schedule
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import head_side
-from gnr_video.tracking.selection import Cast, FaceChoice
+from gnr_video.tracking.selection import FaceChoice
+from gnr_video.tracking.smoothing import LOOKAHEAD
 
 if TYPE_CHECKING:
     from engines.architecture import Architecture
     from engines.base import Engine
     from engines.image_model import ImageModelOptions
     from engines.tensorrt_build import Progress
-    from gnr_video.pipeline import Counts
+    from gnr_video.pipeline import Counts, Look
+    from gnr_video.tracking.finder import Finder
     from gnr_video.tracking.matte import PersonMatte
-    from gnr_video.tracking.tracker import FaceTracker
 
 DEFAULT_STYLE = DEFAULT_SEED
-LOOKAHEAD = 15
 DECODE_BATCH = 16
 
 Style = int | str | StyleCode
@@ -56,10 +57,8 @@ class Translator:
         precision: "auto", "fp32", "bf16", "fp16", "int8".
         paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositing.compositor`. Heads are
             whole, with their hair, where `gnr_video.tracking.matte` finds its model, but for an ONNX file.
-        tint: whether neck and long hair take on the colours of whole heads, see `gnr_video.effects.tint`.
-        ink: whether the lines of drawings are made even and crisp, see `gnr_video.effects.ink`; never an ONNX file's.
-        expression: whether mouths and eyelids are drawn from the face's landmarks, see `gnr_video.effects.expression`;
-            never in an ONNX file's pictures. None: with weights that `gnr-video train` made.
+        effects: which of `gnr_video.effects.EFFECTS` are on, by name ({"tint": False}); the others are as they are by
+            themselves.
         faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
         plan: how the style changes with time; None: not at all.
         grid: (rows, columns): show the first face under so many styles at once instead of the video, itself in
@@ -90,9 +89,7 @@ class Translator:
         device: str = "auto",
         precision: str = "auto",
         paste: str = "head",
-        tint: bool = True,
-        ink: bool = True,
-        expression: bool | None = None,
+        effects: Mapping[str, bool | None] | None = None,
         faces: str | int | FaceChoice = "all",
         plan: StylePlan | None = None,
         grid: tuple[int, int] | None = None,
@@ -108,6 +105,7 @@ class Translator:
         from engines.weights import load_weights
         from gnr_video.compositing.compositor import Compositor
         from gnr_video.compositing.grid import GridCompositor
+        from gnr_video.effects.chain import Effects
         from gnr_video.tracking.mediapipe_networks import compile_beside
 
         self.face_model = None if face_model is None else Path(face_model)
@@ -116,7 +114,7 @@ class Translator:
         self.plan = plan or StylePlan()
         self.grid = grid
         path = resolve_weights(weights)
-        self.compositor = cells = GridCompositor(*grid) if grid else Compositor(paste, tint=tint)
+        self.compositor = cells = GridCompositor(*grid) if grid else Compositor(paste)
         self._grid_styles = cells.styles if isinstance(cells, GridCompositor) else 0
         self.lookahead = lookahead
         self.hold = _checked_hold(hold, grid)
@@ -127,6 +125,7 @@ class Translator:
                 path, onnx, engine=engine, device=device, precision=precision, threads=threads
             )
             self.weights_name = path.name
+            own = False
         else:
             loaded = load_weights(path)
             calibration = None
@@ -145,8 +144,8 @@ class Translator:
                 side=_crop_side(self.compositor.mode, loaded.architecture),
             )
             self.weights_name = loaded.metadata.get("name", "unnamed")
-            self.ink = ink
-            self.expression = "recipe" in loaded.metadata if expression is None else expression
+            own = "recipe" in loaded.metadata
+        self.effects = Effects(effects, own=own, draws=self.engine.takes_styles)
         self._owns_engine = True
         self._live: _LiveState | None = None
         self._schedule: StyleSchedule | None = None
@@ -160,40 +159,17 @@ class Translator:
         """Side of the crops that the engine is given, pixels: of faces, or of whole heads."""
         return _crop_side(self.compositor.mode, self.engine)
 
-    @property
-    def tint(self) -> bool:
-        """See the constructor; may be changed between frames."""
-        return self.compositor.tint
-
-    @tint.setter
-    def tint(self, on: bool) -> None:
-        self.compositor.tint = on
-
-    @property
-    def ink(self) -> bool:
-        """See the constructor; may be changed between frames, for all translators on this engine."""
-        return self.engine.finish is not None
-
-    @ink.setter
-    def ink(self, on: bool) -> None:
-        from gnr_video.effects.ink import ink
-
-        self.engine.finish = ink if on else None
-
-    @property
-    def expression(self) -> bool:
-        """See the constructor; may be changed between frames."""
-        return self.compositor.expression
-
-    @expression.setter
-    def expression(self, on: bool) -> None:
-        self.compositor.expression = on
-
     def open_matte(self) -> PersonMatte | None:
         """What whole heads are cut out with; None where the engine takes no such crops, or there is no model."""
         from gnr_video.tracking.matte import try_matte
 
         return try_matte() if self.engine.fits(head_side(self.engine.size)) else None
+
+    def look(self, matte: PersonMatte | None) -> Look:
+        """How faces are drawn and pasted, with the matte of one video."""
+        from gnr_video.pipeline import Look
+
+        return Look(self.engine, self.compositor, self.effects, matte, self._grid_styles)
 
     def _matte(self) -> PersonMatte | None:
         return self.open_matte() if self.crop_side != self.engine.size else None
@@ -267,7 +243,7 @@ class Translator:
         """
         small = self.fitted(face)
         picture = self.engine.translate(small[None], None if style is None else self.parse(style).array())[0]
-        return _resized(picture, face.shape[0])
+        return resized(self.effects.drawing(picture), face.shape[0])
 
     def translate_styles(self, face: Image, styles: Sequence[Style]) -> list[Image]:
         """One aligned face crop under many styles: encoded once, decoded in batches.
@@ -284,13 +260,13 @@ class Translator:
         pictures: list[Image] = []
         for i in range(0, len(rows), DECODE_BATCH):
             pictures += list(self.engine.decode_styles(content, rows[i : i + DECODE_BATCH]))
-        return [_resized(picture, face.shape[0]) for picture in pictures]
+        return [resized(self.effects.drawing(picture), face.shape[0]) for picture in pictures]
 
     def fitted(self, face: Image) -> Image:
         """A square face crop in the size of the engine's."""
         if face.dtype != np.uint8 or face.ndim != 3 or face.shape[0] != face.shape[1] or face.shape[2] != 3:
             raise InputError(f"a face crop must be uint8 SxSx3, got {face.dtype} {face.shape}")
-        return _resized(face, self.engine.size)
+        return resized(face, self.engine.size)
 
     def find_face(self, image: Image) -> Image:
         """The face of a picture, cut out as the generator wants it.
@@ -325,7 +301,7 @@ class Translator:
         Returns:
             uint8 RGB, of the size that the paste mode makes of it; the source where no face is found.
         """
-        from gnr_video.pipeline import Counts, Heads, compose, track, translate
+        from gnr_video.pipeline import Counts, compose, cut, draw
 
         if not isinstance(frame, Frame):
             self.reset()
@@ -334,24 +310,22 @@ class Translator:
         else:
             single = False
         if self._live is None:
-            self._live = _LiveState(self.face_model, self.faces, self._matte(), self.engine, self.hold)
+            self._live = _LiveState(self)
         if self._schedule is None:
             self._schedule = self.schedule()
         live, times = self._live, self._live.times
         if live.first is None:
             live.first = frame.pts_seconds
-        item = next(track([frame], live.tracker, live.aligner, live.cuts, times, live.cast))
-        translated = translate(
-            [item],
-            self.engine,
+        found = cut(live.finder.track([frame], times), live.look, times)
+        drawn = draw(
+            found,
+            live.look,
+            live.drawings,
             times,
-            self._schedule,
+            styles=self._schedule,
             start=frame.pts_seconds - live.first,
-            grid=self._grid_styles,
-            heads=None if live.matte is None else Heads(live.matte, self.compositor, live.hair),
-            drawings=live.drawings,
         )
-        result = next(compose(translated, self.compositor, times, Counts()))
+        result = next(compose(drawn, live.look, times, Counts()))
         if single:
             self.reset()
         return result.image
@@ -361,6 +335,7 @@ class Translator:
         if self._live is not None:
             self._live.reset()
         self.compositor.reset()
+        self.effects.reset()
 
     def translate_video(
         self,
@@ -396,16 +371,15 @@ class Translator:
         """
         from gnr_video import pipeline
         from gnr_video.media.open import open_sink, open_source
-        from gnr_video.tracking.scene_cut import SceneCut
-        from gnr_video.tracking.smoothing import Aligner
-        from gnr_video.tracking.tracker import FaceTracker
+        from gnr_video.tracking.finder import Finder
 
         times = StageTimes()
         self.compositor.reset()
+        self.effects.reset()
         schedule = self.schedule(source)
         with (
             open_source(source, start=start, end=end) as video,
-            FaceTracker(self.face_model, max_faces=self.faces.max_faces) as tracker,
+            Finder(self.face_model, self.faces, self.lookahead) as finder,
             self._matte() or nullcontext() as matte,
             open_sink(
                 target,
@@ -420,17 +394,11 @@ class Translator:
             counts = pipeline.run(
                 video,
                 sink.write,
-                tracker=tracker,
-                aligner=Aligner(self.lookahead),
-                cuts=SceneCut(),
-                engine=self.engine,
-                compositor=self.compositor,
-                times=times,
-                cast=Cast(self.faces),
+                finder,
+                self.look(matte),
+                times,
                 styles=schedule,
                 start=start or 0.0,
-                grid=self._grid_styles,
-                matte=matte,
                 hold=self.hold,
                 on_frame=(lambda done: progress(done, video.info.frame_count)) if progress else None,
             )
@@ -458,9 +426,7 @@ class Translator:
                 "mode": self.plan.mode,
                 "codec": sink.codec,
                 "lookahead": self.lookahead,
-                "tint": self.tint,
-                "ink": self.ink,
-                "expression": self.expression,
+                **self.effects.state,
                 "hold": self.hold,
             },
         )
@@ -478,7 +444,7 @@ class Translator:
         from gnr_video.compositing.compositor import Compositor
 
         other = copy.copy(self)
-        other.compositor = Compositor(paste, tint=self.tint, expression=self.expression)
+        other.compositor, other.effects = Compositor(paste), self.effects.again()
         other.grid, other._grid_styles = None, 0
         other.looks, other.style, other.plan = looks, looks.codes[0] if looks else None, StylePlan()
         other.lookahead = LOOKAHEAD
@@ -504,38 +470,25 @@ class Translator:
 
 
 class _LiveState:
-    """Tracker, matte, darkener of hair, aligner, cut detector and drawings of `translate_frame`."""
+    """What `translate_frame` keeps from frame to frame."""
 
-    def __init__(
-        self, face_model: Path | None, faces: FaceChoice, matte: PersonMatte | None, engine: Engine, hold: int
-    ) -> None:
-        from gnr_video.effects.dark_hair import DarkHair
+    def __init__(self, translator: Translator) -> None:
         from gnr_video.hold import Drawings
-        from gnr_video.tracking.scene_cut import SceneCut
-        from gnr_video.tracking.smoothing import Aligner
-        from gnr_video.tracking.tracker import FaceTracker
+        from gnr_video.tracking.finder import Finder
 
-        self.tracker = FaceTracker(face_model, max_faces=faces.max_faces)
-        self.matte = matte
-        self.hair = DarkHair()
-        self.cast = Cast(faces)
-        self.first: float | None = None
-        self.aligner = Aligner(0)
-        self.cuts = SceneCut()
+        self.finder = Finder(translator.face_model, translator.faces)
+        self.look = translator.look(matte := translator._matte())
         self.times = StageTimes()
-        self.drawings = Drawings(engine, self.times, hold)
+        self.drawings = Drawings(translator.engine, translator.effects, self.times, translator.hold)
+        self.first: float | None = None
         # MediaPipe's graphs must be closed before the interpreter ends, also by those who forget it.
-        self.close = weakref.finalize(self, _close_all, self.tracker, matte)
+        self.close = weakref.finalize(self, _close_all, self.finder, matte)
 
     def reset(self) -> None:
-        self.tracker.reset()
-        if self.matte is not None:
-            self.matte.reset()
-        self.hair.reset()
-        self.cast.reset()
+        self.finder.reset()
+        if self.look.matte is not None:
+            self.look.matte.reset()
         self.first = None
-        self.aligner.flush()
-        self.cuts.reset()
         self.drawings.reset()
 
 
@@ -555,16 +508,7 @@ def _checked_hold(hold: int, grid: tuple[int, int] | None) -> int:
     return hold
 
 
-def _close_all(*parts: FaceTracker | PersonMatte | None) -> None:
+def _close_all(*parts: Finder | PersonMatte | None) -> None:
     for part in parts:
         if part is not None:
             part.close()
-
-
-def _resized(face: Image, side: int) -> Image:
-    import cv2
-
-    if face.shape[0] == side:
-        return face
-    how = cv2.INTER_AREA if face.shape[0] > side else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(face, (side, side), interpolation=how), np.uint8)

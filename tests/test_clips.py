@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import zip_longest
 from pathlib import Path
 
 import cv2
@@ -18,8 +17,8 @@ import numpy as np
 import pytest
 
 from gnr_video import Translator
-from gnr_video.compositing.compositor import Compositor, paste
-from gnr_video.frame import Alignment, Bust, Image
+from gnr_video.compositing.compositor import Compositor, Surroundings, paste
+from gnr_video.frame import Alignment, FaceLayer, Image
 from gnr_video.media.open import open_source
 from gnr_video.report import Report
 from gnr_video.tracking.face_mesh import Mask
@@ -49,16 +48,9 @@ class Recorder(Compositor):
         self.placed: list[list[tuple[Alignment, Mask]]] = []
         self.changed: list[np.ndarray] = []
 
-    def compose(
-        self,
-        image: Image,
-        faces: Sequence[tuple[Alignment, Image]],
-        crops: Sequence[Image] | None = None,
-        busts: Sequence[Bust] = (),
-    ) -> Image:
-        masks = [self._mask(*face, bust) for face, bust in zip_longest(faces, busts)]
-        self.placed.append([(alignment, mask) for (alignment, _), mask in zip(faces, masks)])
-        out = super().compose(image, faces, crops, busts)
+    def compose(self, image: Image, faces: Sequence[FaceLayer], *around: Surroundings) -> Image:
+        out = super().compose(image, faces, *around)
+        self.placed.append([(face.alignment, face.mask) for face in faces])
         self.changed.append(np.packbits((out != image).any(axis=2)))
         return out
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from gnr_video.compositing.compositor import MODES, Compositor
 from gnr_video.compositing.grid import GridCompositor
 from gnr_video.compositing.masks import face_mask, head_mask, square_mask, whole_head_mask
-from gnr_video.frame import Alignment, Bust
+from gnr_video.frame import Alignment, Bust, FaceLayer
 from gnr_video.tracking.alignment import bust, bust_head, crop_face, nearest_part
+from tests.layers import layers
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -75,7 +76,7 @@ def test_a_matte_counts_where_heads_are_pasted(mode):
     image, white = picture(300, 300, 0), plain(160, (255, 255, 255))
     alignment = Alignment(0, 150, 150, 1.0, 0.0)
     made = [
-        Compositor(mode).compose(image, [(alignment, white)], busts=[bust_of(alignment, value)])
+        Compositor(mode).compose(image, layers([(alignment, white)], busts=[bust_of(alignment, value)]))
         for value in (0, 255)
     ]
     assert np.array_equal(*made) == (mode == "face")
@@ -90,7 +91,7 @@ def test_the_head_is_cut_from_the_busts_matte():
     rows, columns = bust_head(256)
     assert (rows.stop - rows.start, columns.stop - columns.start) == (160, 160)
     made = Compositor().compose(
-        np.zeros((300, 300, 3), np.uint8), [(alignment, plain(160, (255, 255, 255)))], busts=[half]
+        np.zeros((300, 300, 3), np.uint8), layers([(alignment, plain(160, (255, 255, 255)))], busts=[half])
     )
     x, y = crop_coordinates(alignment, 300, 300)
     inside = (np.abs(x - 128) < 60) & (np.abs(y - 128) < 60)
@@ -110,8 +111,7 @@ def test_two_heads_side_by_side_share_what_is_between_them():
     red, blue = (plain(160, colour) for colour in ((255, 0, 0), (0, 0, 255)))
     out = Compositor().compose(
         np.zeros((300, 300, 3), np.uint8),
-        [(left, red), (right, blue)],
-        busts=[bust_of(left, 255), bust_of(right, 255)],
+        layers([(left, red), (right, blue)], busts=[bust_of(left, 255), bust_of(right, 255)]),
     )
     line = out[150, 60:241].astype(int)
     assert (line.sum(axis=1) >= 253).all(), "no gap"
@@ -128,7 +128,7 @@ def test_two_heads_side_by_side_share_what_is_between_them():
 def test_pixels_outside_the_mask_keep_every_bit(alignment, size, mode):
     image, crop = picture(240, 320), picture(size, size, 1)
     before = image.copy()
-    out = Compositor(mode).compose(image, [(alignment, crop)])
+    out = Compositor(mode).compose(image, layers([(alignment, crop)]))
     assert out.shape == image.shape
     assert out.dtype == np.uint8
     assert not np.shares_memory(out, image)
@@ -148,7 +148,7 @@ def test_pixels_outside_the_mask_keep_every_bit(alignment, size, mode):
 def test_blend_equals_the_formula(alignment, size):
     alignment = replace(alignment, scale=max(alignment.scale, 0.4))
     image = cv2.resize(gradient(256), (320, 240))[::-1].copy()
-    out = Compositor().compose(image, [(alignment, gradient(size))])
+    out = Compositor().compose(image, layers([(alignment, gradient(size))]))
     expected = reference(image, alignment, gradient(size), head_mask(None, size))
     # Two roundings to 8 bits, and a mask resampled once more.
     assert np.abs(out - expected).max() <= 4
@@ -156,7 +156,9 @@ def test_blend_equals_the_formula(alignment, size):
 
 def test_the_middle_of_the_mask_shows_the_crop_alone():
     crop = cv2.GaussianBlur(picture(256, 256, 3), (0, 0), 2)
-    out = Compositor().compose(np.zeros((300, 300, 3), np.uint8), [(Alignment(0, 150, 150, 1.0, 0.0), crop)])
+    out = Compositor().compose(
+        np.zeros((300, 300, 3), np.uint8), layers([(Alignment(0, 150, 150, 1.0, 0.0), crop)])
+    )
     inside = head_mask() == 255
     difference = np.abs(out[22:278, 22:278].astype(int) - crop)[inside]
     assert difference.max() <= 2
@@ -169,7 +171,9 @@ def test_the_face_moves_by_fractions_of_a_pixel(size, scale):
 
     def centre(x: float, y: float, angle: float) -> np.ndarray:
         black = np.zeros((720, 720, 3), np.uint8)
-        out = Compositor().compose(black, [(Alignment(0, x, y, scale, angle), plain(size, (255, 255, 255)))])
+        out = Compositor().compose(
+            black, layers([(Alignment(0, x, y, scale, angle), plain(size, (255, 255, 255)))])
+        )
         m = cv2.moments(out[..., 0])
         return np.array([m["m10"] / m["m00"], m["m01"] / m["m00"]]) - (x, y)
 
@@ -181,11 +185,11 @@ def test_the_face_moves_by_fractions_of_a_pixel(size, scale):
 def test_opacity_fades_to_the_untouched_frame():
     image, crop = picture(300, 300), plain(256, (255, 255, 255))
     alignment = Alignment(0, 150, 150, 1.0, 0.2)
-    gone = Compositor().compose(image, [(replace(alignment, opacity=0.0), crop)])
+    gone = Compositor().compose(image, layers([(replace(alignment, opacity=0.0), crop)]))
     np.testing.assert_array_equal(gone, image)
     assert not np.shares_memory(gone, image)
-    full = Compositor().compose(image, [(alignment, crop)]).astype(float)
-    half = Compositor().compose(image, [(replace(alignment, opacity=0.5), crop)])
+    full = Compositor().compose(image, layers([(alignment, crop)])).astype(float)
+    half = Compositor().compose(image, layers([(replace(alignment, opacity=0.5), crop)]))
     assert np.abs(half - (full + image) / 2).max() <= 2
 
 
@@ -203,14 +207,14 @@ def test_opacity_fades_to_the_untouched_frame():
 def test_faces_partly_or_wholly_outside(alignment, mode):
     image = picture(240, 320)
     compositor = Compositor(mode)
-    out = compositor.compose(image, [(alignment, picture(128, 128, 1))])
+    out = compositor.compose(image, layers([(alignment, picture(128, 128, 1))]))
     width, height = compositor.output_size((320, 240))
     assert out.shape == (height, width, 3)
 
 
 def test_a_face_far_outside_changes_nothing():
     image = picture(240, 320)
-    out = Compositor().compose(image, [(Alignment(0, -500, 100, 1.0, 0.0), plain(256, (0, 0, 0)))])
+    out = Compositor().compose(image, layers([(Alignment(0, -500, 100, 1.0, 0.0), plain(256, (0, 0, 0)))]))
     np.testing.assert_array_equal(out, image)
 
 
@@ -218,7 +222,7 @@ def test_larger_faces_cover_smaller_ones_in_any_order():
     image = np.zeros((300, 300, 3), np.uint8)
     near = (Alignment(0, 150, 150, 0.8, 0.0), plain(256, (255, 0, 0)))
     far = (Alignment(1, 150, 150, 0.5, 0.0), plain(256, (0, 255, 0)))
-    one, other = (Compositor().compose(image, faces) for faces in ([near, far], [far, near]))
+    one, other = (Compositor().compose(image, layers(faces)) for faces in ([near, far], [far, near]))
     np.testing.assert_array_equal(one, other)
     assert tuple(one[150, 150]) == (255, 0, 0)
 
@@ -229,7 +233,7 @@ def test_two_overlapping_faces_are_both_there():
         (Alignment(0, 230, 150, 1.0, 0.2), plain(256, (255, 0, 0))),
         (Alignment(1, 360, 150, 1.0, -0.2), plain(128, (0, 255, 0))),
     ]
-    out = Compositor().compose(image, faces)
+    out = Compositor().compose(image, layers(faces))
     assert tuple(out[150, 160]) == (255, 0, 0)
     assert tuple(out[150, 430]) == (0, 255, 0)
 
@@ -242,56 +246,58 @@ def test_a_small_face_is_averaged_not_sampled(size):
     image = np.full((100, 100, 3), 128, np.uint8)
     for shift in (0.0, 0.3, 0.5):
         alignment = Alignment(0, 50 + shift, 50, 30 / 256, 0.0)
-        out = Compositor().compose(image, [(alignment, crop)])
+        out = Compositor().compose(image, layers([(alignment, crop)]))
         assert np.abs(out.astype(int) - 128).max() <= 24
 
 
 def test_side_by_side_is_the_source_and_the_head_result():
     image, face = picture(120, 161), (Alignment(0, 80, 60, 0.4, 0.1), picture(256, 256, 1))
     compositor = Compositor("side-by-side")
-    out = compositor.compose(image, [face])
+    out = compositor.compose(image, layers([face]))
     assert compositor.output_size((161, 120)) == (322, 120)
     np.testing.assert_array_equal(out[:, :161], image)
-    np.testing.assert_array_equal(out[:, 161:], Compositor("head").compose(image, [face]))
+    np.testing.assert_array_equal(out[:, 161:], Compositor("head").compose(image, layers([face])))
 
 
 def test_crop_mode_shows_the_translation_and_holds_it():
     compositor = Compositor("crop", size=256)
     image, alignment = picture(90, 90), Alignment(3, 45, 45, 0.3, 0.0)
-    assert (compositor.compose(image, []) == 127).all(), "grey before the first face"
+    assert (compositor.compose(image, layers([])) == 127).all(), "grey before the first face"
     crop = picture(256, 256, 1)
-    np.testing.assert_array_equal(compositor.compose(image, [(alignment, crop)]), crop)
-    held = compositor.compose(image, [])
+    np.testing.assert_array_equal(compositor.compose(image, layers([(alignment, crop)])), crop)
+    held = compositor.compose(image, layers([]))
     np.testing.assert_array_equal(held, crop)
     held[:] = 0
-    np.testing.assert_array_equal(compositor.compose(image, []), crop, "the held picture is nobody else's")
-    small = compositor.compose(image, [(alignment, gradient(128))])
+    np.testing.assert_array_equal(
+        compositor.compose(image, layers([])), crop, "the held picture is nobody else's"
+    )
+    small = compositor.compose(image, layers([(alignment, gradient(128))]))
     assert np.abs(small.astype(int) - gradient(256)).max() <= 2
     first = replace(alignment, track_id=0)
     np.testing.assert_array_equal(
-        compositor.compose(image, [(alignment, gradient(256)), (first, crop)]), crop
+        compositor.compose(image, layers([(alignment, gradient(256)), (first, crop)])), crop
     )
     compositor.reset()
-    assert (compositor.compose(image, []) == 127).all()
+    assert (compositor.compose(image, layers([])) == 127).all()
 
 
 def test_crop_mode_dissolves_a_lost_face_to_its_source():
     fading = Alignment(0, 45, 45, 0.3, 0.0, opacity=0.25)
     faces, image = [(fading, plain(128, (200, 200, 200)))], picture(90, 90)
-    out = Compositor("crop", size=128).compose(image, faces, [plain(256, (100, 100, 100))])
+    out = Compositor("crop", size=128).compose(image, layers(faces, [plain(256, (100, 100, 100))]))
     assert np.abs(out.astype(int) - 125).max() <= 1
-    out = Compositor("crop", size=128).compose(image, faces)
+    out = Compositor("crop", size=128).compose(image, layers(faces))
     assert (out == 200).all()
 
 
 def test_views_and_read_only_arrays_are_accepted():
     image, crop = picture(240, 320), picture(256, 256, 1)
     alignment = Alignment(0, 160, 120, 0.8, 0.4)
-    expected = Compositor().compose(image, [(alignment, crop)])
+    expected = Compositor().compose(image, layers([(alignment, crop)]))
     locked = image.copy()
     locked.setflags(write=False)
     mirrored = crop[:, ::-1].copy()[:, ::-1]
-    np.testing.assert_array_equal(Compositor().compose(locked, [(alignment, mirrored)]), expected)
+    np.testing.assert_array_equal(Compositor().compose(locked, layers([(alignment, mirrored)])), expected)
 
 
 def test_bad_arguments_are_named():
@@ -302,9 +308,9 @@ def test_bad_arguments_are_named():
     alignment, image = Alignment(0, 10, 10, 1.0, 0.0), picture(20, 20)
     for crop in (np.zeros((256, 128, 3), np.uint8), np.zeros((256, 256, 3)), np.zeros((256, 256), np.uint8)):
         with pytest.raises(ValueError, match="SxSx3"):
-            Compositor().compose(image, [(alignment, crop)])
-    with pytest.raises(ValueError, match="2 source crops for 1 faces"):
-        Compositor("crop").compose(image, [(alignment, plain(256, (1, 2, 3)))], [plain(8, (0, 0, 0))] * 2)
+            Compositor().compose(image, layers([(alignment, crop)]))
+    with pytest.raises(ValueError, match="without a drawing"):
+        Compositor().compose(image, [FaceLayer(alignment)])
 
 
 def in_colours(count: int, alignment: Alignment) -> list[tuple[Alignment, np.ndarray]]:
@@ -317,7 +323,7 @@ def test_a_grid_with_a_middle_has_the_face_there(rows: int, columns: int, middle
     grid = GridCompositor(rows, columns, cell=32)
     assert grid.styles == rows * columns - 1
     assert grid.output_size((300, 200)) == (32 * columns, 32 * rows)
-    out = grid.compose(image, in_colours(grid.styles, alignment))
+    out = grid.compose(image, layers(in_colours(grid.styles, alignment)))
     assert out.shape == (32 * rows, 32 * columns, 3)
     cells = [out[32 * r : 32 * r + 32, 32 * c : 32 * c + 32] for r in range(rows) for c in range(columns)]
     np.testing.assert_array_equal(cells.pop(middle), crop_face(image, alignment, 32))
@@ -330,7 +336,7 @@ def test_a_grid_without_a_middle_has_the_face_beside_it(rows: int, columns: int)
     image, alignment = picture(200, 300, 1), Alignment(0, 150, 100, 0.6, 0.1)
     grid = GridCompositor(rows, columns, cell=32)
     assert grid.styles == rows * columns
-    out = grid.compose(image, in_colours(grid.styles, alignment))
+    out = grid.compose(image, layers(in_colours(grid.styles, alignment)))
     side = 32 * rows
     assert out.shape == (side, side + 32 * columns, 3) == (*grid.output_size((300, 200))[::-1], 3)
     np.testing.assert_array_equal(out[:, :side], crop_face(image, alignment, side))
@@ -342,21 +348,21 @@ def test_a_grid_without_a_middle_has_the_face_beside_it(rows: int, columns: int)
 def test_a_grid_stays_while_there_is_no_face_and_fades_to_the_face() -> None:
     image, alignment = picture(200, 300, 1), Alignment(0, 150, 100, 0.6, 0.0)
     grid = GridCompositor(3, 3, cell=32)
-    empty = grid.compose(image, [])
+    empty = grid.compose(image, layers([]))
     assert empty.shape == (96, 96, 3)
     assert empty.std() == 0
-    shown = grid.compose(image, in_colours(8, alignment))
-    np.testing.assert_array_equal(grid.compose(picture(200, 300, 2), []), shown)
-    gone = grid.compose(image, in_colours(8, replace(alignment, opacity=0.0)))
+    shown = grid.compose(image, layers(in_colours(8, alignment)))
+    np.testing.assert_array_equal(grid.compose(picture(200, 300, 2), layers([])), shown)
+    gone = grid.compose(image, layers(in_colours(8, replace(alignment, opacity=0.0))))
     np.testing.assert_array_equal(gone, np.tile(crop_face(image, alignment, 32), (3, 3, 1)))
     grid.reset()
-    np.testing.assert_array_equal(grid.compose(image, []), empty)
+    np.testing.assert_array_equal(grid.compose(image, layers([])), empty)
 
 
 def test_captions_are_those_of_the_styles() -> None:
     image, alignment = picture(200, 300, 1), Alignment(0, 150, 100, 0.6, 0.0)
     bare, named = GridCompositor(3, 3, cell=64), GridCompositor(3, 3, cell=64, captions=["42", "7"])
     faces = in_colours(8, alignment)
-    changed = (bare.compose(image, faces) != named.compose(image, faces)).any(-1)
+    changed = (bare.compose(image, layers(faces)) != named.compose(image, layers(faces))).any(-1)
     cells = [changed[64 * r : 64 * r + 64, 64 * c : 64 * c + 64].any() for r in range(3) for c in range(3)]
     assert cells == [True, True] + [False] * 7

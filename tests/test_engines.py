@@ -371,18 +371,3 @@ def test_importing_the_package_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_every_picture_goes_through_the_finish(engine, crops, styles, monkeypatch):
-    def pictures():
-        content = engine.encode(crops[:1])
-        return [
-            engine.translate(crops, styles),
-            engine.decode(content, styles[:1]),
-            engine.decode_styles(content, styles),
-        ]
-
-    plain = pictures()
-    monkeypatch.setattr(engine, "finish", lambda made: 255 - made)
-    for before, after in zip(plain, pictures(), strict=True):
-        assert np.abs(255 - before.astype(int) - after).max() <= 1

@@ -6,22 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.weights import load_weights
 from gnr_video import Translator
 from gnr_video.checkpoints import resolve_weights
-from gnr_video.compositing.compositor import Compositor
-from gnr_video.compositing.grid import GridCompositor
 from gnr_video.effects import expression
-from gnr_video.effects.expression import Expressions
+from gnr_video.effects.expression import Expression
 from gnr_video.frame import Alignment, Image, Points
 from gnr_video.samples.portrait import portrait
 from gnr_video.tracking.alignment import fit_alignment, mirrored
 from gnr_video.tracking.face_mesh import CHIN, FOREHEAD, LIPS
 from gnr_video.tracking.tracker import FaceTracker
+from tests.layers import layers
 
 SKIN, LINE, IRIS = (245, 214, 184), (60, 40, 40), (40, 90, 200)
 MIDDLE, HALF = (128.0, 178.0), 30.0
@@ -70,7 +68,7 @@ def place(points: Points | None, track_id: int = 0) -> Alignment:
 
 
 def drawn(gap: float, picture: Image | None = None, **kind: float) -> Image:
-    made = Expressions().apply([(place(landmarks(gap, **kind)), drawing() if picture is None else picture)])
+    made = Expression().apply([(place(landmarks(gap, **kind)), drawing() if picture is None else picture)])
     return made[0][1]
 
 
@@ -197,15 +195,15 @@ def test_a_mirror_shows_the_same_mouth() -> None:
     flipped = mirrored(np.zeros((256, 256, 3), np.uint8), place(points))[1]
     assert flipped.landmarks is not None
     picture = drawing()
-    one = Expressions().apply([(place(points), picture)])[0][1]
-    other = Expressions().apply([(place(flipped.landmarks), np.ascontiguousarray(picture[:, ::-1]))])[0][1]
+    one = Expression().apply([(place(points), picture)])[0][1]
+    other = Expression().apply([(place(flipped.landmarks), np.ascontiguousarray(picture[:, ::-1]))])[0][1]
     assert np.abs(one.astype(int) - other[:, ::-1]).mean() < 0.1
 
 
 def test_lines_have_the_colour_of_lashes_settling_over_frames() -> None:
     blue = drawing()
     blue[88:97] = np.where(blue[88:97] == LINE, (30, 30, 160), blue[88:97])
-    expressions = Expressions()
+    expressions = Expression()
     where = place(landmarks(CLOSED))
 
     def line(picture: Image) -> np.ndarray:
@@ -218,11 +216,25 @@ def test_lines_have_the_colour_of_lashes_settling_over_frames() -> None:
     np.testing.assert_allclose(line(blue), last, atol=2)
 
 
+def test_lips_settle_by_seconds() -> None:
+    def followed(rate: int) -> np.ndarray:
+        """Lips that open slowly within a fifth of a second."""
+        effect = Expression()
+        for i in range(rate // 5 + 1):
+            faces = layers([(place(landmarks(0.2 * i / rate * 30)), drawing())])
+            faces[0].seconds = i / rate
+            effect.face(faces)
+        return effect._before[0, 0][0]
+
+    difference = np.abs(followed(60) - followed(30)).max()
+    assert difference < 0.3 * np.abs(landmarks(1.2) - landmarks(0.0)).max()
+
+
 def test_faces_of_a_frame() -> None:
     """One without landmarks is left alone; the drawings of a grid, all of one person, do not mix their colours."""
     blue = drawing()
     blue[88:97] = np.where(blue[88:97] == LINE, (30, 30, 160), blue[88:97])
-    where, expressions = place(landmarks(CLOSED)), Expressions()
+    where, expressions = place(landmarks(CLOSED)), Expression()
     for _ in range(2):
         made = expressions.apply([(where, drawing()), (where, blue), (place(None, 1), blue)])
     np.testing.assert_array_equal(made[0][1], drawn(CLOSED))
@@ -230,15 +242,14 @@ def test_faces_of_a_frame() -> None:
     assert made[2][1] is blue
 
 
-@pytest.mark.parametrize("compositor", [Compositor("square"), Compositor("crop"), GridCompositor(1, 2)])
-def test_compositors_draw_them_where_asked(compositor: Compositor) -> None:
-    frame = np.zeros((256, 256, 3), np.uint8)
-    faces = [(place(landmarks(20.0)), drawing())] * max(getattr(compositor, "styles", 1), 1)
-    before = compositor.compose(frame, faces)
-    compositor.expression = True
-    after = compositor.compose(frame, faces)
-    assert np.abs(after.astype(int) - before).max() > 60
-    assert np.count_nonzero(is_inside(after)) > np.count_nonzero(is_inside(before)) + 50
+def test_it_draws_on_the_layers_of_a_frame_where_they_have_drawings() -> None:
+    where = place(landmarks(20.0))
+    faces = layers([(where, drawing()), (place(None, 1), drawing())])
+    faces.append(replace(faces[0], drawing=None))
+    Expression().face(faces)
+    assert np.count_nonzero(is_inside(faces[0].drawing)) > np.count_nonzero(is_inside(drawing())) + 50
+    np.testing.assert_array_equal(faces[1].drawing, drawing())
+    assert faces[2].drawing is None
 
 
 def test_a_mouth_at_the_border() -> None:
@@ -246,8 +257,8 @@ def test_a_mouth_at_the_border() -> None:
     points[:, 1] += 70
     far = replace(place(points), landmarks=points + np.float32(300))
     picture = drawing()
-    np.testing.assert_array_equal(Expressions().apply([(far, picture)])[0][1], picture)
-    assert Expressions().apply([(place(points), picture)])[0][1].shape == picture.shape
+    np.testing.assert_array_equal(Expression().apply([(far, picture)])[0][1], picture)
+    assert Expression().apply([(place(points), picture)])[0][1].shape == picture.shape
 
 
 def test_weights_of_our_trainer_have_it_by_themselves(tiny: Path) -> None:
@@ -258,9 +269,11 @@ def test_weights_of_our_trainer_have_it_by_themselves(tiny: Path) -> None:
         (None, None, True),
         (None, False, False),
     ):
-        with Translator(weights, engine="torch", precision="fp32", threads=1, expression=asked) as translator:
-            assert translator.expression is on
-            assert translator.sibling("face", None).expression is on
+        with Translator(
+            weights, engine="torch", precision="fp32", threads=1, effects={"expression": asked}
+        ) as translator:
+            assert translator.effects["expression"] is on
+            assert translator.sibling("face", None).effects["expression"] is on
 
 
 def test_a_picture(face_model: Path) -> None:
@@ -271,7 +284,7 @@ def test_a_picture(face_model: Path) -> None:
         around = [int(v) for v in (np.array(place_there.landmarks)[13:15, :2].mean(axis=0))]
         x, y = slice(around[0] - 14, around[0] + 15), slice(around[1] - 4, around[1] + 5)
         smiling = translator.translate_frame(portrait())[y, x]
-        translator.expression = False
+        translator.effects.switch("expression", False)
         own = translator.translate_frame(portrait())[y, x]
     assert np.count_nonzero(is_inside(smiling)) > 60
     assert np.count_nonzero(is_inside(own)) < 20

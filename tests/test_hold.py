@@ -19,6 +19,7 @@ import engines
 from engines.base import Engine
 from engines.errors import InputError
 from engines.weights import load_weights
+from gnr_video.effects.chain import Effects
 from gnr_video.effects.steady import settled
 from gnr_video.frame import Image
 from gnr_video.hold import Drawings, DrawingsAhead
@@ -85,34 +86,34 @@ class TestDrawings:
         self, engine: Engine, faces: list[Image], drawn: list[Image], hold: int, frames: int
     ) -> None:
         times = StageTimes()
-        drawings = Drawings(engine, times, hold)
+        drawings = Drawings(engine, Effects(), times, hold)
         for i in range(frames):
             shown = in_turn(*drawn[: i + 1 : hold])
-            np.testing.assert_array_equal(drawings.of([faces[i]], [7], None)[0], shown)
+            np.testing.assert_array_equal(drawings.of([faces[i]], [7], None, i / (30 * hold))[0], shown)
         assert made(times) == math.ceil(frames / hold)
 
     def test_a_face_that_appears_is_drawn_at_once(
         self, engine: Engine, faces: list[Image], drawn: list[Image]
     ) -> None:
-        drawings = Drawings(engine, StageTimes(), 5)
-        drawings.of([faces[0]], [1], None)
-        both = drawings.of([faces[2], faces[1]], [2, 1], None)
+        drawings = Drawings(engine, Effects(), StageTimes(), 5)
+        drawings.of([faces[0]], [1], None, 0 / (30 * 5))
+        both = drawings.of([faces[2], faces[1]], [2, 1], None, 1 / 30)
         np.testing.assert_array_equal(both, [drawn[2], in_turn(*drawn[:2])])
-        (left,) = drawings.of([faces[3]], [1], None)
+        (left,) = drawings.of([faces[3]], [1], None, 1.2 / 30)
         np.testing.assert_array_equal(left, both[1])
 
     def test_so_is_a_crop_of_another_size_and_another_video(
         self, engine: Engine, faces: list[Image], drawn: list[Image]
     ) -> None:
-        drawings = Drawings(engine, StageTimes(), 5)
-        drawings.of([np.pad(faces[0], ((0, 32), (0, 32), (0, 0)))], [1], None)
-        np.testing.assert_array_equal(drawings.of([faces[1]], [1], None)[0], drawn[1])
+        drawings = Drawings(engine, Effects(), StageTimes(), 5)
+        drawings.of([np.pad(faces[0], ((0, 32), (0, 32), (0, 0)))], [1], None, 0 / (30 * 5))
+        np.testing.assert_array_equal(drawings.of([faces[1]], [1], None, 1 / (30 * 5))[0], drawn[1])
         drawings.reset()
-        np.testing.assert_array_equal(drawings.of([faces[2]], [1], None)[0], drawn[2])
+        np.testing.assert_array_equal(drawings.of([faces[2]], [1], None, 2 / (30 * 5))[0], drawn[2])
 
     def test_each_in_its_style(self, engine: Engine, faces: list[Image]) -> None:
         codes = np.random.default_rng(1).standard_normal((2, 8)).astype(np.float32)
-        got = Drawings(engine, StageTimes()).of(faces[:2], [1, 2], codes)
+        got = Drawings(engine, Effects(), StageTimes()).of(faces[:2], [1, 2], codes, 0 / (30 * 1))
         np.testing.assert_array_equal(got, engine.translate(np.stack(faces[:2]), codes))
 
 
@@ -122,60 +123,64 @@ class TestAhead:
     ) -> None:
         gated = Gated(engine)
         gated.gate.release()
-        drawings = DrawingsAhead(gated, StageTimes(), 3)  # type: ignore[arg-type]
+        drawings = DrawingsAhead(gated, Effects(), StageTimes(), 3)  # type: ignore[arg-type]
         # The fourth frame is drawn, and shown by the seventh at the latest.
         for i in range(6):
-            np.testing.assert_array_equal(drawings.of([faces[i]], [1], None)[0], drawn[0])
+            np.testing.assert_array_equal(drawings.of([faces[i]], [1], None, i / (30 * 3))[0], drawn[0])
         gated.gate.release(2)
-        np.testing.assert_array_equal(drawings.of([faces[6]], [1], None)[0], in_turn(drawn[0], drawn[3]))
+        np.testing.assert_array_equal(
+            drawings.of([faces[6]], [1], None, 6 / (30 * 3))[0], in_turn(drawn[0], drawn[3])
+        )
         drawings.close(20)
 
     def test_it_is_shown_once_it_is_there(
         self, engine: Engine, faces: list[Image], drawn: list[Image]
     ) -> None:
         times = StageTimes()
-        drawings = DrawingsAhead(engine, times, 4)
+        drawings = DrawingsAhead(engine, Effects(), times, 4)
         for i in range(5):
-            drawings.of([faces[i]], [1], None)
+            drawings.of([faces[i]], [1], None, i / (30 * 4))
         until(lambda: drawings._pending is not None and drawings._pending.done())
-        np.testing.assert_array_equal(drawings.of([faces[5]], [1], None)[0], in_turn(drawn[0], drawn[4]))
+        np.testing.assert_array_equal(
+            drawings.of([faces[5]], [1], None, 5 / (30 * 4))[0], in_turn(drawn[0], drawn[4])
+        )
         assert made(times) == 2
         drawings.close(20)
 
     def test_with_every_frame_drawn_there_is_no_thread(
         self, engine: Engine, faces: list[Image], drawn: list[Image]
     ) -> None:
-        drawings = DrawingsAhead(engine, StageTimes())
+        drawings = DrawingsAhead(engine, Effects(), StageTimes())
         for i, face in enumerate(faces):
-            np.testing.assert_array_equal(drawings.of([face], [1], None)[0], in_turn(*drawn[: i + 1]))
+            np.testing.assert_array_equal(drawings.of([face], [1], None, i / 30)[0], in_turn(*drawn[: i + 1]))
         assert "gnr-video draw" not in {thread.name for thread in threading.enumerate()}
         drawings.close()
 
     def test_back_to_every_frame(self, engine: Engine, faces: list[Image], drawn: list[Image]) -> None:
-        drawings = DrawingsAhead(engine, StageTimes(), 2)
+        drawings = DrawingsAhead(engine, Effects(), StageTimes(), 2)
         for i in range(3):
-            drawings.of([faces[i]], [1], None)
+            drawings.of([faces[i]], [1], None, i / (30 * 2))
         drawings.hold = 1
         for i in range(3, 6):
             shown = in_turn(drawn[0], drawn[2], *drawn[3 : i + 1])
-            np.testing.assert_array_equal(drawings.of([faces[i]], [1], None)[0], shown)
+            np.testing.assert_array_equal(drawings.of([faces[i]], [1], None, (i - 1) / 30)[0], shown)
         drawings.close(20)
 
     def test_a_new_face_waits_for_its_own(
         self, engine: Engine, faces: list[Image], drawn: list[Image]
     ) -> None:
-        drawings = DrawingsAhead(engine, StageTimes(), 3)
+        drawings = DrawingsAhead(engine, Effects(), StageTimes(), 3)
         for i in range(4):
-            drawings.of([faces[i]], [1], None)
-        np.testing.assert_array_equal(drawings.of([faces[4]], [2], None)[0], drawn[4])
+            drawings.of([faces[i]], [1], None, i / (30 * 3))
+        np.testing.assert_array_equal(drawings.of([faces[4]], [2], None, 4 / (30 * 3))[0], drawn[4])
         drawings.close(20)
 
     def test_a_failure_reaches_who_waits(
         self, engine: Engine, faces: list[Image], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        drawings = DrawingsAhead(engine, StageTimes(), 2)
+        drawings = DrawingsAhead(engine, Effects(), StageTimes(), 2)
         for i in range(2):
-            drawings.of([faces[i]], [1], None)
+            drawings.of([faces[i]], [1], None, i / (30 * 2))
 
         def broken(*_: object) -> None:
             raise ZeroDivisionError
@@ -183,7 +188,7 @@ class TestAhead:
         monkeypatch.setattr(engine, "translate", broken)
         with pytest.raises(ZeroDivisionError):
             for i in range(2, 6):
-                drawings.of([faces[i]], [1], None)
+                drawings.of([faces[i]], [1], None, i / (30 * 2))
         drawings.close(20)
 
 

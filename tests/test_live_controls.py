@@ -11,6 +11,7 @@ import pytest
 import engines
 from engines.base import Engine
 from engines.weights import load_weights
+from gnr_video.effects import EFFECTS
 from gnr_video.live import styles as styles_module
 from gnr_video.live.controls import Controls
 from gnr_video.live.keys import KEYS, Keys
@@ -151,7 +152,7 @@ class TestStyle:
         assert controls.styles is None
         assert controls.state()["style"] == ""
         assert "another network" in controls.run("ink")
-        assert not controls.ink
+        assert not controls.effects["ink"]
         assert "another network" in controls.run("expression")
 
 
@@ -169,13 +170,17 @@ class TestViews:
         controls.run("grid")
         assert controls.view == "after"
 
-    @pytest.mark.parametrize("switch", ["mirror", "tint", "ink", "expression"])
-    def test_switches(self, controls: Controls, switch: str) -> None:
-        before = controls.state()[switch]
-        assert controls.run(switch)
-        assert controls.state()[switch] is not before
-        controls.run(switch, before)
-        assert controls.state()[switch] is before
+    def test_mirror(self, controls: Controls) -> None:
+        assert controls.run("mirror") == "mirrored" and controls.state()["mirror"]
+        assert controls.run("mirror", False) == "not mirrored" and not controls.state()["mirror"]
+
+    @pytest.mark.parametrize("effect", [entry.name for entry in EFFECTS])
+    def test_effects(self, controls: Controls, effect: str) -> None:
+        before = controls.state()["effects"][effect]
+        assert controls.run(effect)
+        assert controls.state()["effects"][effect] is not before
+        controls.run(effect, before)
+        assert controls.state()["effects"][effect] is before
 
     @pytest.mark.parametrize(("command", "value"), [("paste", "x"), ("view", "x"), ("dance", None)])
     def test_what_does_not_exist(self, controls: Controls, command: str, value: object) -> None:

@@ -158,7 +158,7 @@ def test_controls_change_the_picture(served: WebSink, session: LiveSession, tmp_
 
         await click(page, "#tint")
         await page.until("document.getElementById('tint').getAttribute('aria-pressed') === 'false'")
-        await asyncio.to_thread(until, lambda: not session.translator.tint)
+        await asyncio.to_thread(until, lambda: not session.translator.effects["tint"])
 
         for key in ("4", "2", "Enter", "m"):
             await page.run(

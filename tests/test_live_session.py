@@ -74,12 +74,12 @@ class TestPictures:
         assert own.std() > 20, "the face itself"
         assert all(np.abs(a[:40] - b[:40]).mean() > 1 for i, a in enumerate(cells) for b in [own, *cells[:i]])
 
-    def test_ink_tint_and_expression_go_to_the_translator(self, tiny: Path, tmp_path: Path) -> None:
+    def test_effects_go_to_the_translator(self, tiny: Path, tmp_path: Path) -> None:
         with live_session(tiny, Still(picture(96, 64)), folder=tmp_path) as session:
-            for what, on in (("ink", True), ("tint", True), ("expression", False)):
-                until(lambda what=what, on=on: getattr(session.translator, what) is on)
-                session.controls.run(what)
-                until(lambda what=what, on=on: getattr(session.translator, what) is not on)
+            effects = session.translator.effects
+            for name, on in effects.state.items():
+                session.controls.run(name)
+                until(lambda name=name, on=on: effects[name] is not on)
 
     def test_mirror(self, tiny: Path, tmp_path: Path) -> None:
         still = picture(96, 64)

@@ -261,7 +261,7 @@ def test_a_style_carries_the_colours_that_the_content_does_not_see(tmp_path, dom
         content = net.content(torch.zeros(1, 3, 32, 32))
         difference = net.decode(content, net.style(red)) - net.decode(content, net.style(blue))
     more_red, _, more_blue = difference.mean((0, 2, 3))
-    assert more_red > 0.2 and more_blue < -0.2
+    assert more_red > 0.1 and more_blue < -0.1
 
 
 def test_trains_grows_and_writes_weights(tmp_path, domains, trunk):

@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -23,10 +24,12 @@ from engines.weights import load_weights
 from gnr_video import pipeline
 from gnr_video.channels import DEPTH, Cancelled, Channel, Threaded
 from gnr_video.compositing.compositor import Compositor
+from gnr_video.effects.chain import Effects
 from gnr_video.frame import Frame, Image
-from gnr_video.pipeline import Counts
+from gnr_video.pipeline import Counts, Look
 from gnr_video.samples.portrait import demo_frames
 from gnr_video.timing import StageTimes
+from gnr_video.tracking.finder import Finder
 from gnr_video.tracking.scene_cut import SceneCut
 from gnr_video.tracking.smoothing import Aligner
 from gnr_video.tracking.tracker import FaceTracker
@@ -273,16 +276,10 @@ def engine(tiny: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def parts(face_model: Path, engine: Engine) -> Iterator[dict[str, Any]]:
-    """The stages for `pipeline.run`."""
-    with FaceTracker(face_model) as tracker:
-        yield {
-            "tracker": tracker,
-            "aligner": Aligner(3),
-            "cuts": SceneCut(),
-            "engine": engine,
-            "compositor": Compositor("head"),
-            "times": StageTimes(),
-        }
+    """What `pipeline.run` is given besides source and sink."""
+    with Finder(face_model, lookahead=3) as finder:
+        look = Look(engine, Compositor("head"), Effects({"steady": False}))
+        yield {"finder": finder, "look": look, "times": StageTimes()}
 
 
 class TestRun:
@@ -293,10 +290,11 @@ class TestRun:
         source = list(frames(14))
         result: list[Frame] = []
         told: list[int] = []
+        parts["finder"].aligner = Aligner(lookahead)
         counts = pipeline.run(
             source,
             result.append,
-            **parts | {"aligner": Aligner(lookahead)},
+            **parts,
             on_frame=lambda done: told.append(done.frames),
         )
         assert [(f.pts, f.time_base, f.index, f.props) for f in result] == [
@@ -402,6 +400,7 @@ class TestFailures:
 
         written: list[int] = []
         made: dict[str, Any] = {}
+        finder, look = parts["finder"], parts["look"]
         if where == "cuts":
             made[where] = breaking(SceneCut, "is_cut", self.AFTER)()
         elif where == "tracker":
@@ -415,8 +414,15 @@ class TestFailures:
             made[where].set_style(np.zeros(8, np.float32))
         elif where == "compositor":
             made[where] = breaking(Compositor, "compose", self.AFTER)("head")
+        for name, thing in made.items():
+            if hasattr(finder, name):
+                if hasattr(getattr(finder, name), "close"):
+                    getattr(finder, name).close()
+                setattr(finder, name, thing)
+            else:
+                look = replace(look, **{name: thing})
         with pytest.raises(Broken, match=where[:5] if where == "source" else r"\."):
-            pipeline.run(source(), lambda frame: written.append(frame.index), **parts | made)
+            pipeline.run(source(), lambda frame: written.append(frame.index), finder, look, parts["times"])
         assert not stage_threads()
         assert written == list(range(len(written)))
         assert len(written) <= self.AFTER
@@ -475,8 +481,8 @@ class TestFailures:
     def test_the_parts_can_be_used_again(self, parts: dict[str, Any]) -> None:
         with pytest.raises(Broken):
             pipeline.run(frames(10), self._broken_write, **parts)
-        parts["aligner"], parts["times"] = Aligner(3), StageTimes()
-        parts["tracker"].reset()
+        parts["times"] = StageTimes()
+        parts["finder"].reset()
         result: list[Image] = []
         counts = pipeline.run(frames(8), lambda frame: result.append(frame.image), **parts)
         assert counts.frames == len(result) == 8

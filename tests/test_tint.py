@@ -17,6 +17,7 @@ from gnr_video.frame import Alignment, Bust
 from gnr_video.tracking.alignment import bust, crop_face
 from gnr_video.tracking.face_mesh import Mask
 from tests.drawn_people import HAIR, NEW_HAIR, NEW_SKIN, SHIRT, SKIN, WALL, Person, person
+from tests.layers import layers
 
 HERE = Alignment(0, 320.0, 200.0, 1.0, 0.0)
 
@@ -209,25 +210,23 @@ def test_no_hair_no_landmarks_no_person():
     np.testing.assert_allclose(at(out, HERE, 43, 240), HAIR, atol=5)
 
 
-def test_the_compositor_tints_unless_told_not_to():
+def test_around_pasted_heads_it_is_asked_and_keeps_what_is_pasted_above_the_jaw():
     one = person(HERE)
-    faces = [(one.head, one.drawing)]
-    with_tint, without = (
-        Compositor(tint=tint).compose(one.frame, faces, busts=[one.bust]) for tint in (True, False)
-    )
+
+    def pasted(mode: str, *effects: Tint) -> np.ndarray:
+        around = effects[0].frame if effects else lambda image, faces: None
+        faces = layers([(one.head, one.drawing)], busts=[one.bust])
+        return Compositor(mode).compose(one.frame, faces, around)
+
+    with_tint, without = pasted("head", Tint()), pasted("head")
     np.testing.assert_allclose(at(with_tint, HERE, 128, 255), NEW_SKIN, atol=8)
     np.testing.assert_allclose(at(without, HERE, 128, 268), SKIN, atol=8)
     for out in (with_tint, without):
         np.testing.assert_allclose(at(out, HERE, 128, 140), NEW_SKIN, atol=2)
-    changed = Compositor()
-    for tint, expected in ((True, with_tint), (False, without), (True, with_tint)):
-        changed.tint = tint
-        np.testing.assert_array_equal(changed.compose(one.frame, faces, busts=[one.bust]), expected)
-    both = Compositor("side-by-side").compose(one.frame, faces, busts=[one.bust])
+    both = pasted("side-by-side", Tint())
     np.testing.assert_array_equal(both[:, :640], one.frame)
     np.testing.assert_array_equal(both[:, 640:], with_tint)
-    face_only = Compositor("face").compose(one.frame, faces, busts=[one.bust])
-    np.testing.assert_allclose(at(face_only, HERE, 128, 262), SKIN, atol=4)
+    np.testing.assert_allclose(at(pasted("face", Tint()), HERE, 128, 262), SKIN, atol=4)
 
 
 def test_bust_is_the_head_seen_wider():

@@ -125,7 +125,7 @@ def test_cyclegans_identity_passes_the_translator(tmp_path, domains):
     terms = trainer.train_step()
     assert 0 < terms["cyclegan_identity"] < 4
     assert "identity" not in terms
-    with pytest.raises(RecipeError, match="CycleGAN's already"):
+    with pytest.raises(RecipeError, match="CycleGAN's identity already"):
         with_settings(ONE_WAY, ["loss.cyclegan_identity=5"])
 
 

@@ -10,9 +10,9 @@ import click
 from gnr_video.commands.options import (
     check_writable,
     common_options,
+    effect_options,
     face_model_option,
     generator_options,
-    look_options,
     onnx_options,
     paste_option,
     report_option,
@@ -52,7 +52,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @generator_options
 @onnx_options
 @paste_option
-@look_options
+@effect_options
 @click.option(
     "--hold",
     type=click.IntRange(1, 12),
@@ -94,9 +94,7 @@ def live(
     onnx_size: int | None,
     onnx_layout: Literal["nchw", "nhwc"] | None,
     paste: str,
-    tint: bool,
-    ink: bool,
-    expression: bool | None,
+    effects: dict[str, bool | None],
     hold: int | None,
     codec: str | None,
     backend: str,
@@ -116,7 +114,7 @@ def live(
       gnr-video live --camera clip.mp4 --record out.mp4
 
     Keys, in the window, the terminal and the browser: n, p next and previous style; digits and Enter a seed;
-    s save; b blend; c before/after; g grid; m mirror; t tint; i ink; e expression; r record; h help; q quit.
+    s save; b blend; c before/after; g grid; m mirror; r record; h help, with the keys of effects; q quit.
     """
     if report is not None:
         check_writable(report)
@@ -142,9 +140,7 @@ def live(
             precision=precision,
             calibrate=calibrate,
             paste=paste,
-            tint=tint,
-            ink=ink,
-            expression=expression,
+            effects=effects,
             hold=hold,
             codec=codec,
             backend=backend,

@@ -83,27 +83,21 @@ paste_option = click.option(
 )
 
 
-def look_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What is done to drawings and around them."""
-    for option in (
-        click.option(
-            "--ink/--no-ink", default=True, show_default=True, help="Make the drawing's lines even and crisp."
-        ),
-        click.option(
-            "--expression/--no-expression",
-            default=None,
-            help="Draw mouths and eyelids from the face's landmarks: speech, smiles, blinks.  [default: with weights "
-            "that gnr-video trained]",
-        ),
-        click.option(
-            "--tint/--no-tint",
-            default=True,
-            show_default=True,
-            help="With --paste head: neck and long hair take on the drawing's colours.",
-        ),
-    ):
-        function = option(function)
-    return function
+def effect_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for each effect; the command takes `effects`: name -> whether it is on, None: by itself."""
+    from gnr_video.effects import EFFECTS
+
+    names = {effect.name.replace("-", "_"): effect.name for effect in EFFECTS}
+
+    @wraps(function)
+    def command(*arguments: Any, **values: Any) -> Any:
+        effects = {name: values.pop(parameter) for parameter, name in names.items()}
+        return function(*arguments, effects=effects, **values)
+
+    for effect in reversed(EFFECTS):
+        text = f"{effect.help}  [default: {effect.by_itself}]"
+        command = click.option(f"--{effect.name}/--no-{effect.name}", default=None, help=text)(command)
+    return command
 
 
 report_option = click.option(

@@ -11,9 +11,9 @@ from engines.errors import InputError, OutputError
 from gnr_video.commands.options import (
     check_writable,
     common_options,
+    effect_options,
     face_model_option,
     generator_options,
-    look_options,
     onnx_options,
     paste_option,
     report_option,
@@ -82,7 +82,7 @@ STANDARD_INPUT = ("-", "pipe:", "pipe:0")
 @generator_options
 @onnx_options
 @paste_option
-@look_options
+@effect_options
 @click.option("--start", type=float, metavar="SECONDS", help="Leave out what is before.")
 @click.option("--end", type=float, metavar="SECONDS", help="Leave out what is after.")
 @click.option(
@@ -131,9 +131,7 @@ def translate(
     onnx_layout: Literal["nchw", "nhwc"] | None,
     calibrate: Path | None,
     paste: str,
-    tint: bool,
-    ink: bool,
-    expression: bool | None,
+    effects: dict[str, bool | None],
     start: float | None,
     end: float | None,
     codec: str | None,
@@ -186,9 +184,7 @@ def translate(
             device=device,
             precision=precision,
             paste=paste,
-            tint=tint,
-            ink=ink,
-            expression=expression,
+            effects=effects,
             faces=choice,
             plan=plan,
             grid=cells,

@@ -7,16 +7,14 @@ costs one resize, one warp and one 8-bit blend, all inside the region of interes
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 
-from gnr_video.compositing.masks import above_jaw, face_mask, head_mask, square_mask, whole_head_mask
-from gnr_video.effects.expression import Expressions
-from gnr_video.effects.tint import Tint
-from gnr_video.frame import Alignment, Bust, Image
+from gnr_video.compositing.masks import face_mask, head_mask, square_mask, whole_head_mask
+from gnr_video.frame import Alignment, FaceLayer, Image
 from gnr_video.media.images import resized
 from gnr_video.tracking.alignment import bust_head, nearest_part
 from gnr_video.tracking.face_mesh import Mask
@@ -30,13 +28,15 @@ HEAD_MODES = ("head", "side-by-side")
 _OVERSAMPLED = 512
 GREY = 127
 
+Surroundings: TypeAlias = Callable[[Image, Sequence[FaceLayer]], None]
+
 
 class Compositor:
     """Pastes translated crops into frames.
 
     Modes:
-        head: soft shape that keeps to the head (default). With busts it takes in all the hair, and neck and hair
-            below it are tinted; else as much hair as is in the face's crop.
+        head: soft shape that keeps to the head (default). With busts it takes in all the hair; else as much hair as is
+            in the face's crop.
         face: landmark oval, feathered; hair stays human.
         square: the crop with a feathered edge.
         crop: the translated crop alone, size x size. A fading face dissolves to its source crop where that is
@@ -46,19 +46,15 @@ class Compositor:
     Args:
         mode: one of the above.
         size: side of the output of mode `crop`, pixels.
-        tint: whether what stays human around a head takes on its drawing's colours.
-        expression: whether mouths and eyelids are drawn from landmarks, see `gnr_video.effects.expression`.
 
     Attributes:
-        mode, tint, expression: may be changed between frames.
+        mode: may be changed between frames.
 
     Raises:
         ValueError: a mode that does not exist, or a size below 16.
     """
 
-    def __init__(
-        self, mode: str = "head", *, size: int = 256, tint: bool = True, expression: bool = False
-    ) -> None:
+    def __init__(self, mode: str = "head", *, size: int = 256) -> None:
         if mode not in MODES:
             raise ValueError(f"unknown paste mode {mode!r}, expected one of {', '.join(MODES)}")
         if size < 16:
@@ -66,10 +62,6 @@ class Compositor:
         self.mode = mode
         self.size = size
         self.captions: Sequence[str] = ()
-        self.tint = tint
-        self.expression = expression
-        self._tint = Tint()
-        self._expressions = Expressions()
         self._last: Image | None = None
 
     def output_size(self, frame_size: tuple[int, int]) -> tuple[int, int]:
@@ -80,40 +72,30 @@ class Compositor:
         return (2 * width, height) if self.mode == "side-by-side" else (width, height)
 
     def reset(self) -> None:
-        """Forget the frames before: colours of tint and expressions, and the picture that mode `crop` holds."""
+        """Forget the frames before: the picture that mode `crop` holds."""
         self._last = None
-        self._tint.reset()
-        self._expressions.reset()
 
     def compose(
-        self,
-        image: Image,
-        faces: Sequence[tuple[Alignment, Image]],
-        crops: Sequence[Image] | None = None,
-        busts: Sequence[Bust] = (),
+        self, image: Image, faces: Sequence[FaceLayer], around: Surroundings = lambda image, faces: None
     ) -> Image:
         """Paste the faces into one frame.
 
         Args:
             image: uint8 HxWx3 RGB, left as it is.
-            faces: an alignment and its translated crop (uint8 SxSx3 RGB, any S) for each face. Larger faces
-                cover smaller ones where they overlap; mode `crop` shows the lowest track id.
-            crops: the source crops in the same order, any side; only mode `crop` uses them.
-            busts: in the same order, where the crops are of whole heads; else none.
+            faces: with drawings (uint8 SxSx3, any S), and busts where those are of whole heads. Larger faces cover
+                smaller ones where they overlap; mode `crop` shows the lowest track id. Their masks are filled in.
+            around: changes the frame around whole heads, in place, before they are pasted: `Effects.frame`.
 
         Returns:
             uint8 RGB of `output_size`; a new array. Pixels outside of masks and busts equal the input's.
 
         Raises:
-            ValueError: a crop that is not uint8 SxSx3, or `crops` of another length.
+            ValueError: a drawing or a source crop that is not uint8 SxSx3.
         """
-        for _, crop in faces:
-            check_crop(crop)
-        if crops is not None and len(crops) != len(faces):
-            raise ValueError(f"{len(crops)} source crops for {len(faces)} faces")
-        faces = self._with_expressions(faces)
+        for face in faces:
+            check_crop(face.drawing)
         if self.mode == "crop":
-            return self._crop_only(faces, crops)
+            return self._crop_only(faces)
         height, width = image.shape[:2]
         if self.mode == "side-by-side":
             out = np.empty((height, 2 * width, 3), np.uint8)
@@ -122,46 +104,39 @@ class Compositor:
             target[...] = image
         else:
             target = out = image.copy()
-        masks = [self._mask(alignment, crop, bust) for (alignment, crop), bust in zip_longest(faces, busts)]
-        if busts and self.tint and self.mode in HEAD_MODES:
-            self._tint.apply(target, busts, [crop for _, crop in faces], masks)
+        for face in faces:
+            face.mask = self._mask(face)
+        if faces and self.mode in HEAD_MODES and all(face.bust is not None for face in faces):
+            around(target, faces)
         pasted: list[Alignment] = []
         # Far faces first.
-        layers = [(*face, mask) for face, mask in zip(faces, masks)]
-        for alignment, crop, mask in sorted(layers, key=lambda one: (one[0].scale, one[0].track_id)):
-            if busts:
-                mask = nearest_part(mask, alignment, pasted)
-            paste(target, alignment, crop, mask)
-            pasted.append(alignment)
+        for face in sorted(faces, key=lambda one: (one.alignment.scale, one.alignment.track_id)):
+            assert face.mask is not None and face.drawing is not None
+            mask = face.mask
+            if face.bust is not None:
+                mask = nearest_part(mask, face.alignment, pasted)
+            paste(target, face.alignment, face.drawing, mask)
+            pasted.append(face.alignment)
         return out
 
-    def _with_expressions(
-        self, faces: Sequence[tuple[Alignment, Image]]
-    ) -> Sequence[tuple[Alignment, Image]]:
-        return self._expressions.apply(faces) if self.expression else faces
-
-    def _mask(self, alignment: Alignment, crop: Image, bust: Bust | None) -> Mask:
-        size = crop.shape[0]
-        if bust is not None and self.mode in HEAD_MODES:
-            matte = bust.matte[bust_head(bust.matte.shape[0])]
-            mask = whole_head_mask(np.asarray(cv2.resize(matte, (size, size)), np.uint8))
-            if not self.tint or alignment.landmarks is None:
-                return mask
-            return np.asarray(
-                cv2.multiply(mask, above_jaw(alignment.landmarks, crop), scale=1 / 255), np.uint8
-            )
+    def _mask(self, face: FaceLayer) -> Mask:
+        assert face.drawing is not None
+        size, landmarks = face.drawing.shape[0], face.alignment.landmarks
+        if face.bust is not None and self.mode in HEAD_MODES:
+            matte = face.bust.matte[bust_head(face.bust.matte.shape[0])]
+            return whole_head_mask(np.asarray(cv2.resize(matte, (size, size)), np.uint8))
         if self.mode == "face":
-            return face_mask(alignment.landmarks, size)
-        return square_mask(size) if self.mode == "square" else head_mask(alignment.landmarks, size)
+            return face_mask(landmarks, size)
+        return square_mask(size) if self.mode == "square" else head_mask(landmarks, size)
 
-    def _crop_only(self, faces: Sequence[tuple[Alignment, Image]], crops: Sequence[Image] | None) -> Image:
+    def _crop_only(self, faces: Sequence[FaceLayer]) -> Image:
         if faces:
-            index = min(range(len(faces)), key=lambda i: faces[i][0].track_id)
-            alignment, crop = faces[index]
-            shown = resized(crop, self.size)
-            if crops is not None:
-                check_crop(crops[index])
-                shown = dissolved(shown, resized(crops[index], self.size), alignment.opacity)
+            face = min(faces, key=lambda one: one.alignment.track_id)
+            assert face.drawing is not None
+            shown = resized(face.drawing, self.size)
+            if face.crop is not None:
+                check_crop(face.crop)
+                shown = dissolved(shown, resized(face.crop, self.size), face.alignment.opacity)
             self._last = shown.copy()
         if self._last is None:
             return np.full((self.size, self.size, 3), GREY, np.uint8)
@@ -225,6 +200,8 @@ def _region(alignment: Alignment, mask: Mask, width: int, height: int) -> tuple[
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
-def check_crop(crop: Image) -> None:
+def check_crop(crop: Image | None) -> None:
+    if crop is None:
+        raise ValueError("a face without a drawing")
     if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[2] != 3 or crop.shape[0] != crop.shape[1]:
         raise ValueError(f"a crop must be uint8 SxSx3, got {crop.dtype} {crop.shape}")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gnr_video.compositing.compositor import GREY, Compositor, check_crop, dissolved
-from gnr_video.frame import Alignment, Bust, Image
+from gnr_video.compositing.compositor import GREY, Compositor, Surroundings, check_crop, dissolved
+from gnr_video.frame import FaceLayer, Image
 from gnr_video.media.images import captioned, resized
 from gnr_video.tracking.alignment import crop_face
 
@@ -48,32 +48,28 @@ class GridCompositor(Compositor):
         return columns * self.size, self.rows * self.size
 
     def compose(
-        self,
-        image: Image,
-        faces: Sequence[tuple[Alignment, Image]],
-        crops: Sequence[Image] | None = None,
-        busts: Sequence[Bust] = (),
+        self, image: Image, faces: Sequence[FaceLayer], around: Surroundings = lambda image, faces: None
     ) -> Image:
         """The grid for one frame.
 
         Args:
             image: uint8 HxWx3 RGB.
-            faces: the face's alignment with each of its `styles` translations (uint8 SxSx3), row by row; or nothing.
+            faces: the face with each of its `styles` drawings (uint8 SxSx3), row by row; or nothing.
+            around: not asked: no head is pasted.
 
         Returns:
             uint8 RGB of `output_size`; a new array.
         """
         if faces:
-            for _, crop in faces:
-                check_crop(crop)
-            faces = self._with_expressions(faces)
-            alignment = faces[0][0]
+            alignment = faces[0].alignment
             source = crop_face(image, alignment, (self.rows if self._beside else 1) * self.size)
             small = resized(source, self.size)
             self._last = self._empty()
             self._put(source, self._face)
-            for i, (cell, (_, crop)) in enumerate(zip(self._cells, faces)):
-                shown = dissolved(resized(crop, self.size), small, alignment.opacity)
+            for i, (cell, face) in enumerate(zip(self._cells, faces)):
+                check_crop(face.drawing)
+                assert face.drawing is not None
+                shown = dissolved(resized(face.drawing, self.size), small, alignment.opacity)
                 self._put(captioned(shown, self.captions[i]) if i < len(self.captions) else shown, cell)
         return self._empty() if self._last is None else self._last.copy()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from gnr_video.effects.base import Effect
 from gnr_video.effects.skin_and_hair import (
     LEAST_HAIR,
     Colours,
@@ -23,7 +24,7 @@ from gnr_video.effects.skin_and_hair import (
     small,
     spread,
 )
-from gnr_video.frame import Alignment, Bust, Image, Points
+from gnr_video.frame import Alignment, Bust, FaceLayer, Image, Points
 from gnr_video.tracking.alignment import bust_head, nearest_part
 from gnr_video.tracking.face_mesh import (
     CHIN,
@@ -75,8 +76,8 @@ class _Colours(Colours):
     is_there: Floats
 
 
-class DarkHair:
-    """Darkens hair in the crops of one video. One thread at a time."""
+class DarkHair(Effect):
+    """Darkens hair in the crops of one video."""
 
     def __init__(self) -> None:
         self._before: dict[int, _Colours] = {}
@@ -84,6 +85,15 @@ class DarkHair:
     def reset(self) -> None:
         """Forget the frames before."""
         self._before = {}
+
+    def before(self, faces: Sequence[FaceLayer]) -> None:
+        layers = [(face, face.shown, face.bust) for face in faces]
+        heads = [
+            (face, shown, bust) for face, shown, bust in layers if shown is not None and bust is not None
+        ]
+        shown = self.apply([s for _, s, _ in heads], [f.alignment for f, *_ in heads], [b for *_, b in heads])
+        for (face, *_), crop in zip(heads, shown, strict=True):
+            face.shown = crop
 
     def apply(self, crops: Sequence[Image], heads: Sequence[Alignment], busts: Sequence[Bust]) -> list[Image]:
         """The crops of the heads in one frame, with dark hair.

@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.frame import Alignment, Image, Points
+from gnr_video.effects.base import Effect
+from gnr_video.effects.steady import USUAL_SECONDS, share_followed
+from gnr_video.frame import Alignment, FaceLayer, Image, Points
 from gnr_video.tracking.face_mesh import (
     CHIN,
     FOREHEAD,
@@ -28,10 +30,10 @@ from gnr_video.tracking.face_mesh import (
 )
 
 SETTLE = 0.25
-"""The share of a change of colours that each drawing follows."""
+"""The share of a change of colours that is followed within a thirtieth of a second."""
 CALM, AT_ONCE = 0.2, 0.02
-"""The share of a motion of the lips that is followed: from `CALM` of the smallest evenly up to all of one of `AT_ONCE`
-heights of the face. Landmarks are never quite still."""
+"""The share of a motion of the lips that is followed within a thirtieth of a second: from `CALM` of the slowest evenly
+up to all of one of `AT_ONCE` heights of the face in that time. Landmarks are never quite still."""
 WIDTH = 0.78
 """Of a drawn mouth, in widths of the face's."""
 OPEN, SHUT = 0.18, 0.07
@@ -68,22 +70,35 @@ Layers = list[tuple[Outline, NDArray[np.float32]]]
 """Outlines and the colours that they are filled with. All lie within the first."""
 
 
-class Expressions:
-    """Draws the mouths and eyelids of one video. One thread at a time."""
+class Expression(Effect):
+    """Draws the mouths and eyelids of one video."""
 
     def __init__(self) -> None:
         self._before: dict[tuple[int, int], tuple[Points, Colours]] = {}
+        self._seconds = 0.0
 
     def reset(self) -> None:
         """Forget the frames before."""
         self._before = {}
 
-    def apply(self, faces: Sequence[tuple[Alignment, Image]]) -> list[tuple[Alignment, Image]]:
+    def face(self, faces: Sequence[FaceLayer]) -> None:
+        drawn = [face for face in faces if face.drawing is not None]
+        if not drawn:
+            return
+        since, self._seconds = drawn[0].seconds - self._seconds, drawn[0].seconds
+        pictures = [(face.alignment, face.drawing) for face in drawn if face.drawing is not None]
+        for face, (_, drawing) in zip(drawn, self.apply(pictures, since), strict=True):
+            face.drawing = drawing
+
+    def apply(
+        self, faces: Sequence[tuple[Alignment, Image]], since: float = USUAL_SECONDS
+    ) -> list[tuple[Alignment, Image]]:
         """The faces of a frame with their expressions.
 
         Args:
             faces: an alignment and its drawing (uint8 SxSx3), of a face or a whole head. One without landmarks stays
                 as it is.
+            since: seconds since the frame before.
 
         Returns:
             The same with new drawings.
@@ -96,11 +111,11 @@ class Expressions:
                 continue
             key = i, place.track_id  # in a grid one face has several drawings
             last = before.get(key)
-            landmarks = place.landmarks if last is None else _calmed(place.landmarks, last[0])
+            landmarks = place.landmarks if last is None else _calmed(place.landmarks, last[0], since)
             face = _Face(picture, landmarks)
             colours = face.colours()
             if last is not None:
-                colours = last[1] + np.float32(SETTLE) * (colours - last[1])
+                colours = last[1] + np.float32(share_followed(SETTLE, since)) * (colours - last[1])
             self._before[key] = landmarks, colours
             result = picture.copy()
             eyes = (_Eye(face, *eye[:2], shut) for eye, shut in zip(_EYES, face.shut()) if shut > 0)
@@ -110,13 +125,15 @@ class Expressions:
         return made
 
 
-def _calmed(now: Points, before: Points) -> Points:
-    """Landmarks whose lips follow those of the frame before."""
+def _calmed(now: Points, before: Points, since: float) -> Points:
+    """Landmarks whose lips follow those of the frame before, `since` seconds ago."""
     lips = [*LIPS, *_UPPER, *_LOWER]
     change = now[lips] - before[lips]
     moved = float(np.linalg.norm(change[:, :2], axis=1).max()) / face_height(now)
+    speed = moved * USUAL_SECONDS / max(since, 1e-3)
+    share = share_followed(min(CALM + (1 - CALM) * speed / AT_ONCE, 1), since)
     calm = now.copy()
-    calm[lips] = before[lips] + np.float32(min(CALM + (1 - CALM) * moved / AT_ONCE, 1)) * change
+    calm[lips] = before[lips] + np.float32(share) * change
     return calm
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import Crops
+from gnr_video.effects.base import Effect
 from gnr_video.frame import Image
 
 REACH = 2.0
@@ -28,19 +28,15 @@ _FAINT = 50.0
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
-def ink(pictures: Crops) -> Crops:
-    """Drawings with their lines inked.
+class Ink(Effect):
+    """Inks the lines of drawings."""
 
-    Args:
-        pictures: uint8 NxSxSx3 RGB.
-
-    Returns:
-        uint8 NxSxSx3, a new array.
-    """
-    return np.stack([_inked(picture) for picture in pictures])
+    def drawing(self, picture: Image, before: Image | None, seconds: float) -> Image:
+        return inked(picture)
 
 
-def _inked(picture: Image) -> Image:
+def inked(picture: Image) -> Image:
+    """A drawing, uint8 SxSx3 RGB, with its lines inked: a new array."""
     height, width = picture.shape[:2]
     *step, coherence = _lines(picture)
     x, y = (cv2.resize(part, (width, height), interpolation=cv2.INTER_NEAREST) for part in step)

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gnr_video.compositing.masks import above_jaw
+from gnr_video.effects.base import Effect
 from gnr_video.effects.skin_and_hair import (
     LEAST_HAIR,
     Colours,
@@ -27,7 +29,7 @@ from gnr_video.effects.skin_and_hair import (
     small,
     spread,
 )
-from gnr_video.frame import Alignment, Bust, Image, Points
+from gnr_video.frame import Alignment, Bust, FaceLayer, Image, Points
 from gnr_video.tracking.alignment import bust_head, nearest_part
 from gnr_video.tracking.face_mesh import (
     CHIN,
@@ -83,8 +85,8 @@ class _Tinted:
     correction: Floats
 
 
-class Tint:
-    """Tints the surroundings of the drawings in one video. One thread at a time."""
+class Tint(Effect):
+    """Tints the surroundings of the drawings in one video."""
 
     def __init__(self) -> None:
         self._before: dict[int, _Tinted] = {}
@@ -92,6 +94,16 @@ class Tint:
     def reset(self) -> None:
         """Forget the frames before."""
         self._before = {}
+
+    def frame(self, image: Image, faces: Sequence[FaceLayer]) -> None:
+        people: list[tuple[Bust, Image, Mask]] = []
+        for face in faces:
+            assert face.bust is not None and face.drawing is not None and face.mask is not None
+            if face.alignment.landmarks is not None:
+                jaw = above_jaw(face.alignment.landmarks, face.drawing)
+                face.mask = np.asarray(cv2.multiply(face.mask, jaw, scale=1 / 255), np.uint8)
+            people.append((face.bust, face.drawing, face.mask))
+        self.apply(image, *zip(*people))
 
     def apply(
         self, image: Image, busts: Sequence[Bust], drawings: Sequence[Image], masks: Sequence[Mask]

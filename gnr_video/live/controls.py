@@ -10,11 +10,13 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from engines.errors import GnrVideoError, InputError, OutputError, StyleError
 from gnr_video.compositing.compositor import MODES
+from gnr_video.effects.chain import Effects
 from gnr_video.live.styles import LiveStyles
 from gnr_video.styles.code import DEFAULT_SEED, SAVED
 from gnr_video.styles.grammar import parse_colour
@@ -23,7 +25,6 @@ from gnr_video.styles.saved import save_style
 
 if TYPE_CHECKING:
     from engines.base import Engine
-    from gnr_video.translator import Translator
 
 VIEWS = ("after", "both", "before", "grid")
 
@@ -40,13 +41,14 @@ class Controls:
         style: the first styles; None: seed 42.
         paste: paste mode.
         mirror: whether pictures are shown mirrored.
-        tint, ink, expression: see `gnr_video.translator.Translator`.
+        effects: those of the session's translator: which are on, and which can be.
         folder: where `save` puts styles.
         face_model: MediaPipe's model.
 
     Attributes:
         styles: what the pipeline asks for style codes; None for an engine that takes none.
-        paste, mirror, tint, ink, expression, view: see `gnr_video.compositing.compositor.MODES` and `VIEWS`.
+        paste, mirror, view: see `gnr_video.compositing.compositor.MODES` and `VIEWS`.
+        effects: name -> whether it is on, of `gnr_video.effects.chain.EFFECTS`.
         help: whether the keys are shown.
         quitting: set by `quit`.
         on_record: called by `record`; returns what to tell the user. None: there is no recorder.
@@ -59,9 +61,7 @@ class Controls:
         *,
         paste: str = "head",
         mirror: bool = False,
-        tint: bool = True,
-        ink: bool = True,
-        expression: bool = False,
+        effects: Effects | None = None,
         folder: str | Path = ".",
         face_model: Path | None = None,
     ) -> None:
@@ -74,9 +74,8 @@ class Controls:
         self._message, self._message_time = "", 0.0
         self.paste = paste
         self.mirror = mirror
-        self.tint = tint
-        self.ink = ink and engine.takes_styles
-        self.expression = expression and engine.takes_styles
+        self._effects = effects or Effects(draws=engine.takes_styles)
+        self.effects = self._effects.state
         self.view = "after"
         self._grid: list[Looks] = []
         self.help = False
@@ -96,21 +95,17 @@ class Controls:
             "compare": lambda _: self._set_view(VIEWS[(VIEWS.index(self.view) + 1) % 3]),
             "grid": lambda _: self._set_view("after" if self.view == "grid" else "grid"),
             "mirror": self._set_mirror,
-            "tint": self._set_tint,
-            "ink": self._set_ink,
-            "expression": self._set_expression,
             "record": lambda _: self._record(),
             "help": lambda _: self._toggle_help(),
             "quit": lambda _: self.quitting.set(),
-        }
+        } | {name: partial(self._set_effect, name) for name in self.effects}
 
     def run(self, command: str, value: Any = None) -> str:
         """Carry out a command; what it says is also the `message` for some seconds.
 
         Args:
             command: next, previous, style TEXT, colour PLACE:COLOUR, other TEXT, mix 0..1, blend [TEXT], save,
-                paste MODE, view VIEW, compare, grid, mirror [BOOL], tint [BOOL], ink [BOOL], expression [BOOL], record,
-                help, quit.
+                paste MODE, view VIEW, compare, grid, mirror [BOOL], record, help, quit, and EFFECT [BOOL].
 
         Returns:
             What happened, or why it did not; "" when there is nothing to say. Never raises for what users do.
@@ -154,9 +149,10 @@ class Controls:
             self._grid = [looks, *(styles.following(i) for i in range(1, math.prod(GRID) - 1))]
         return self._grid
 
-    def hand_to(self, translator: Translator) -> None:
-        """Give a translator tint, ink and expression as they are on show."""
-        translator.tint, translator.ink, translator.expression = self.tint, self.ink, self.expression
+    def hand_to(self, effects: Effects) -> None:
+        """Switch effects as they are on show."""
+        for name, on in self.effects.items():
+            effects.switch(name, on)
 
     def state(self) -> dict[str, Any]:
         """All of it, for the browser."""
@@ -170,9 +166,7 @@ class Controls:
             "paste": self.paste,
             "view": self.view,
             "mirror": self.mirror,
-            "tint": self.tint,
-            "ink": self.ink,
-            "expression": self.expression,
+            "effects": dict(self.effects),
             "message": self.message,
         }
 
@@ -241,30 +235,15 @@ class Controls:
             value, "grid of styles"
         )
 
-    def _switch(self, name: str, value: Any, on: str, off: str) -> str:
-        """Set an attribute to a value, or to what it is not; say which it is."""
-        setattr(self, name, not getattr(self, name) if value is None else bool(value))
-        return on if getattr(self, name) else off
-
     def _set_mirror(self, value: Any = None) -> str:
-        return self._switch("mirror", value, "mirrored", "not mirrored")
+        self.mirror = not self.mirror if value is None else bool(value)
+        return "mirrored" if self.mirror else "not mirrored"
 
-    def _set_tint(self, value: Any = None) -> str:
-        return self._switch("tint", value, "neck and long hair are tinted", "no tint")
-
-    def _set_ink(self, value: Any = None) -> str:
-        self._check_drawings("inked")
-        return self._switch("ink", value, "lines are inked", "no ink")
-
-    def _set_expression(self, value: Any = None) -> str:
-        self._check_drawings("given expressions")
-        return self._switch(
-            "expression", value, "expressions are drawn from landmarks", "the network's own expressions"
-        )
-
-    def _check_drawings(self, what: str) -> None:
-        if not self._engine.takes_styles:
-            raise InputError(f"only GNR's drawings can be {what}; these weights are another network's")
+    def _set_effect(self, name: str, value: Any = None) -> str:
+        if not self._effects.possible(name):
+            raise InputError(f"{name} is for GNR's drawings; these weights are another network's")
+        self.effects[name] = not self.effects[name] if value is None else bool(value)
+        return f"{name} is {'on' if self.effects[name] else 'off'}"
 
     def _record(self) -> str:
         if self.on_record is None:

@@ -133,7 +133,7 @@ class FileTranslations:
         job.stage, job.started = "translation", time.perf_counter()
         styles = self._controls.styles
         translator = self._translator.sibling(self._controls.paste, styles.looks if styles else None)
-        self._controls.hand_to(translator)
+        self._controls.hand_to(translator.effects)
 
         def progress(counts: Counts, frames: int | None) -> None:
             if self._stop.is_set():

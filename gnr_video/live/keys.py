@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gnr_video.effects import EFFECTS
 from gnr_video.live.controls import Controls
 
 KEYS = {
@@ -14,9 +15,7 @@ KEYS = {
     "c": ("compare", "after / both / before"),
     "g": ("grid", "grid of styles"),
     "m": ("mirror", "mirror"),
-    "t": ("tint", "tint of neck and long hair"),
-    "i": ("ink", "ink of lines"),
-    "e": ("expression", "mouths and eyelids from landmarks"),
+    **{effect.key: (effect.name, f"{effect.name} on / off") for effect in EFFECTS},
     "r": ("record", "record / stop"),
     "h": ("help", "these keys"),
     "q": ("quit", "quit"),
@@ -77,9 +76,9 @@ class TerminalKeys:
     def __enter__(self) -> TerminalKeys:
         import sys
 
+        if sys.platform == "win32" or sys.stdin is None or not sys.stdin.isatty():
+            return self
         try:
-            if sys.stdin is None or not sys.stdin.isatty():
-                return self
             import os
             import termios
             import tty
@@ -89,13 +88,13 @@ class TerminalKeys:
             self._before = termios.tcgetattr(sys.stdin)
             tty.setcbreak(sys.stdin)
         except (ImportError, OSError, ValueError):
-            pass  # Windows, or no terminal after all
+            pass  # no terminal after all
         return self
 
     def __exit__(self, *_: object) -> None:
         import sys
 
-        if self._before is not None:
+        if sys.platform != "win32" and self._before is not None:
             import termios
 
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)

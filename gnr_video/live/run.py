@@ -6,9 +6,9 @@ What is cheap to check and may fail comes before what is slow to load.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,9 +60,7 @@ class LiveOptions:
     precision: str = "auto"
     calibrate: Path | None = None
     paste: str = "head"
-    tint: bool = True
-    ink: bool = True
-    expression: bool | None = None
+    effects: Mapping[str, bool | None] = field(default_factory=dict)
     codec: str | None = None
     backend: str = "auto"
     seconds: float | None = None
@@ -147,9 +145,7 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
                 precision=options.precision,
                 calibrate=options.calibrate,
                 paste=options.paste,
-                tint=options.tint,
-                ink=options.ink,
-                expression=options.expression,
+                effects=options.effects,
                 face_model=options.face_model,
                 lookahead=0,
                 faces=choice,
@@ -161,9 +157,7 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
             options.style,
             paste=options.paste,
             mirror=options.mirror,
-            tint=options.tint,
-            ink=options.ink,
-            expression=translator.expression,
+            effects=translator.effects,
             face_model=options.face_model,
         )
         session = LiveSession(translator, capture, controls, hold=options.hold)

@@ -24,7 +24,7 @@ import numpy as np
 from gnr_video import pipeline
 from gnr_video.channels import Cancelled, Threaded
 from gnr_video.compositing.grid import GridCompositor
-from gnr_video.frame import Frame, Image
+from gnr_video.frame import FaceLayer, Frame, Image, Layered
 from gnr_video.hold import DrawingsAhead
 from gnr_video.live.camera import Shot
 from gnr_video.live.capture import Capture
@@ -32,7 +32,7 @@ from gnr_video.live.controls import GRID, Controls
 from gnr_video.live.memory import give_back, share_heaps
 from gnr_video.live.sinks import LiveSink
 from gnr_video.media.images import before_after, fitted
-from gnr_video.pipeline import Counts, Tracked, Translated
+from gnr_video.pipeline import Counts
 from gnr_video.report import Report
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import crop_face, face_part, mirrored
@@ -139,6 +139,7 @@ class LiveSession:
         rows, columns = GRID
         side = min(self.size[0] // columns, self.size[1] // rows)
         self._grid = GridCompositor(rows, columns, cell=max(16, side))
+        self._grid_effects = translator.effects.again()
         self.times = LiveTimes()
         self.counts = Counts()
         self.failure: BaseException | None = None
@@ -152,7 +153,7 @@ class LiveSession:
         self._shown: deque[float] = deque(maxlen=WINDOW)
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._stages: list[Threaded[Any]] = []
-        self._drawings = DrawingsAhead(translator.engine, self.times)
+        self._drawings = DrawingsAhead(translator.engine, translator.effects, self.times)
         self._matte: PersonMatte | None = None
         self._thread = threading.Thread(target=self._present, name="gnr-video present", daemon=True)
         self._started = 0.0
@@ -187,22 +188,17 @@ class LiveSession:
 
     def start(self) -> None:
         """Start all threads; returns at once."""
-        from gnr_video.tracking.scene_cut import SceneCut
-        from gnr_video.tracking.selection import Cast
-        from gnr_video.tracking.smoothing import Aligner
-        from gnr_video.tracking.tracker import FaceTracker
+        from gnr_video.tracking.finder import Finder
 
         share_heaps()
-        faces = self.translator.faces
-        self._tracker = FaceTracker(self.translator.face_model, max_faces=faces.max_faces)
+        self._finder = Finder(self.translator.face_model, self.translator.faces)
         self._matte = self.translator.open_matte()
+        self._look = self.translator.look(self._matte)
         size = self.translator.crop_side
         styles = self.controls.styles
         codes = None if styles is None else styles.codes_at(0.0, [0])
         self.translator.engine.translate(np.full((1, size, size, 3), 127, np.uint8), codes)  # compiled now
-        tracked = pipeline.track(
-            self._frames(), self._tracker, Aligner(0), SceneCut(), self.times, Cast(faces)
-        )
+        tracked = self._finder.track(self._frames(), self.times)
         self._stages = [Threaded(tracked, "track")]
         self._stages.append(Threaded(self._translate(self._stages[0]), "translate"))
         self._started = self._tidied = time.perf_counter()
@@ -259,7 +255,7 @@ class LiveSession:
             stage.close(0.5)
         # What is still in use must not be closed under its user.
         if self._started and not any(stage.alive for stage in self._stages):
-            self._tracker.close()
+            self._finder.close()
             self._drawings.close(0.5)
             if self._matte is not None:
                 self._matte.close()
@@ -345,24 +341,21 @@ class LiveSession:
             yield Frame(shot.image, round(shot.captured / TIME_BASE), TIME_BASE, index, props)
             index += 1
 
-    def _translate(self, items: Iterable[Tracked]) -> Generator[Translated, None, None]:
-        """`pipeline.translate` under the styles of the moment; for the grid, one face under several."""
-        waiting: deque[Tracked] = deque(maxlen=1)
-        engine, matte = self.translator.engine, self._matte
-        heads = None if matte is None else pipeline.Heads(matte, self.translator.compositor)
-        translated = pipeline.translate(
-            _each(waiting), engine, self.times, self.controls.styles, heads=heads, drawings=self._drawings
-        )
+    def _translate(self, items: Iterable[Layered]) -> Generator[Layered, None, None]:
+        """Cut and draw under the styles of the moment; for the grid, one face under several."""
+        waiting: deque[Layered] = deque(maxlen=1)
+        cut = pipeline.cut(_each(waiting), self._look, self.times)
+        drawn = pipeline.draw(cut, self._look, self._drawings, self.times, styles=self.controls.styles)
         for item in items:
             self._drawings.hold = self.hold or self._enough()
             view = self.controls.view
-            if view == "grid" and item.alignments:
+            if view == "grid" and item.faces:
                 self._add_grid(item)
             # Nobody sees a translation in these views.
-            waiting.append(Tracked(item.frame) if view in ("before", "grid") else item)
-            done = next(translated)
-            if done.crops:
-                self.crop = face_part(done.crops[0], engine.size)
+            waiting.append(Layered(item.frame) if view in ("before", "grid") else item)
+            done = next(drawn)
+            if done.faces and done.faces[0].crop is not None:
+                self.crop = face_part(done.faces[0].crop, self.translator.engine.size)
             yield done
 
     def _enough(self) -> int:
@@ -374,10 +367,10 @@ class LiveSession:
         is_enough = frames <= (1.0 if self._drawings.hold == 1 else 0.8)
         return 1 if is_enough else min(max(math.ceil(frames), 2), MAX_HOLD)
 
-    def _add_grid(self, item: Tracked) -> None:
+    def _add_grid(self, item: Layered) -> None:
         """Leave the picture of the grid with the frame."""
         engine, looks = self.translator.engine, self.controls.grid_styles()
-        image, alignment = item.frame.image, item.alignments[0]
+        image, alignment = item.frame.image, item.faces[0].alignment
         if self.controls.mirror:
             # Here and not as a whole: its captions are to be read.
             image, alignment = mirrored(image, alignment)
@@ -388,15 +381,16 @@ class LiveSession:
             pictures = engine.decode_styles(engine.encode(crop[None]), codes)
         with self.times.stage("compose"):
             self._grid.captions = [style.label for style in looks]
-            self._grid.expression = self.controls.expression
-            faces = [(alignment, picture) for picture in pictures]
+            effects = self._grid_effects
+            faces = [FaceLayer(alignment, drawing=effects.drawing(picture)) for picture in pictures]
+            effects.face(faces)
             item.frame.props["grid"] = fitted(self._grid.compose(image, faces), self.size)
 
     def _present(self) -> None:
         """Compose, and hand the pictures to the sinks."""
         try:
             compositor = self.translator.compositor
-            for frame in pipeline.compose(self._stages[-1], compositor, self.times, self.counts):
+            for frame in pipeline.compose(self._stages[-1], self._look, self.times, self.counts):
                 frame = Frame(self._view(frame), frame.pts, frame.time_base, frame.index, frame.props)
                 self._shown.append(time.perf_counter())
                 for sink in self.sinks:
@@ -404,7 +398,8 @@ class LiveSession:
                         sink.show(frame)
                 self._permits.release()
                 compositor.mode = self.controls.paste
-                self.controls.hand_to(self.translator)
+                for effects in (self.translator.effects, self._grid_effects):
+                    self.controls.hand_to(effects)
         except Cancelled:
             pass
         except BaseException as error:
@@ -441,7 +436,7 @@ class LiveSession:
         self.messages.append(text)
 
 
-def _each(waiting: deque[Tracked]) -> Iterator[Tracked]:
+def _each(waiting: deque[Layered]) -> Iterator[Layered]:
     """What is put into `waiting`, one for each that is asked for."""
     while waiting:
         yield waiting.popleft()

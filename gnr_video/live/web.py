@@ -340,10 +340,12 @@ class WebSink(LiveSink):
 
     def _hello(self, identity: int) -> dict[str, Any]:
         from gnr_video.compositing.compositor import MODES
+        from gnr_video.effects import EFFECTS
 
         return {
             "client": str(identity),
             "paste_modes": list(MODES),
+            "effects": [{"name": effect.name, "help": effect.help} for effect in EFFECTS],
             "keys": sorted(KEYS),
             "help": HELP,
             "sheet_styles": SHEET_STYLES,

@@ -33,19 +33,17 @@ def face_run(
         InputError: the clip cannot be read, or shows no face in two neighbouring frames.
     """
     from gnr_video.media.open import open_source
-    from gnr_video.pipeline import track
     from gnr_video.timing import StageTimes
-    from gnr_video.tracking.scene_cut import SceneCut
-    from gnr_video.tracking.smoothing import Aligner
-    from gnr_video.tracking.tracker import FaceTracker
+    from gnr_video.tracking.finder import Finder
+    from gnr_video.tracking.smoothing import LOOKAHEAD
 
     best: list[Image] = []
     run: list[Image] = []
     person = None
-    with open_source(clip) as source, FaceTracker(face_model) as tracker:
-        for number, item in enumerate(track(source, tracker, Aligner(), SceneCut(), StageTimes())):
+    with open_source(clip) as source, Finder(face_model, lookahead=LOOKAHEAD) as finder:
+        for number, item in enumerate(finder.track(source, StageTimes())):
             # A face that fades after it was lost stands still: no part of a run.
-            seen = [a for a in item.alignments if a.opacity == 1]
+            seen = [face.alignment for face in item.faces if face.alignment.opacity == 1]
             same = [a for a in seen if a.track_id == person]
             if not same:
                 best, run = max(best, run, key=len), []

@@ -66,6 +66,9 @@ class FaceChoice:
         return self.number if self.kind == "count" else MAX_FACES
 
 
+ALL_FACES = FaceChoice("all")
+
+
 class Cast:
     """Gives each face a role, the number that its style goes by, and picks those to translate.
 

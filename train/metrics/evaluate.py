@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
     from engines.base import Engine
     from engines.weights import Weights
     from train.lpips import Lpips
-
-log = logging.getLogger(__name__)
 
 SIDE = 256
 """Side that pictures are brought to for LPIPS, MS-SSIM and equivariance, whatever the generator's size."""

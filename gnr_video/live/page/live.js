@@ -45,6 +45,7 @@ function connect() {
 function start(message) {
   hello = message;
   $("status").textContent = "connected";
+  $("effects").replaceChildren($("effects").firstElementChild, ...hello.effects.map(effectButton));
   $("paste").replaceChildren(...hello.paste_modes.map((mode) => new Option(mode, mode)));
   $("source").options[0].disabled = !hello.server_camera;
   $("keys").replaceChildren(...hello.help.map((line) => {
@@ -191,6 +192,14 @@ async function startCameraJpegs() {
 
 // State and controls
 
+function effectButton({ name, help }) {
+  const button = document.createElement("button");
+  Object.assign(button, { type: "button", id: name, title: help, onclick: () => send(name) });
+  button.textContent = name[0].toUpperCase() + name.slice(1).replace("-", " ");
+  button.setAttribute("aria-pressed", false);
+  return button;
+}
+
 function show(state) {
   put("style", state.style);
   put("other", state.other);
@@ -202,7 +211,8 @@ function show(state) {
   else if (cameraUsed) stopCamera(); // another page has taken over
   put("source", camera || state.source === "browser" ? "browser" : "server");
   document.querySelectorAll("[data-view]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.view === state.view));
-  for (const id of ["mirror", "tint", "ink", "expression"]) $(id).setAttribute("aria-pressed", state[id]);
+  $("mirror").setAttribute("aria-pressed", state.mirror);
+  for (const [name, on] of Object.entries(state.effects)) $(name)?.setAttribute("aria-pressed", on);
   $("record").setAttribute("aria-pressed", state.recording);
   $("record").textContent = state.recording ? "Stop recording" : "Record";
   $("recorded").hidden = !state.recorded;

@@ -1,0 +1,76 @@
+"""Finder: everything that says where the faces of one video are, put together."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gnr_video.frame import Alignment, FaceLayer, Frame, Layered
+from gnr_video.tracking.scene_cut import SceneCut
+from gnr_video.tracking.selection import ALL_FACES, Cast, FaceChoice
+from gnr_video.tracking.smoothing import Aligner
+from gnr_video.tracking.tracker import FaceTracker
+
+if TYPE_CHECKING:
+    from gnr_video.timing import StageTimes
+
+
+class Finder:
+    """Where the faces of one video are, frame by frame: tracker, identities, cuts and smoothing.
+
+    Args:
+        face_model: MediaPipe's, see `gnr_video.tracking.model_files`.
+        faces: who is translated.
+        lookahead: frames that smoothing may look ahead; 0: none, as when live.
+
+    To be closed; a context manager that does it.
+    """
+
+    def __init__(
+        self, face_model: Path | None = None, faces: FaceChoice = ALL_FACES, lookahead: int = 0
+    ) -> None:
+        self.tracker = FaceTracker(face_model, max_faces=faces.max_faces)
+        self.aligner, self.cuts, self.cast = Aligner(lookahead), SceneCut(), Cast(faces)
+
+    def track(self, frames: Iterable[Frame], times: StageTimes) -> Generator[Layered, None, None]:
+        """Find the faces, choose, smooth their alignment. As many frames come out, `lookahead` frames later."""
+        waiting: deque[Frame] = deque()
+
+        def layered(alignments: list[Alignment]) -> Layered:
+            frame = waiting.popleft()
+            roles = [self.cast.role(a.track_id) for a in alignments]
+            return Layered(frame, [FaceLayer(a, r, frame.pts_seconds) for a, r in zip(alignments, roles)])
+
+        for frame in frames:
+            with times.stage("track"):
+                cut = self.cuts.is_cut(frame.image)
+                if cut:
+                    self.tracker.reset()
+                    self.cast.reset()
+                found = self.tracker.track(frame.image, frame.pts_seconds)
+                faces = self.cast.choose(found, frame.pts_seconds)
+            waiting.append(frame)
+            with times.stage("align"):
+                ready = self.aligner.push(frame.pts_seconds, faces, cut=cut)
+            for alignments in ready:
+                yield layered(alignments)
+        for alignments in self.aligner.flush():
+            yield layered(alignments)
+
+    def reset(self) -> None:
+        """The next frame is of another video."""
+        self.tracker.reset()
+        self.cast.reset()
+        self.aligner.flush()
+        self.cuts.reset()
+
+    def close(self) -> None:
+        self.tracker.close()
+
+    def __enter__(self) -> Finder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
