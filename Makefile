@@ -3,9 +3,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+LOG = $(VENV)/pip.log
+TORCH_READY = $(VENV)/.ready-torch
 USER_READY = $(VENV)/.ready
 READY = $(VENV)/.ready-for-tests
 WORKERS ?= auto
+# Another index for torch alone: https://download.pytorch.org/whl/cpu spares Linux 2.5 GB of CUDA.
+TORCH_INDEX ?=
 
 # What tests need besides a user's extras. Engines of other extras are tested as far as they go without their hardware.
 USED = cpu,demo
@@ -43,25 +47,37 @@ lock: $(READY)
 		grep -vE '$(OF_TORCH)' $(VENV)/lock.txt) > constraints.txt
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-		{ echo "error: Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): make PYTHON=python3.12 demo"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null || \
+		{ echo "error: Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1 | grep Python || echo not there): make PYTHON=python3.12 demo"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "error: no virtual environment could be made in $(VENV): on Debian and Ubuntu, sudo apt-get install python3-venv; or is the disk full?"; exit 1; }
 
 define install
-	@echo "installing $(1) into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(1)]' || \
-		{ echo "error: the installation failed, see above: is the network there, and the disk not full? (df -h .)"; exit 1; }
+	@rm -f $(LOG)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --log $(LOG) -c constraints.txt $(1) || { \
+		if grep -q 'No space left' $(LOG); then why='the disk is full'; \
+		elif grep -qE '(NewConnection|NameResolution|ConnectTimeout|ReadTimeout)Error|Network is unreachable' $(LOG); then \
+			why='the package index does not answer: is the network there?'; \
+		elif grep -qE 'Failed (to build|building)|Could not build' $(LOG); then \
+			why='a package has no wheel for this system, and there is no compiler for it (Debian, Ubuntu: sudo apt-get install build-essential)'; \
+		else why='see above'; fi; \
+		echo "error: the installation into $(VENV) failed: $$why; all of it is in $(LOG)"; exit 1; }
 endef
 
-$(USER_READY): $(VENV)/bin/python pyproject.toml constraints.txt
-	$(call install,$(USED))
+$(TORCH_READY): $(VENV)/bin/python constraints.txt
+	$(if $(TORCH_INDEX),$(call install,--index-url $(TORCH_INDEX) torch))
 	@touch $@
 
-$(READY): $(VENV)/bin/python pyproject.toml constraints.txt
-	$(call install,$(TESTED))
+$(USER_READY): $(TORCH_READY) pyproject.toml constraints.txt
+	@echo "installing $(USED) into $(VENV)"
+	$(call install,-e '.[$(USED)]')
+	@touch $@
+
+$(READY): $(TORCH_READY) pyproject.toml constraints.txt
+	@echo "installing $(TESTED) into $(VENV)"
+	$(call install,-e '.[$(TESTED)]')
 	@# The heads of LPIPS are files in this wheel; its code, and so torchvision, is not needed.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps lpips
+	$(call install,--no-deps lpips)
 	@touch $@ $(USER_READY)
 
 clean:
