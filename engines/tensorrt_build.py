@@ -143,10 +143,11 @@ def build_engine(
         EngineError: it cannot be compiled; the message quotes TensorRT. BuildCancelled: by `progress`.
         KeyboardInterrupt: Ctrl-C, after TensorRT has ended.
     """
-    stop, ended = threading.Event(), threading.Event()
+    begun, stop, ended = threading.Event(), threading.Event(), threading.Event()
     outcome: list[bytes | BaseException] = []
 
     def work() -> None:
+        begun.wait()
         try:
             outcome.append(_build(trt, graph, batch, targets, timing_cache, progress, stop))
         except BaseException as error:
@@ -155,17 +156,22 @@ def build_engine(
             ended.set()
 
     worker = threading.Thread(target=work, name="gnr-video tensorrt", daemon=True)
-    worker.start()
     # Not by joining: a thread whose join was interrupted counts as stopped, running or not (Python 3.11).
     try:
+        worker.start()
+        begun.set()
         while not ended.wait(0.1):
             pass
     except BaseException:
         stop.set()
-        ended.wait()
+        begun.set()
+        # An interrupt in `start` may have come before there was a thread, or before it said so.
+        while not ended.wait(1.0) and worker.ident is not None:
+            pass
         raise
     finally:
-        worker.join()
+        if worker.ident is not None:
+            worker.join()
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]

@@ -14,15 +14,15 @@ import pytest
 
 from engines.errors import InputError
 from gnr_video import Translator
-from gnr_video.frame import Face, Frame, Image
-from gnr_video.pipeline import track, translate
+from gnr_video.frame import Face, Frame, Image, Layered
+from gnr_video.hold import Drawings
+from gnr_video.pipeline import cut, draw
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import crop_face, fit_alignment
+from gnr_video.tracking.finder import Finder
 from gnr_video.tracking.identities import Identities
-from gnr_video.tracking.scene_cut import SceneCut
 from gnr_video.tracking.search import PROBE_SECONDS
 from gnr_video.tracking.selection import MAX_FACES, Cast, FaceChoice
-from gnr_video.tracking.smoothing import Aligner
 from gnr_video.tracking.tracker import FaceTracker
 from tests.faces_helpers import SIZE, passing, two_heads
 from tests.media_helpers import frame_times, make_clip
@@ -219,20 +219,28 @@ def made(tiny: Path) -> Iterator[Translator]:
         yield translator
 
 
-def test_people_who_pass_each_other_keep_their_styles(made: Translator, tracker: FaceTracker) -> None:
+def drawn(made: Translator, frames: list[Frame], face_model: Path, lookahead: int = 0) -> Iterator[Layered]:
+    """The frames with all their faces drawn, each in its style."""
+    times, look = StageTimes(), made.look(None)
+    with Finder(face_model, lookahead=lookahead) as finder:
+        found = cut(finder.track(frames, times), look, times)
+        yield from draw(
+            found, look, Drawings(look.engine, look.effects, times), times, styles=made.schedule()
+        )
+
+
+def test_people_who_pass_each_other_keep_their_styles(made: Translator, face_model: Path) -> None:
     """Every translated crop is what its person's style makes of it, before and after the crossing."""
     pictures = list(passing(60))
     frames = [Frame(p[0], i, Fraction(1, 30), i) for i, p in enumerate(pictures)]
-    times, cast = StageTimes(), Cast()
-    items = track(frames, tracker, Aligner(15), SceneCut(), times, cast)
     checked = 0
-    for item in translate(items, made.engine, times, made.schedule()):
-        index = item.tracked.frame.index
+    for item in drawn(made, frames, face_model, 15):
+        index = item.frame.index
         behind, front = pictures[index][1][0], pictures[index][2][0]
         if abs(behind - front) < 120:
             continue
-        assert len(item.pictures) == 2, index
-        for alignment, crop, picture in zip(item.tracked.alignments, item.crops, item.pictures):
+        assert len(item.faces) == 2, index
+        for alignment, crop, picture in ((f.alignment, f.crop, f.drawing) for f in item.faces):
             style = 42 if abs(alignment.center_x - behind) < abs(alignment.center_x - front) else 7
             own, other = (
                 np.abs(made.translate_face(crop, one).astype(int) - picture) for one in (style, 49 - style)
@@ -261,7 +269,7 @@ def test_only_the_chosen_face_is_translated(tiny: Path) -> None:
         assert abs(float(np.average(np.arange(SIZE[0]), weights=difference)) - changed[0]) < 20
 
 
-def test_faces_of_a_frame_are_one_batch(made: Translator, tracker: FaceTracker, monkeypatch) -> None:
+def test_faces_of_a_frame_are_one_batch(made: Translator, face_model: Path, monkeypatch) -> None:
     sizes = []
     original = made.engine.translate
 
@@ -271,10 +279,7 @@ def test_faces_of_a_frame_are_one_batch(made: Translator, tracker: FaceTracker, 
 
     monkeypatch.setattr(made.engine, "translate", counted)
     frames = [Frame(two_heads((LEFT, RIGHT if i > 2 else None)), i, Fraction(1, 2), i) for i in range(8)]
-    times = StageTimes()
-    for _ in translate(
-        track(frames, tracker, Aligner(0), SceneCut(), times, Cast()), made.engine, times, made.schedule()
-    ):
+    for _ in drawn(made, frames, face_model):
         pass
     # One face in the engine's own style needs no style vectors; two have one each.
     assert sizes[0] == (1, True)
