@@ -57,7 +57,8 @@ def measure(size: int, batch: int, steps: int, trunk: Path | None) -> float:
 
 
 def _trainers() -> ModuleType:
-    for name in ("train.one_sided", "train.one_way"):
+    # The older name first: an editable installation would lend the other checkout what that has not.
+    for name in ("train.one_way", "train.one_sided"):
         try:
             return import_module(name)
         except ModuleNotFoundError:
