@@ -6,6 +6,7 @@ import signal
 
 import click
 
+from engines.errors import leaving
 from gnr_video._version import __version__
 from gnr_video.commands import doctor, engine, live, styles, translate, weights
 from train.commands import evaluate, prepare, train
@@ -65,10 +66,11 @@ for _subcommand in (fitted_styles.styles_fit, fitted_styles.styles_direction):
 
 def main() -> None:
     """Entry point of the `gnr-video` command."""
-    try:
-        command(prog_name="gnr-video")
-    except KeyboardInterrupt:  # before a command has begun, or after it has ended
-        raise SystemExit(128 + signal.SIGINT) from None
+    with leaving():
+        try:
+            command(prog_name="gnr-video")
+        except KeyboardInterrupt:  # before a command has begun, or after it has ended
+            raise SystemExit(128 + signal.SIGINT) from None
 
 
 if __name__ == "__main__":

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
+
+THREADS = "gnr-video "
+"""What the names of the project's threads begin with."""
+LEAVING_SECONDS = 2.0
+"""How long a program that ends waits for its threads."""
 
 
 class GnrVideoError(Exception):
@@ -85,9 +94,43 @@ def interrupts() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def leaving() -> Iterator[None]:
+    """The end of a program, also while a thread of its own is still within a library.
+
+    Python ends such a thread where it comes back for the interpreter's lock; within C++ that aborts the process,
+    whose work is done ("terminate called without an active exception").
+    """
+    try:
+        yield
+    except SystemExit as end:
+        _leave(end.code)
+        raise
+    _leave(0)
+
+
+def _leave(code: str | int | None) -> None:
+    """Return once all threads have ended, or end the process without them."""
+    until = time.monotonic() + LEAVING_SECONDS
+    threads = [one for one in threading.enumerate() if one.daemon and one.name.startswith(THREADS)]
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    if not any(thread.is_alive() for thread in threads):
+        return
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+        code = 1
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed, or nobody reads it
+            stream.flush()
+    os._exit(code or 0)
+
+
 def exit_with(main: Callable[[], int | None]) -> NoReturn:
     """End a program with what `main` returns, or with one line for what the user can mend."""
-    try:
-        sys.exit(main())
-    except GnrVideoError as error:
-        sys.exit(f"error: {error}")
+    with leaving():
+        try:
+            sys.exit(main())
+        except GnrVideoError as error:
+            sys.exit(f"error: {error}")
