@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gnr_video.frame import Frame
+from gnr_video.options import OutputOptions
 from gnr_video.report import Report
 from gnr_video.timing import stage_table
 from gnr_video.translator import Translator
@@ -24,8 +25,10 @@ import json, sys, time
 options = json.loads(sys.argv[1])
 from gnr_video.translator import Translator
 from gnr_video.media.open import open_source
+from gnr_video.options import EngineOptions
+engine = EngineOptions(options["engine"], precision=options["precision"])
 imported = time.time()
-with Translator(options["weights"], engine=options["engine"], precision=options["precision"]) as translator:
+with Translator(options["weights"], engine=engine) as translator:
     made = time.time()
     with open_source(options["clip"]) as source:
         picture = translator.translate_frame(next(iter(source)))
@@ -38,7 +41,7 @@ def file(translator: Translator, clip: Path, repeat: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         reports = sorted(
             (
-                translator.translate_video(clip, Path(folder) / "out.mp4", overwrite=True)
+                translator.translate_video(clip, Path(folder) / "out.mp4", OutputOptions(overwrite=True))
                 for _ in range(repeat)
             ),
             key=lambda report: report.fps,

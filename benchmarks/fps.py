@@ -35,6 +35,7 @@ from engines.installation import install_line
 from engines.weights import load_weights, save_weights
 from gnr_video.checkpoints import resolve_weights
 from gnr_video.machine import hardware, versions
+from gnr_video.options import EngineOptions, LookOptions
 from gnr_video.samples.portrait import make_demo_clip
 from gnr_video.translator import Translator
 
@@ -58,11 +59,8 @@ def measure_clips(
         try:
             translator = Translator(
                 weights,
-                engine=name,
-                precision=precision,
-                device=device,
-                threads=options.threads,
-                hold=options.hold or 1,
+                engine=EngineOptions(name, device=device, precision=precision, threads=options.threads),
+                look=LookOptions(hold=options.hold or 1),
             )
         except EngineError:
             continue  # its reason stands among those of the network alone

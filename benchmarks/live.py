@@ -28,6 +28,7 @@ from gnr_video.live.memory import share_heaps
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.virtual_camera import VirtualCameraSink
 from gnr_video.machine import hardware
+from gnr_video.options import EngineOptions
 from gnr_video.report import Report
 from gnr_video.samples.portrait import make_demo_clip
 from gnr_video.timing import stage_table
@@ -96,7 +97,8 @@ def measure(options: argparse.Namespace, clip: Path, folder: Path) -> tuple[Repo
     camera = open_camera(str(clip))
     capture = Capture(camera, lambda: open_camera(str(clip)))
     with Translator(
-        options.weights, engine=options.engine, precision=options.precision, threads=options.threads
+        options.weights,
+        engine=EngineOptions(options.engine, precision=options.precision, threads=options.threads),
     ) as translator:
         controls = Controls(translator.engine, 42, effects=translator.effects)
         session = LiveSession(translator, capture, controls, hold=options.hold)

@@ -112,6 +112,7 @@ def measure_here(
     from gnr_video import Translator
     from gnr_video.machine import hardware
     from gnr_video.media.open import open_source
+    from gnr_video.options import EngineOptions
     from gnr_video.pipeline import Counts
 
     with open_source(clip) as source:
@@ -129,7 +130,7 @@ def measure_here(
             samples.append((counts.frames / rate, round(resident_mb()[0], 1)))
 
     started = time.perf_counter()
-    with Translator(weights, engine=engine) as translator:
+    with Translator(weights, engine=EngineOptions(engine)) as translator:
         report = translator.translate_video(clip, target, progress=watch)
     return Result(
         early_seconds=early,

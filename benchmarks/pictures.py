@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from engines.errors import InputError, exit_with
 from engines.files import write_atomically
@@ -23,6 +22,7 @@ from gnr_video.demo import STYLE
 from gnr_video.frame import Image
 from gnr_video.media.images import IMAGE_EXTENSIONS, read_image
 from gnr_video.samples.portrait import make_demo_clip, portrait
+from gnr_video.still import StillFace
 from gnr_video.translator import Translator
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images"
@@ -71,8 +71,8 @@ def main() -> int:
         clip, result = make_demo_clip(folder / "clip.mp4"), folder / "anime.mp4"
         translator.translate_video(clip, result)
         before_after_sheet(clip, result, folder / "demo.png", count=4, width=320)
-        face = translator.find_face(np.ascontiguousarray(portrait()))
-        save_png(folder / "styles.png", style_sheet(translator, face, range(15)))
+        seeds = [translator.parse(seed) for seed in range(15)]
+        save_png(folder / "styles.png", style_sheet(StillFace(translator, portrait()), seeds))
         if options.faces:
             pictures, faces = found_faces(translator, options.faces, 8)
             rows = [[face, *(translator.translate_face(face, seed) for seed in SEEDS)] for face in faces]

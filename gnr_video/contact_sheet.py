@@ -17,7 +17,7 @@ from gnr_video.media.images import captioned
 from gnr_video.styles.code import StyleCode
 
 if TYPE_CHECKING:
-    from gnr_video.translator import Translator
+    from gnr_video.still import StillFace
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_CAP_HEIGHT = 21  # pixels of a capital letter at font scale 1
@@ -95,35 +95,29 @@ def contact_sheet(
     return sheet
 
 
-def style_sheet(translator: Translator, face: Image, styles: Sequence[int | str | StyleCode]) -> Image:
+def style_sheet(face: StillFace, styles: Sequence[StyleCode]) -> Image:
     """One face under many styles, the face itself first, each with its style written into the corner.
 
     Args:
-        translator: has the weights and the engine.
-        face: uint8 SxSx3 RGB, as `Translator.find_face` cuts it out.
-        styles: seeds, style texts or codes.
+        face: a picture's.
+        styles: codes.
 
     Returns:
         uint8 HxWx3 RGB, about square.
     """
-    codes = [translator.parse(style) for style in styles]
-    pictures = translator.translate_styles(face, codes)
-    cells = [_cell(face, "source"), *(_cell(p, code.label) for p, code in zip(pictures, codes))]
+    # z and w codes differ in length, so w it is.
+    codes = np.concatenate([face.engine.to_w(style.array()) for style in styles])
+    labels = (style.label for style in styles)
+    cells = [_cell(face.source, "source"), *map(_cell, face.under(codes), labels)]
     columns = math.ceil(math.sqrt(len(cells)))
     return contact_sheet([cells[i : i + columns] for i in range(0, len(cells), columns)], cell=256)
 
 
-def interpolation_strip(
-    translator: Translator,
-    face: Image,
-    first: int | str | StyleCode,
-    last: int | str | StyleCode,
-    count: int = 8,
-) -> Image:
+def interpolation_strip(face: StillFace, first: StyleCode, last: StyleCode, count: int = 8) -> Image:
     """One face under the styles from one to another, evenly spaced in w space, in a row.
 
     Args:
-        translator, face: as for `style_sheet`.
+        face: as for `style_sheet`.
         first, last: the styles at the ends.
         count: pictures, both ends included; at least 2.
 
@@ -132,13 +126,11 @@ def interpolation_strip(
     """
     if count < 2:
         raise ValueError(f"an interpolation needs at least 2 pictures, got {count}")
-    ends = [translator.parse(style) for style in (first, last)]
-    a, b = (translator.engine.to_w(code.array())[0] for code in ends)
-    shares = [i / (count - 1) for i in range(count)]
-    codes = [StyleCode(tuple(((1 - t) * a + t * b).tolist())) for t in shares]
-    labels = [ends[0].label, *(f"{100 * t:.0f} %" for t in shares[1:-1]), ends[1].label]
-    cells = [_cell(p, label) for p, label in zip(translator.translate_styles(face, codes), labels)]
-    return contact_sheet([[_cell(face, "source"), *cells]], cell=256)
+    shares = np.linspace(0, 1, count, dtype=np.float32)[:, None]
+    a, b = (face.engine.to_w(code.array()) for code in (first, last))
+    labels = [first.label, *(f"{100 * t:.0f} %" for t in shares[1:-1, 0]), last.label]
+    cells = map(_cell, face.under((1 - shares) * a + shares * b), labels)
+    return contact_sheet([[_cell(face.source, "source"), *cells]], cell=256)
 
 
 def _cell(picture: Image, text: str) -> Image:

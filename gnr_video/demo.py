@@ -37,10 +37,10 @@ def run_demo(folder: str | Path, *, style: str = STYLE) -> str:
     source = make_demo_clip(folder / "demo_source.mp4")
     result = folder / "demo.mp4"
 
-    from gnr_video import Translator
+    from gnr_video import OutputOptions, Translator
     from gnr_video.contact_sheet import before_after_sheet
 
-    report = Translator(style=style).translate_video(source, result, overwrite=True)
+    report = Translator(style=style).translate_video(source, result, OutputOptions(overwrite=True))
     before_after_sheet(source, result, folder / "demo_sheet.png")
     return report.table()
 

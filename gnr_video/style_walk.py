@@ -10,35 +10,30 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from engines.errors import StyleError
-from gnr_video.frame import Frame, Image
+from gnr_video.frame import Frame
 from gnr_video.media.color import ColorTags
 from gnr_video.media.source import SourceInfo, VideoSource
 from gnr_video.styles.schedule import Walk
 
 if TYPE_CHECKING:
+    from gnr_video.still import StillFace
+    from gnr_video.styles.looks import Looks
     from gnr_video.styles.schedule import StyleSchedule
-    from gnr_video.translator import Translator
 
 
-class StyledFace(VideoSource):
-    """A video of one face under a schedule; encoded once, decoded for every frame.
+class WalkSource(VideoSource):
+    """A video of a still face whose style follows a schedule.
 
     Args:
-        translator: has the engine.
-        face: uint8 SxSx3 RGB, as `Translator.find_face` cuts it out.
+        face: a picture's.
         schedule: says the style at each time.
         count: frames.
         fps: frames per second.
         size: side of the pictures, pixels.
     """
 
-    def __init__(
-        self, translator: Translator, face: Image, schedule: StyleSchedule, count: int, fps: int, size: int
-    ) -> None:
-        self._engine = translator.engine
-        self._content = self._engine.encode(translator.fitted(face)[None])
-        self._schedule = schedule
+    def __init__(self, face: StillFace, schedule: StyleSchedule, count: int, fps: int, size: int) -> None:
+        self._face, self._schedule = face, schedule
         self.info = SourceInfo(
             path="",
             width=size,
@@ -56,16 +51,15 @@ class StyledFace(VideoSource):
 
     def __iter__(self) -> Iterator[Frame]:
         size, time_base = self.info.width, self.info.time_base
-        for i in range(self.info.frame_count or 0):
-            code = self._schedule.code_at(float(i * time_base))
-            picture = self._engine.decode_styles(self._content, code)[0]
+        codes = (self._schedule.code_at(float(i * time_base)) for i in range(self.info.frame_count or 0))
+        for i, picture in enumerate(self._face.through(codes, float(time_base))):
             image = cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC)
             yield Frame(np.asarray(image, np.uint8), i, time_base, i, {"duration": 1})
 
 
 def write_walk(
-    translator: Translator,
-    face: Image,
+    face: StillFace,
+    looks: Looks,
     target: str | Path,
     *,
     seconds: float = 12.0,
@@ -74,11 +68,11 @@ def write_walk(
     size: int = 512,
     overwrite: bool = False,
 ) -> Path:
-    """Write a video of a face that walks through looks, from the translator's own and back to it.
+    """Write a video of a face that walks through looks, from the first and back to it.
 
     Args:
-        translator: has the engine and the first look.
-        face: uint8 SxSx3 RGB, as `Translator.find_face` cuts it out.
+        face: a picture's.
+        looks: the first look.
         target: mp4, webm, gif and so on.
         seconds, fps: of the video.
         every: seconds from look to look, nearly: a whole number of them makes the walk, at least two.
@@ -89,13 +83,11 @@ def write_walk(
     """
     from gnr_video.media.open import open_sink
 
-    if translator.looks is None:
-        raise StyleError(f"{translator.weights_name} translates in one look only: there is nowhere to walk")
     count = max(2, round(seconds * fps))
     stops = max(2, round(seconds / every))
-    walk = Walk(translator.looks, count / fps / stops, stops=stops)
+    walk = Walk(looks, count / fps / stops, stops=stops)
     with (
-        StyledFace(translator, face, walk, count, fps, size) as source,
+        WalkSource(face, walk, count, fps, size) as source,
         open_sink(target, source, overwrite=overwrite) as sink,
     ):
         for frame in source:

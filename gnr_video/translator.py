@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from engines.errors import InputError, StyleError
 from gnr_video.checkpoints import resolve_weights
 from gnr_video.frame import Frame, Image
 from gnr_video.media.images import resized
+from gnr_video.options import EngineOptions, LookOptions, OutputOptions
 from gnr_video.report import Report
 from gnr_video.styles.code import DEFAULT_SEED, StyleCode
 from gnr_video.styles.looks import Looks, parse_style
@@ -31,14 +32,12 @@ from gnr_video.tracking.smoothing import LOOKAHEAD
 if TYPE_CHECKING:
     from engines.architecture import Architecture
     from engines.base import Engine
-    from engines.image_model import ImageModelOptions
     from engines.tensorrt_build import Progress
     from gnr_video.pipeline import Counts, Look
     from gnr_video.tracking.finder import Finder
     from gnr_video.tracking.matte import PersonMatte
 
 DEFAULT_STYLE = DEFAULT_SEED
-DECODE_BATCH = 16
 
 Style = int | str | StyleCode
 """A seed, a style text (see `gnr_video.styles.grammar`), or a code."""
@@ -52,23 +51,8 @@ class Translator:
         style: a seed, a style text ("42*0.7+7*0.3", "ref:PICTURE", see `gnr_video.styles.grammar`), a `StyleCode`, or a
             list of these (a text with commas): the styles of several people in order of appearance. None: seed
             42, or none for an ONNX file, which has one look.
-        engine: "auto", or a name of `engines.ENGINES`.
-        device: "auto", "cpu", "cuda", "cuda:1".
-        precision: "auto", "fp32", "bf16", "fp16", "int8".
-        paste: "head", "face", "square", "crop" or "side-by-side", see `gnr_video.compositing.compositor`. Heads are
-            whole, with their hair, where `gnr_video.tracking.matte` finds its model, but for an ONNX file.
-        effects: which of `gnr_video.effects.EFFECTS` are on, by name ({"tint": False}); the others are as they are by
-            themselves.
-        faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
-        plan: how the style changes with time; None: not at all.
-        grid: (rows, columns): show the first face under so many styles at once instead of the video, itself in
-            the middle where there is one, else beside them.
-        face_model: MediaPipe's face_landmarker.task; None finds or fetches it when it is first needed.
-        lookahead: frames of a file that smoothing may look ahead (0: none, as when live).
-        hold: frames that a drawing of a face is shown for, 1 or more, see `gnr_video.hold`.
-        threads: CPU threads of the network; None: the runtime's choice.
-        onnx: what an ONNX file does not say of itself.
-        calibrate: a clip whose faces int8 is calibrated with; None: the demo's.
+        engine: what runs the network.
+        look: whose faces are drawn, how, and how the drawings are put back.
         build_progress: told of an engine that is being built, see `engines.tensorrt_build.Progress`.
 
     Raises:
@@ -85,74 +69,61 @@ class Translator:
         weights: str | os.PathLike[str] | None = None,
         style: Style | Sequence[Style] | None = None,
         *,
-        engine: str = "auto",
-        device: str = "auto",
-        precision: str = "auto",
-        paste: str = "head",
-        effects: Mapping[str, bool | None] | None = None,
-        faces: str | int | FaceChoice = "all",
-        plan: StylePlan | None = None,
-        grid: tuple[int, int] | None = None,
-        face_model: str | os.PathLike[str] | None = None,
-        lookahead: int = LOOKAHEAD,
-        hold: int = 1,
-        threads: int | None = None,
-        onnx: ImageModelOptions | None = None,
-        calibrate: str | os.PathLike[str] | None = None,
+        engine: EngineOptions = EngineOptions(),
+        look: LookOptions = LookOptions(),
         build_progress: Progress | None = None,
     ) -> None:
-        import engines
-        from engines.weights import load_weights
         from gnr_video.compositing.compositor import Compositor
         from gnr_video.compositing.grid import GridCompositor
         from gnr_video.effects.chain import Effects
         from gnr_video.tracking.mediapipe_networks import compile_beside
 
-        self.face_model = None if face_model is None else Path(face_model)
+        self.face_model = None if look.face_model is None else Path(look.face_model)
         compile_beside(self.face_model)
-        self.faces = faces if isinstance(faces, FaceChoice) else FaceChoice.parse(faces)
-        self.plan = plan or StylePlan()
-        self.grid = grid
+        self.faces = FaceChoice.parse(look.faces)
+        self.plan = look.plan or StylePlan()
+        self.grid = look.grid
         path = resolve_weights(weights)
-        self.compositor = cells = GridCompositor(*grid) if grid else Compositor(paste)
+        self.compositor = cells = GridCompositor(*look.grid) if look.grid else Compositor(look.paste)
         self._grid_styles = cells.styles if isinstance(cells, GridCompositor) else 0
-        self.lookahead = lookahead
-        self.hold = _checked_hold(hold, grid)
-        self.engine: Engine
+        self.lookahead = LOOKAHEAD if look.lookahead is None else look.lookahead
+        self.hold = _checked_hold(look)
+        self.engine, metadata = self._open(path, engine, build_progress)
+        self.weights_name = metadata.get("name", "unnamed")
         self.style: StyleCode | None = None
-        if path.suffix.lower() == ".onnx":
-            self.engine = engines.create_image_model(
-                path, onnx, engine=engine, device=device, precision=precision, threads=threads
-            )
-            self.weights_name = path.name
-            own = False
-        else:
-            loaded = load_weights(path)
-            calibration = None
-            if precision == "int8":
-                from gnr_video.samples.calibration import calibration_faces
-
-                calibration = calibration_faces(calibrate, self.face_model)
-            self.engine = engines.create(
-                loaded,
-                engine=engine,
-                device=device,
-                precision=precision,
-                threads=threads,
-                calibration=calibration,
-                progress=build_progress,
-                side=_crop_side(self.compositor.mode, loaded.architecture),
-            )
-            self.weights_name = loaded.metadata.get("name", "unnamed")
-            own = "recipe" in loaded.metadata
-        self.effects = Effects(effects, own=own, draws=self.engine.takes_styles)
+        self.effects = Effects(look.effects, own="recipe" in metadata, draws=self.engine.takes_styles)
         self._owns_engine = True
         self._live: _LiveState | None = None
         self._schedule: StyleSchedule | None = None
         self.looks: Looks | None = None
-        if style is not None or grid or self.plan != StylePlan() or self.engine.takes_styles:
+        if style is not None or self.grid or self.plan != StylePlan() or self.engine.takes_styles:
             self.set_style(DEFAULT_STYLE if style is None else style)
         self.engine.warm_up(self.crop_side)
+
+    def _open(
+        self, path: Path, options: EngineOptions, progress: Progress | None
+    ) -> tuple[Engine, Mapping[str, str]]:
+        """The engine of a weights file, and what the file says of itself."""
+        import engines
+        from engines.weights import load_weights
+
+        asked: _Asked = {
+            "engine": options.engine,
+            "device": options.device,
+            "precision": options.precision,
+            "threads": options.threads,
+        }
+        if path.suffix.lower() == ".onnx":
+            return engines.create_image_model(path, options.onnx, **asked), {"name": path.name}
+        loaded = load_weights(path)
+        calibration = None
+        if options.precision == "int8":
+            from gnr_video.samples.calibration import calibration_faces
+
+            calibration = calibration_faces(options.calibrate, self.face_model)
+        side = _crop_side(self.compositor.mode, loaded.architecture)
+        made = engines.create(loaded, **asked, calibration=calibration, progress=progress, side=side)
+        return made, loaded.metadata
 
     @property
     def crop_side(self) -> int:
@@ -245,23 +216,6 @@ class Translator:
         picture = self.engine.translate(small[None], None if style is None else self.parse(style).array())[0]
         return resized(self.effects.drawing(picture), face.shape[0])
 
-    def translate_styles(self, face: Image, styles: Sequence[Style]) -> list[Image]:
-        """One aligned face crop under many styles: encoded once, decoded in batches.
-
-        Args:
-            face: as for `translate_face`.
-
-        Returns:
-            uint8 RGB pictures of the same shape.
-        """
-        content = self.engine.encode(self.fitted(face)[None])
-        # z and w codes differ in length, so w it is.
-        rows = np.concatenate([self.engine.to_w(self.parse(style).array()) for style in styles])
-        pictures: list[Image] = []
-        for i in range(0, len(rows), DECODE_BATCH):
-            pictures += list(self.engine.decode_styles(content, rows[i : i + DECODE_BATCH]))
-        return [resized(self.effects.drawing(picture), face.shape[0]) for picture in pictures]
-
     def fitted(self, face: Image) -> Image:
         """A square face crop in the size of the engine's."""
         if face.dtype != np.uint8 or face.ndim != 3 or face.shape[0] != face.shape[1] or face.shape[2] != 3:
@@ -341,12 +295,8 @@ class Translator:
         self,
         source: str | os.PathLike[str],
         target: str | os.PathLike[str],
+        output: OutputOptions = OutputOptions(),
         *,
-        start: float | None = None,
-        end: float | None = None,
-        codec: str | None = None,
-        crf: int | None = None,
-        overwrite: bool = False,
         progress: Callable[[Counts, int | None], None] | None = None,
     ) -> Report:
         """Translate a video file, image, folder of images, URL or pipe.
@@ -357,9 +307,7 @@ class Translator:
         Args:
             source: anything `gnr_video.media.open.open_source` reads.
             target: container by extension, see `gnr_video.media.open.open_sink`.
-            start, end: seconds of the source.
-            codec, crf: of the encoder.
-            overwrite: replace an existing target.
+            output: the part that is translated, the encoder, whether a target may be replaced.
             progress: called after each frame with what came through and how many frames to expect (None when
                 unknown).
 
@@ -378,16 +326,16 @@ class Translator:
         self.effects.reset()
         schedule = self.schedule(source)
         with (
-            open_source(source, start=start, end=end) as video,
+            open_source(source, start=output.start, end=output.end) as video,
             Finder(self.face_model, self.faces, self.lookahead) as finder,
             self._matte() or nullcontext() as matte,
             open_sink(
                 target,
                 video,
                 size=self.compositor.output_size(video.info.size),
-                codec=codec,
-                crf=crf,
-                overwrite=overwrite,
+                codec=output.codec,
+                crf=output.crf,
+                overwrite=output.overwrite,
             ) as sink,
         ):
             started = time.perf_counter()
@@ -398,7 +346,7 @@ class Translator:
                 self.look(matte),
                 times,
                 styles=schedule,
-                start=start or 0.0,
+                start=output.start or 0.0,
                 hold=self.hold,
                 on_frame=(lambda done: progress(done, video.info.frame_count)) if progress else None,
             )
@@ -469,6 +417,15 @@ class Translator:
         self.close()
 
 
+class _Asked(TypedDict):
+    """What both kinds of engines are asked for."""
+
+    engine: str
+    device: str
+    precision: str
+    threads: int | None
+
+
 class _LiveState:
     """What `translate_frame` keeps from frame to frame."""
 
@@ -500,10 +457,11 @@ def _crop_side(mode: str, generator: Engine | Architecture) -> int:
     return head if mode in HEAD_MODES and generator.fits(head) else generator.size
 
 
-def _checked_hold(hold: int, grid: tuple[int, int] | None) -> int:
+def _checked_hold(look: LookOptions) -> int:
+    hold = 1 if look.hold is None else look.hold
     if hold < 1:
         raise InputError(f"a drawing is shown for one frame or more, not {hold}")
-    if hold > 1 and grid:
+    if hold > 1 and look.grid:
         raise InputError("a grid is drawn for every frame", "leave hold out, or the grid")
     return hold
 

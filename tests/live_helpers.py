@@ -15,6 +15,7 @@ from gnr_video.live.capture import Capture
 from gnr_video.live.controls import Controls
 from gnr_video.live.session import LiveSession
 from gnr_video.live.sinks import LiveSink
+from gnr_video.options import EngineOptions
 from gnr_video.translator import Translator
 
 
@@ -74,7 +75,7 @@ def live_session(
 ) -> Iterator[LiveSession]:
     """A running session; it is stopped at the end."""
     opened = camera if isinstance(camera, Camera) else open_camera(str(camera))
-    with Translator(weights, engine="torch", precision="fp32") as translator:
+    with Translator(weights, engine=EngineOptions("torch", precision="fp32")) as translator:
         capture = Capture(opened, reopen or (lambda: open_camera(str(camera))))
         controls = Controls(translator.engine, style, folder=folder)
         with LiveSession(translator, capture, controls) as session:

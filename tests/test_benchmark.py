@@ -59,8 +59,13 @@ def test_work_of_a_convolution_is_counted(tiny):
 
 def test_clip_from_file_to_file_and_live(tiny, face_clip, face_model):
     from gnr_video import Translator
+    from gnr_video.options import EngineOptions, LookOptions
 
-    with Translator(tiny, engine="torch", precision="fp32", threads=1, face_model=face_model) as translator:
+    with Translator(
+        tiny,
+        engine=EngineOptions("torch", precision="fp32", threads=1),
+        look=LookOptions(face_model=face_model),
+    ) as translator:
         file = clip.file(translator, face_clip, 2)
         assert file["fps"] > 0 and file["frames"] == 24
         assert {"decode", "track", "network", "compose", "encode"} <= set(file["stages"])

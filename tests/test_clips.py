@@ -20,6 +20,7 @@ from gnr_video import Translator
 from gnr_video.compositing.compositor import Compositor, Surroundings, paste
 from gnr_video.frame import Alignment, FaceLayer, Image
 from gnr_video.media.open import open_source
+from gnr_video.options import EngineOptions, OutputOptions
 from gnr_video.report import Report
 from gnr_video.tracking.face_mesh import Mask
 from tests.media_helpers import CLIPS, copy, needs_clips, read_packets
@@ -78,10 +79,10 @@ def run(
         pytest.skip(f"needs ../shared/data/video/{request.param}")
     seconds = None if FULL else SECONDS[request.param]
     result = tmp_path_factory.mktemp("clips") / f"{clip.stem}.mp4"
-    with Translator(tiny, engine="torch", precision="fp32", threads=1) as translator:
+    with Translator(tiny, engine=EngineOptions("torch", precision="fp32", threads=1)) as translator:
         recorder = Recorder()
         translator.compositor = recorder
-        report = translator.translate_video(clip, result, end=seconds)
+        report = translator.translate_video(clip, result, OutputOptions(end=seconds))
     yield Run(clip, result, seconds, report, recorder.placed, recorder.changed)
     result.unlink()
 

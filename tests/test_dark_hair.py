@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gnr_video.effects.dark_hair import BROWS, DARK, SETTLE_SECONDS, DarkHair
 from gnr_video.frame import Alignment, Image
+from gnr_video.options import EngineOptions
 from gnr_video.samples.portrait import portrait
 from gnr_video.tracking.alignment import crop_face, head_margins
 from gnr_video.translator import Translator
@@ -152,7 +153,7 @@ def test_colours_settle_and_begin_anew_for_others():
 def test_the_network_sees_it_and_what_is_pasted_around_it_does_not(tiny, monkeypatch):
     picture = np.ascontiguousarray(portrait())
     crops = {}
-    with Translator(tiny, engine="torch", precision="fp32") as translator:
+    with Translator(tiny, engine=EngineOptions("torch", precision="fp32")) as translator:
         for name in ("as it is", "darkened"):
             real = translator.engine.translate
 

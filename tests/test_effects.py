@@ -23,6 +23,7 @@ from gnr_video.effects.steady import share_followed
 from gnr_video.frame import Alignment, FaceLayer, Image
 from gnr_video.live import keys
 from gnr_video.live.controls import Controls
+from gnr_video.options import EngineOptions, LookOptions
 from gnr_video.samples.portrait import portrait
 from tests.cli_helpers import call
 
@@ -120,7 +121,9 @@ def test_hooks_are_called_in_order_with_what_they_are_promised(monkeypatch: pyte
 
 def test_a_new_one_is_seen_everywhere(toy: Entry, tiny: Path):
     face = np.ascontiguousarray(portrait()[:256, 100:356])
-    with Translator(tiny, 1, engine="torch", precision="fp32", effects={"invert": True}) as translator:
+    with Translator(
+        tiny, 1, engine=EngineOptions("torch", precision="fp32"), look=LookOptions(effects={"invert": True})
+    ) as translator:
         inverted = translator.translate_face(face)
         translator.effects.switch("invert", False)
         np.testing.assert_allclose(translator.translate_face(face).astype(int), 255 - inverted, atol=1)

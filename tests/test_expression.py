@@ -15,6 +15,7 @@ from gnr_video.checkpoints import resolve_weights
 from gnr_video.effects import expression
 from gnr_video.effects.expression import Expression
 from gnr_video.frame import Alignment, Image, Points
+from gnr_video.options import EngineOptions, LookOptions
 from gnr_video.samples.portrait import portrait
 from gnr_video.tracking.alignment import fit_alignment, mirrored
 from gnr_video.tracking.face_mesh import CHIN, FOREHEAD, LIPS
@@ -270,7 +271,9 @@ def test_weights_of_our_trainer_have_it_by_themselves(tiny: Path) -> None:
         (None, False, False),
     ):
         with Translator(
-            weights, engine="torch", precision="fp32", threads=1, effects={"expression": asked}
+            weights,
+            engine=EngineOptions("torch", precision="fp32", threads=1),
+            look=LookOptions(effects={"expression": asked}),
         ) as translator:
             assert translator.effects["expression"] is on
             assert translator.sibling("face", None).effects["expression"] is on
@@ -278,7 +281,9 @@ def test_weights_of_our_trainer_have_it_by_themselves(tiny: Path) -> None:
 
 def test_a_picture(face_model: Path) -> None:
     """The demo portrait smiles, and so does its drawing."""
-    with Translator(None, 42, engine="torch", precision="fp32", threads=1, paste="crop") as translator:
+    with Translator(
+        None, 42, engine=EngineOptions("torch", precision="fp32", threads=1), look=LookOptions(paste="crop")
+    ) as translator:
         with FaceTracker(face_model) as tracker:
             place_there = fit_alignment(tracker.track(portrait(), 0.0)[0])
         around = [int(v) for v in (np.array(place_there.landmarks)[13:15, :2].mean(axis=0))]

@@ -24,6 +24,7 @@ from gnr_video.effects.steady import settled
 from gnr_video.frame import Image
 from gnr_video.hold import Drawings, DrawingsAhead
 from gnr_video.live.session import MAX_HOLD
+from gnr_video.options import EngineOptions, LookOptions, OutputOptions
 from gnr_video.timing import StageTimes
 from gnr_video.translator import Translator
 from tests.cli_helpers import call
@@ -206,8 +207,12 @@ class TestVideo:
         sources = read_pictures(face_clip)
         middles: dict[int, list[tuple[float, float]]] = {}
         for hold in (1, 8):
-            with Translator(tiny, engine="torch", precision="fp32", paste="face", hold=hold) as translator:
-                report = translator.translate_video(face_clip, tmp_path / f"{hold}.mp4", crf=1)
+            with Translator(
+                tiny,
+                engine=EngineOptions("torch", precision="fp32"),
+                look=LookOptions(paste="face", hold=hold),
+            ) as translator:
+                report = translator.translate_video(face_clip, tmp_path / f"{hold}.mp4", OutputOptions(crf=1))
             assert report.stages["network"].count == math.ceil(report.frames / hold)
             assert report.settings["hold"] == hold
             middles[hold] = [
@@ -218,12 +223,15 @@ class TestVideo:
         assert np.abs(held - one).max() < 2
 
     @pytest.mark.parametrize(
-        ("options", "words"),
-        [({"hold": 0}, "one frame or more"), ({"hold": 2, "grid": (2, 2)}, "drawn for every frame")],
+        ("look", "words"),
+        [
+            (LookOptions(hold=0), "one frame or more"),
+            (LookOptions(hold=2, grid=(2, 2)), "drawn for every frame"),
+        ],
     )
-    def test_what_cannot_be_held(self, tiny: Path, options: dict[str, Any], words: str) -> None:
+    def test_what_cannot_be_held(self, tiny: Path, look: LookOptions, words: str) -> None:
         with pytest.raises(InputError, match=words):
-            Translator(tiny, engine="torch", **options)
+            Translator(tiny, engine=EngineOptions("torch"), look=look)
 
     def test_the_command(self, tiny: Path, face_model: Path, face_clip: Path, tmp_path: Path) -> None:
         arguments = [face_clip, "--weights", tiny, "--engine", "torch", "-o", tmp_path / "a.mp4"]

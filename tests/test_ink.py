@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gnr_video import Translator
 from gnr_video.effects.ink import inked as with_ink
+from gnr_video.options import EngineOptions, LookOptions
 
 SIDE = 128
 PAPER, LINE = 225, 60
@@ -91,7 +92,9 @@ def test_the_translator_inks_where_told_to(tiny):
     face = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), (0, 0), 2)
     made = {}
     for wanted in (True, False):
-        with Translator(tiny, engine="torch", precision="fp32", effects={"ink": wanted}) as translator:
+        with Translator(
+            tiny, engine=EngineOptions("torch", precision="fp32"), look=LookOptions(effects={"ink": wanted})
+        ) as translator:
             made[wanted] = translator.translate_face(cv2.resize(face, (translator.engine.size,) * 2))
     np.testing.assert_array_equal(made[True], with_ink(made[False]))
     assert (made[True] != made[False]).any()

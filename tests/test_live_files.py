@@ -19,6 +19,7 @@ from gnr_video.live.address import bind
 from gnr_video.live.files import FileTranslations
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink
+from gnr_video.options import EngineOptions
 from gnr_video.translator import Translator
 from tests.live_helpers import live_session, until
 from tests.media_helpers import frame_times, make_clip, picture, read_packets, read_pictures
@@ -59,7 +60,7 @@ def test_it_is_what_the_command_makes_of_it(
     until(lambda: not job.busy, 60)
     assert job.stage == "done", job.message
     assert job.done == job.frames == 24 and "24 frames" in job.message and "style 5" in job.message
-    with Translator(tiny, 5, engine="torch", precision="fp32") as translator:
+    with Translator(tiny, 5, engine=EngineOptions("torch", precision="fp32")) as translator:
         translator.translate_video(face_clip, tmp_path / "wanted.mp4")
     assert frame_times(job.target) == frame_times(face_clip)
     assert read_packets(job.target, "audio") == read_packets(face_clip, "audio")

@@ -20,6 +20,7 @@ from engines.errors import ModelFileError
 from engines.weights import save_weights
 from gnr_video import Translator
 from gnr_video.frame import Alignment, Frame
+from gnr_video.options import EngineOptions, LookOptions
 from gnr_video.tracking import matte
 from gnr_video.tracking.alignment import bust, crop_face
 from gnr_video.tracking.matte import PersonMatte, try_matte
@@ -139,7 +140,7 @@ def test_without_its_model_hair_stays_human_and_that_is_said(
         assert try_matte() is None
     assert "hair stays human" in caplog.text
     assert "/nowhere/selfie.tflite" in caplog.text
-    with Translator(weights, engine="torch", precision="fp32") as translator:
+    with Translator(weights, engine=EngineOptions("torch", precision="fp32")) as translator:
         result = translator.translate_frame(astronaut())
     assert (result[100:140, 200:250] != astronaut()[100:140, 200:250]).mean() > 0.9
     np.testing.assert_array_equal(result[:25], astronaut()[:25])
@@ -171,7 +172,9 @@ def test_all_the_hair_is_translated_and_nothing_beside_the_head(
     image = astronaut()
     changed = {}
     for paste in ("head", "face"):
-        with Translator(weights, engine=engine, precision="fp32", paste=paste) as translator:
+        with Translator(
+            weights, engine=EngineOptions(engine, precision="fp32"), look=LookOptions(paste=paste)
+        ) as translator:
             assert translator.crop_side == (80 if paste == "head" else 64)
             result = translator.translate_frame(image)
             assert translator.translate_face(image[:64, :64]).shape == (64, 64, 3), "other sides still work"
@@ -195,7 +198,7 @@ def test_frames_of_a_stream_share_their_matte(
 
     monkeypatch.setattr(matte.PersonMatte, "mattes", counted)
     image = cv2.resize(astronaut(), (320, 320), interpolation=cv2.INTER_AREA)
-    with Translator(weights, engine="torch", precision="fp32") as translator:
+    with Translator(weights, engine=EngineOptions("torch", precision="fp32")) as translator:
         for i in range(3):
             translator.translate_frame(Frame(image, i, Fraction(1, 25), i))
         assert times == [0.0, 0.08]

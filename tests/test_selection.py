@@ -16,6 +16,7 @@ from engines.errors import InputError
 from gnr_video import Translator
 from gnr_video.frame import Face, Frame, Image, Layered
 from gnr_video.hold import Drawings
+from gnr_video.options import EngineOptions, LookOptions
 from gnr_video.pipeline import cut, draw
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import crop_face, fit_alignment
@@ -215,7 +216,7 @@ def test_a_hidden_face_keeps_its_number_beside_another(tracker: FaceTracker) -> 
 
 @pytest.fixture(scope="module")
 def made(tiny: Path) -> Iterator[Translator]:
-    with Translator(tiny, "42,7", engine="torch", precision="fp32", threads=1) as translator:
+    with Translator(tiny, "42,7", engine=EngineOptions("torch", precision="fp32", threads=1)) as translator:
         yield translator
 
 
@@ -263,7 +264,9 @@ def test_a_photograph_of_two_people(made: Translator) -> None:
 def test_only_the_chosen_face_is_translated(tiny: Path) -> None:
     image = two_heads((LEFT, RIGHT))
     for choice, changed in (("left", LEFT), ("right", RIGHT)):
-        with Translator(tiny, engine="torch", precision="fp32", threads=1, faces=choice) as translator:
+        with Translator(
+            tiny, engine=EngineOptions("torch", precision="fp32", threads=1), look=LookOptions(faces=choice)
+        ) as translator:
             result = translator.translate_frame(image)
         difference = np.abs(result.astype(int) - image).mean((0, 2))
         assert abs(float(np.average(np.arange(SIZE[0]), weights=difference)) - changed[0]) < 20
@@ -290,7 +293,7 @@ def test_faces_of_a_frame_are_one_batch(made: Translator, face_model: Path, monk
 def test_two_people_in_a_video(tiny: Path, tmp_path: Path, face_model: Path) -> None:
     frames = [p[0] for p in passing(20)]
     clip = make_clip(tmp_path / "two.mp4", size=SIZE, pts=range(20), images=frames)
-    with Translator(tiny, "42,7", engine="torch", precision="fp32", threads=1) as translator:
+    with Translator(tiny, "42,7", engine=EngineOptions("torch", precision="fp32", threads=1)) as translator:
         report = translator.translate_video(clip, tmp_path / "out.mp4")
     assert report.faces >= 30
     assert report.settings["faces"] == "all"

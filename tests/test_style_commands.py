@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gnr_video.media.open import open_source
+from gnr_video.options import EngineOptions
 from gnr_video.samples.portrait import portrait
 from gnr_video.translator import Translator
 from tests.cli_helpers import call
@@ -97,7 +98,7 @@ def test_grid_around_the_original(tiny: Path, face_clip: Path, tmp_path: Path) -
     picture = read_pictures(out)[3].astype(int)
     cells = [picture[r : r + 200, c : c + 256] for r in (0, 256, 512) for c in (0, 256, 512)]  # without names
     assert all(np.abs(a - b).mean() > 2 for i, a in enumerate(cells) for b in cells[:i])
-    with Translator(tiny, engine="torch", precision="fp32") as translator:
+    with Translator(tiny, engine=EngineOptions("torch", precision="fp32")) as translator:
         face = cv2.resize(translator.find_face(read_pictures(face_clip)[3]), (256, 256))[:200].astype(int)
     far = [np.abs(face - cell).mean() for cell in cells]
     assert far[4] < 12 < min(far[:4] + far[5:]), "the original is in the middle"

@@ -24,6 +24,7 @@ from engines.errors import (
 )
 from gnr_video import Frame, Translator
 from gnr_video.frame import Image
+from gnr_video.options import EngineOptions, LookOptions, OutputOptions
 from gnr_video.pipeline import Counts
 from gnr_video.samples.portrait import demo_frames, portrait
 from gnr_video.styles.code import StyleCode, style_from_seed
@@ -37,7 +38,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def made(tiny: Path) -> Iterator[Translator]:
-    with Translator(tiny, engine="torch", precision="fp32", threads=1) as translator:
+    with Translator(tiny, engine=EngineOptions("torch", precision="fp32", threads=1)) as translator:
         yield translator
 
 
@@ -144,13 +145,13 @@ class TestStyle:
         cv2.imwrite(str(tmp_path / "a.png"), picture(64, 64))
         weights = make_tiny_weights(tmp_path / "w.safetensors", style_encoder=False)
         with pytest.raises(StyleError, match=r"no style can be read off a\.png"):
-            Translator(weights, f"ref:{tmp_path / 'a.png'}", engine="torch")
+            Translator(weights, f"ref:{tmp_path / 'a.png'}", engine=EngineOptions("torch"))
 
     def test_the_same_seed_on_every_engine(self, tiny: Path, face: Image) -> None:
         pytest.importorskip("openvino")
         results = []
         for engine in ("torch", "openvino"):
-            with Translator(tiny, 5, engine=engine, precision="fp32", threads=1) as translator:
+            with Translator(tiny, 5, engine=EngineOptions(engine, precision="fp32", threads=1)) as translator:
                 assert translator.style == style_from_seed(5)
                 results.append(translator.translate_face(face))
         assert change(*results) < 0.5
@@ -222,7 +223,9 @@ class TestTranslateFrame:
         ("paste", "expected"), [("side-by-side", (512, 1024, 3)), ("crop", (256, 256, 3))]
     )
     def test_other_ways_to_paste(self, tiny: Path, paste: str, expected: tuple[int, ...]) -> None:
-        with Translator(tiny, engine="torch", paste=paste, threads=1) as translator:
+        with Translator(
+            tiny, engine=EngineOptions("torch", threads=1), look=LookOptions(paste=paste)
+        ) as translator:
             assert translator.translate_frame(portrait()).shape == expected
 
     def test_what_is_no_picture_is_refused(self, translator: Translator) -> None:
@@ -286,13 +289,15 @@ class TestTranslateVideo:
         pictures = []
         for name, style in (("a", 42), ("b", 42), ("c", 43)):
             translator.set_style(style)
-            translator.translate_video(face_clip, f"{tmp_path}/{name}/", end=0.3)
+            translator.translate_video(face_clip, f"{tmp_path}/{name}/", OutputOptions(end=0.3))
             pictures.append(np.stack(read_pictures(tmp_path / name)))
         np.testing.assert_array_equal(pictures[0], pictures[1])
         assert change(pictures[0], pictures[2]) > 1
 
     def test_a_part(self, translator: Translator, face_clip: Path, tmp_path: Path) -> None:
-        report = translator.translate_video(face_clip, tmp_path / "out.mp4", start=0.4, end=0.8)
+        report = translator.translate_video(
+            face_clip, tmp_path / "out.mp4", OutputOptions(start=0.4, end=0.8)
+        )
         assert report.frames == 8
         assert frame_times(tmp_path / "out.mp4") == [Fraction(i, 20) for i in range(8)]
 
@@ -319,8 +324,10 @@ class TestTranslateVideo:
     def test_other_ways_to_paste(
         self, tiny: Path, face_clip: Path, tmp_path: Path, paste: str, size: tuple[int, int]
     ) -> None:
-        with Translator(tiny, engine="torch", paste=paste, threads=1) as translator:
-            translator.translate_video(face_clip, tmp_path / "out.mp4", end=0.2)
+        with Translator(
+            tiny, engine=EngineOptions("torch", threads=1), look=LookOptions(paste=paste)
+        ) as translator:
+            translator.translate_video(face_clip, tmp_path / "out.mp4", OutputOptions(end=0.2))
         results = read_pictures(tmp_path / "out.mp4")
         assert {p.shape for p in results} == {(size[1], size[0], 3)}
         if paste == "side-by-side":
@@ -333,7 +340,7 @@ class TestTranslateVideo:
         with pytest.raises(OutputError, match="exists already"):
             translator.translate_video(face_clip, target)
         assert target.read_bytes() == b"precious"
-        translator.translate_video(face_clip, target, end=0.2, overwrite=True)
+        translator.translate_video(face_clip, target, OutputOptions(end=0.2, overwrite=True))
         assert len(read_pictures(target)) == 4
 
     def test_a_failure_in_progress_leaves_nothing(
@@ -352,7 +359,7 @@ class TestTranslateVideo:
         image = next(demo_frames(20, (320, 180)))
         translator.translate_frame(Frame(image, 0, Fraction(1, 30), 0))
         for name in ("a.mp4", "b.mp4"):
-            assert translator.translate_video(face_clip, tmp_path / name, end=0.2).faces == 4
+            assert translator.translate_video(face_clip, tmp_path / name, OutputOptions(end=0.2)).faces == 4
         after = translator.translate_frame(Frame(image, 1, Fraction(1, 30), 1))
         assert change(image, after) > 2
 
@@ -362,23 +369,27 @@ class TestMaking:
         with pytest.raises(WeightsError, match="does not exist"):
             Translator(tmp_path / "none.safetensors")
         with pytest.raises(EngineError, match="no engine is called"):
-            Translator(tiny, engine="abacus")
+            Translator(tiny, engine=EngineOptions("abacus"))
         with pytest.raises(EngineError, match="no precision is called"):
-            Translator(tiny, precision="fp12")
+            Translator(tiny, engine=EngineOptions(precision="fp12"))
         with pytest.raises(ValueError, match="unknown paste mode"):
-            Translator(tiny, paste="ear")
+            Translator(tiny, look=LookOptions(paste="ear"))
 
     def test_the_face_model_is_wanted_only_for_finding_faces(
         self, tiny: Path, face: Image, tmp_path: Path
     ) -> None:
-        with Translator(tiny, engine="torch", threads=1, face_model=tmp_path / "none.task") as translator:
+        with Translator(
+            tiny,
+            engine=EngineOptions("torch", threads=1),
+            look=LookOptions(face_model=tmp_path / "none.task"),
+        ) as translator:
             translator.translate_face(face)
             for use in (translator.find_face, translator.translate_frame):
                 with pytest.raises(FaceModelError, match="is not a file"):
                     use(face)
 
     def test_close(self, tiny: Path, face: Image) -> None:
-        translator = Translator(tiny, engine="torch", threads=1)
+        translator = Translator(tiny, engine=EngineOptions("torch", threads=1))
         translator.close()
         translator.close()
         with pytest.raises(EngineError, match="closed"):
@@ -387,9 +398,9 @@ class TestMaking:
     @pytest.mark.usefixtures("face_model")
     def test_a_translator_nobody_closed_ends_in_silence(self, tiny: Path) -> None:
         script = f"""
-from gnr_video import Translator
+from gnr_video import EngineOptions, Translator
 from gnr_video.samples.portrait import portrait
-translator = Translator({str(tiny)!r}, engine="torch", threads=1)
+translator = Translator({str(tiny)!r}, engine=EngineOptions("torch", threads=1))
 translator.translate_frame(portrait())
 """
         done = subprocess.run(

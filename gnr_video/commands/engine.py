@@ -19,6 +19,7 @@ EXPORTS = ("onnx", "openvino", "tensorrt", "torch2trt")
 
 
 @click.command()
+@common_options
 @click.argument("file", metavar="[NAME|FILE]", default="default")
 @click.option("--format", "form", type=click.Choice(EXPORTS), default="onnx", show_default=True)
 @click.option(
@@ -45,7 +46,6 @@ EXPORTS = ("onnx", "openvino", "tensorrt", "torch2trt")
 )
 @target_option
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
-@common_options
 def export(
     file: str,
     form: str,
@@ -120,6 +120,7 @@ def engine_list(quiet: bool) -> None:
 
 
 @engine.command("build")
+@common_options
 @click.argument("file", metavar="[NAME|FILE]", default="default")
 @click.option("--engine", "name", type=click.Choice(("tensorrt", "tensorrt-rtx", "torch2trt")))
 @click.option("--device", default="cuda", show_default=True, help="cuda, cuda:1, ...")
@@ -132,7 +133,6 @@ def engine_list(quiet: bool) -> None:
     help="Side of the crops; may be repeated.  [default: of faces and of whole heads, 256 and 320]",
 )
 @target_option
-@common_options
 def engine_build(
     file: str,
     name: str | None,
@@ -178,12 +178,12 @@ def engine_build(
 
 
 @engine.command("import")
+@common_options
 @click.argument("encoder", type=click.Path(path_type=Path))
 @click.argument("decoder", type=click.Path(path_type=Path))
 @click.option("--weights", metavar="NAME|FILE", help="What they were made of.  [default: default]")
 @click.option("--device", default="cuda", show_default=True, help="cuda, cuda:1, ...")
 @click.option("--precision", type=click.Choice(("fp16", "bf16", "fp32")), default="fp16", show_default=True)
-@common_options
 def engine_import(
     encoder: Path, decoder: Path, weights: str | None, device: str, precision: str, quiet: bool
 ) -> None:

@@ -16,10 +16,11 @@ from gnr_video.commands.options import (
     refuse_existing,
 )
 from gnr_video.commands.progress import warn
+from gnr_video.options import EngineOptions, LookOptions
 
 if TYPE_CHECKING:
     from engines.base import Engine
-    from gnr_video.frame import Image
+    from gnr_video.still import StillFace
     from gnr_video.translator import Translator
 
 
@@ -29,23 +30,26 @@ def styles() -> None:
 
 
 @contextmanager
-def _face_translator(image: Path, style: str | int, **options: Any) -> Iterator[tuple[Translator, Image]]:
-    """A translator with the options of `picture_options`, and the face in a picture as it wants it."""
+def _still_face(
+    image: Path, style: str | int, *, weights: str | None, engine: EngineOptions, face_model: Path | None
+) -> Iterator[tuple[Translator, StillFace]]:
+    """A translator with the options of `picture_options`, and the face in a picture."""
     from gnr_video.media.images import read_image
+    from gnr_video.still import StillFace
     from gnr_video.translator import Translator
 
     picture = read_image(image)
-    with Translator(options.pop("weights"), style, **options) as translator:
-        yield translator, translator.find_face(picture)
+    with Translator(weights, style, engine=engine, look=LookOptions(face_model=face_model)) as translator:
+        yield translator, StillFace(translator, picture)
 
 
 @styles.command("save")
+@common_options
 @click.argument("style")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.style.json")
 @click.option("--weights", metavar="NAME|FILE", help="Whose style it is.  [default: default]")
 @face_model_option
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
-@common_options
 def styles_save(
     style: str,
     output: Path,
@@ -76,10 +80,10 @@ def styles_save(
 
 
 @styles.command("show")
+@common_options
 @click.argument("style")
 @click.option("--weights", metavar="NAME|FILE", help="Whose style it is.  [default: default]")
 @face_model_option
-@common_options
 def styles_show(style: str, weights: str | None, face_model: Path | None, quiet: bool) -> None:
     """Say what STYLE is made of: its code, its distance from the mean look, the directions it lies along."""
     from gnr_video.styles.grammar import parse_expression
@@ -104,12 +108,12 @@ def _style_engine(weights: str | None) -> Engine:
 
 
 @styles.command("sheet")
+@common_options
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: IMAGE_styles.png]")
 @click.option("--count", type=click.IntRange(1, 400), default=15, show_default=True)
 @click.option("--first", type=int, default=0, show_default=True, help="The first seed.")
 @picture_options
-@common_options
 def styles_sheet(
     image: Path,
     output: Path | None,
@@ -124,13 +128,15 @@ def styles_sheet(
 
     target = output or image.with_name(f"{image.stem}_styles.png")
     refuse_existing(target, overwrite)
-    with _face_translator(image, first, **options) as (translator, face):
-        save_png(target, style_sheet(translator, face, range(first, first + count)))
+    with _still_face(image, first, **options) as (translator, face):
+        seeds = range(first, first + count)
+        save_png(target, style_sheet(face, [translator.parse(seed) for seed in seeds]))
     if not quiet:
         click.echo(str(target), err=True)
 
 
 @styles.command("walk")
+@common_options
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: IMAGE_walk.mp4]")
 @click.option("--style", default="42", show_default=True, help="Where it starts; its seed leads it on.")
@@ -139,7 +145,6 @@ def styles_sheet(
 @click.option("--every", metavar="TIME", default="2s", show_default=True, help="From look to look.")
 @click.option("--size", type=click.IntRange(64, 2048), default=512, show_default=True, help="Side, pixels.")
 @picture_options
-@common_options
 def styles_walk(
     image: Path,
     output: Path | None,
@@ -160,23 +165,31 @@ def styles_walk(
     pace = parse_seconds(every)
     target = output or image.with_name(f"{image.stem}_walk.mp4")
     refuse_existing(target, overwrite)
-    with _face_translator(image, style, **options) as (translator, face):
-        warn(translator.looks.warnings if translator.looks else ())
+    with _still_face(image, style, **options) as (translator, face):
+        assert translator.looks is not None  # there is a style
+        warn(translator.looks.warnings)
         write_walk(
-            translator, face, target, seconds=seconds, fps=fps, every=pace, size=size, overwrite=overwrite
+            face,
+            translator.looks,
+            target,
+            seconds=seconds,
+            fps=fps,
+            every=pace,
+            size=size,
+            overwrite=overwrite,
         )
     if not quiet:
         click.echo(str(target), err=True)
 
 
 @click.command()
+@common_options
 @click.argument("first", metavar="STYLE_A")
 @click.argument("last", metavar="STYLE_B")
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("-n", "--count", type=click.IntRange(2, 64), default=8, show_default=True, help="Pictures.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: IMAGE_interpolation.png]")
 @picture_options
-@common_options
 def interpolate(
     first: str,
     last: str,
@@ -199,7 +212,8 @@ def interpolate(
     parse_expression(first), parse_expression(last)
     target = output or image.with_name(f"{image.stem}_interpolation.png")
     refuse_existing(target, overwrite)
-    with _face_translator(image, first, **options) as (translator, face):
-        save_png(target, interpolation_strip(translator, face, first, last, count))
+    with _still_face(image, first, **options) as (translator, face):
+        strip = interpolation_strip(face, translator.parse(first), translator.parse(last), count)
+        save_png(target, strip)
     if not quiet:
         click.echo(str(target), err=True)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
-from engines.errors import InputError, OutputError
+from engines.errors import OutputError
 from gnr_video.commands.options import (
+    any_engine_options,
     check_writable,
     common_options,
-    effect_options,
-    face_model_option,
-    generator_options,
-    onnx_options,
-    paste_option,
+    grouped,
+    look_options,
     report_option,
+    weights_option,
 )
 from gnr_video.commands.progress import build_progress, frame_progress, warn
+from gnr_video.options import EngineOptions, LookOptions, OutputOptions
 
 if TYPE_CHECKING:
     from gnr_video.report import Report
+    from gnr_video.styles.schedule import Mode, StylePlan
 
 EXAMPLES = """\b
 Examples:
@@ -44,7 +46,34 @@ STYLE_MODES = ("normal", "blend", "beat", "sefa")
 STANDARD_INPUT = ("-", "pipe:", "pipe:0")
 
 
+def _grid(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """Rows and columns of "3x4"."""
+    if text is None:
+        return None
+    rows, _, columns = text.lower().partition("x")
+    if not (rows.isdecimal() and columns.isdecimal() and 1 <= int(rows) <= 16 and 1 <= int(columns) <= 16):
+        raise click.BadParameter(f"{text!r} is no grid; give rows and columns, 1 to 16 each: --grid 3x3")
+    return int(rows), int(columns)
+
+
+def _plan(
+    *,
+    styles: str,
+    mode: Mode,
+    transition: str | None,
+    every: str,
+    bpm: float | None,
+    amount: float | None,
+) -> StylePlan:
+    from gnr_video.styles.grammar import parse_seconds
+    from gnr_video.styles.schedule import StylePlan
+
+    change = None if transition is None else parse_seconds(transition)
+    return StylePlan(styles, mode, change, parse_seconds(every), bpm, amount)
+
+
 @click.command(epilog=EXAMPLES)
+@common_options
 @click.argument("input", metavar="INPUT")
 @click.option("-o", "--output", metavar="FILE", help="Container by extension.  [default: INPUT_anime.mp4]")
 @click.option(
@@ -53,173 +82,112 @@ STANDARD_INPUT = ("-", "pipe:", "pipe:0")
     help="A seed, colours (7+hair:pink), ref:PICTURE, my.style.json, a mix (42*0.7+7*0.3); several for several "
     "people.  [default: 42]",
 )
-@click.option("--styles", default="", metavar="TIME=STYLE,...", help="Styles and when they begin: 0=42,5s=7.")
-@click.option(
-    "--mode",
-    type=click.Choice(STYLE_MODES),
-    default="normal",
-    show_default=True,
-    help="blend: a random walk; beat: a new look on each beat; sefa: an edit on each beat.",
+@grouped(
+    "plan",
+    _plan,
+    click.option(
+        "--styles", default="", metavar="TIME=STYLE,...", help="Styles and when they begin: 0=42,5s=7."
+    ),
+    click.option(
+        "--mode",
+        type=click.Choice(STYLE_MODES),
+        default="normal",
+        show_default=True,
+        help="blend: a random walk; beat: a new look on each beat; sefa: an edit on each beat.",
+    ),
+    click.option("--transition", metavar="TIME", help="From style to style.  [default: 0.5s; on beats 0.1s]"),
+    click.option(
+        "--every", metavar="TIME", default="2s", show_default=True, help="From look to look of a blend."
+    ),
+    click.option("--bpm", type=float, help="A steady tempo instead of the sound track's beats."),
+    click.option(
+        "--amount", type=float, help="Greatest edit of mode sefa.  [default: half the styles' spread]"
+    ),
 )
-@click.option("--transition", metavar="TIME", help="From style to style.  [default: 0.5s; on beats 0.1s]")
-@click.option(
-    "--every", metavar="TIME", default="2s", show_default=True, help="From look to look of a blend."
+@weights_option
+@any_engine_options
+@look_options(
+    click.option(
+        "--grid",
+        metavar="RxC",
+        callback=_grid,
+        help="Many styles of one face at once. 3x3: eight around the original; 2x3: six beside it.",
+    ),
+    click.option(
+        "--lookahead",
+        type=click.IntRange(0, 120),
+        default=15,
+        show_default=True,
+        help="Frames that smoothing sees ahead.",
+    ),
+    click.option(
+        "--hold",
+        type=click.IntRange(1, 12),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Draw a face for every N-th frame; between, its drawing moves along. 2: on twos, as anime is.",
+    ),
 )
-@click.option("--bpm", type=float, help="A steady tempo instead of the sound track's beats.")
-@click.option("--amount", type=float, help="Greatest edit of mode sefa.  [default: half the styles' spread]")
-@click.option(
-    "--grid",
-    metavar="RxC",
-    help="Many styles of one face at once. 3x3: eight around the original; 2x3: six beside it.",
+@grouped(
+    "result",
+    OutputOptions,
+    click.option("--start", type=float, metavar="SECONDS", help="Leave out what is before."),
+    click.option("--end", type=float, metavar="SECONDS", help="Leave out what is after."),
+    click.option(
+        "--codec", metavar="NAME", help="h264, h265, vp9, av1, or an FFmpeg encoder such as h264_nvenc."
+    ),
+    click.option(
+        "--crf", type=click.IntRange(0, 63), help="Encoder quality, lower is better.  [default: 18 for h264]"
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists."),
 )
-@click.option(
-    "--faces",
-    default="all",
-    show_default=True,
-    metavar="WHO",
-    help="all, largest, left, right, a number, or id:K, the K-th to appear (from 0).",
-)
-@generator_options
-@onnx_options
-@paste_option
-@effect_options
-@click.option("--start", type=float, metavar="SECONDS", help="Leave out what is before.")
-@click.option("--end", type=float, metavar="SECONDS", help="Leave out what is after.")
-@click.option(
-    "--codec", metavar="NAME", help="h264, h265, vp9, av1, or an FFmpeg encoder such as h264_nvenc."
-)
-@click.option(
-    "--crf", type=click.IntRange(0, 63), help="Encoder quality, lower is better.  [default: 18 for h264]"
-)
-@click.option(
-    "--lookahead",
-    type=click.IntRange(0, 120),
-    default=15,
-    show_default=True,
-    help="Frames that smoothing sees ahead.",
-)
-@click.option(
-    "--hold",
-    type=click.IntRange(1, 12),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Draw a face for every N-th frame; between, its drawing moves along. 2: on twos, as anime is.",
-)
-@face_model_option
 @report_option
-@click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
-@common_options
 def translate(
     input: str,
     output: str | None,
     style: str | None,
-    styles: str,
-    mode: str,
-    transition: str | None,
-    every: str,
-    bpm: float | None,
-    amount: float | None,
-    grid: str | None,
-    faces: str,
+    plan: StylePlan,
     weights: str | None,
-    engine: str,
-    device: str,
-    precision: str,
-    onnx_range: str | None,
-    onnx_size: int | None,
-    onnx_layout: Literal["nchw", "nhwc"] | None,
-    calibrate: Path | None,
-    paste: str,
-    effects: dict[str, bool | None],
-    start: float | None,
-    end: float | None,
-    codec: str | None,
-    crf: int | None,
-    lookahead: int,
-    hold: int,
-    face_model: Path | None,
+    engine: EngineOptions,
+    look: LookOptions,
+    result: OutputOptions,
     report: Path | None,
-    overwrite: bool,
     quiet: bool,
 ) -> None:
     """Translate INPUT: a video, an image, a folder of images, a URL, or - for standard input."""
     target = output or default_output(input)
-    if not overwrite and Path(target).is_file():
+    if not result.overwrite and Path(target).is_file():
         raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
     if report is not None:
         check_writable(report)
-    from engines.image_model import ImageModelOptions, parse_range
     from gnr_video.media.open import open_source
-    from gnr_video.styles.grammar import parse_expressions, parse_seconds
-    from gnr_video.styles.schedule import StylePlan
+    from gnr_video.styles.grammar import parse_expressions
     from gnr_video.tracking.selection import FaceChoice
     from gnr_video.translator import Translator
 
-    onnx = ImageModelOptions(parse_range(onnx_range) if onnx_range else None, onnx_size, onnx_layout)
     # What does not parse is said before anything slow is loaded.
     if style is not None:
         parse_expressions(style)
-    plan = StylePlan(
-        styles,
-        mode,  # type: ignore[arg-type]
-        None if transition is None else parse_seconds(transition),
-        parse_seconds(every),
-        bpm,
-        amount,
-    )
-    choice, cells = FaceChoice.parse(faces), _grid(grid)
-
+    FaceChoice.parse(look.faces)
     # What comes through a pipe comes once.
     if input not in STANDARD_INPUT and "://" not in input and not Path(input).is_fifo():
-        with open_source(input, start=start, end=end) as source:  # before anything slow is loaded
+        with open_source(
+            input, start=result.start, end=result.end
+        ) as source:  # before anything slow is loaded
             if not quiet:
                 click.echo(source.info.describe(), err=True)
     with (
         build_progress(quiet) as building,
         Translator(
-            weights,
-            style,
-            engine=engine,
-            device=device,
-            precision=precision,
-            paste=paste,
-            effects=effects,
-            faces=choice,
-            plan=plan,
-            grid=cells,
-            face_model=face_model,
-            lookahead=lookahead,
-            hold=hold,
-            onnx=onnx,
-            calibrate=calibrate,
-            build_progress=building,
+            weights, style, engine=engine, look=replace(look, plan=plan), build_progress=building
         ) as translator,
         frame_progress(quiet) as progress,
     ):
-        done = translator.translate_video(
-            input,
-            target,
-            start=start,
-            end=end,
-            codec=codec,
-            crf=crf,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        done = translator.translate_video(input, target, result, progress=progress)
     if report is not None:
         done.write(report)
     _summary(done, quiet)
-
-
-def _grid(text: str | None) -> tuple[int, int] | None:
-    """Rows and columns of "3x4"."""
-    if text is None:
-        return None
-    rows, _, columns = text.lower().partition("x")
-    if not (rows.isdecimal() and columns.isdecimal() and 1 <= int(rows) <= 16 and 1 <= int(columns) <= 16):
-        raise InputError(f"{text!r} is no grid", "give rows and columns, 1 to 16 each: --grid 3x3")
-    return int(rows), int(columns)
 
 
 def default_output(input: str) -> str:

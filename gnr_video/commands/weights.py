@@ -15,11 +15,11 @@ def weights() -> None:
 
 
 @weights.command("import")
+@common_options
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.safetensors")
 @click.option("--direction", type=click.Choice(["A2B", "B2A"]), default="A2B", show_default=True)
 @click.option("--raw", is_flag=True, help="The trained weights instead of their moving average.")
-@common_options
 def weights_import(checkpoint: Path, output: Path, direction: str, raw: bool, quiet: bool) -> None:
     """Convert CHECKPOINT.pt of the official GANs N' Roses code.
 
@@ -36,8 +36,8 @@ def weights_import(checkpoint: Path, output: Path, direction: str, raw: bool, qu
 
 
 @weights.command("pull")
-@click.argument("name", type=click.Choice(["official"]))
 @common_options
+@click.argument("name", type=click.Choice(["official"]))
 def weights_pull(name: str, quiet: bool) -> None:
     """Fetch released weights into the cache; then `--weights official` works."""
     from gnr_video.checkpoints import describe_weights, pull_official
@@ -51,8 +51,8 @@ def weights_pull(name: str, quiet: bool) -> None:
 
 
 @weights.command("info")
-@click.argument("file", metavar="NAME|FILE", default="default")
 @common_options
+@click.argument("file", metavar="NAME|FILE", default="default")
 def weights_info(file: str, quiet: bool) -> None:
     """Architecture, parameters, provenance and licence of a weights file."""
     from gnr_video.checkpoints import describe_weights, resolve_weights

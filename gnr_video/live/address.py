@@ -24,7 +24,7 @@ def parse_address(text: str) -> tuple[str, int]:
     elif text:
         parts = urlsplit(f"//{text}")
         try:
-            host, port = parts.hostname or host, str(parts.port or port)
+            host, port = parts.hostname or host, port if parts.port is None else str(parts.port)
         except ValueError:
             port = ""
     if not port.isdigit() or int(port) > 65535:

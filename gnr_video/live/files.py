@@ -14,6 +14,7 @@ from typing import Any
 from engines.errors import GnrVideoError, InputError, OutputError
 from gnr_video.live.controls import Controls
 from gnr_video.media.open import anime_name, open_source
+from gnr_video.options import OutputOptions
 from gnr_video.pipeline import Counts
 from gnr_video.translator import Translator
 
@@ -146,7 +147,9 @@ class FileTranslations:
                     raise InputError(
                         f"{job.source.name} is a list of other files", "hand over the video itself"
                     )
-            report = translator.translate_video(job.source, job.target, overwrite=True, progress=progress)
+            report = translator.translate_video(
+                job.source, job.target, OutputOptions(overwrite=True), progress=progress
+            )
             warnings = "".join(f"; {text}" for text in report.warnings)
             job.message = f"{report.frames} frames in {report.seconds:.0f} s, style {report.style}{warnings}"
             job.stage = "done"

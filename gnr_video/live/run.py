@@ -6,11 +6,10 @@ What is cheap to check and may fail comes before what is slow to load.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engines.errors import InputError, interrupts
 from gnr_video.live.address import bind, parse_address
@@ -21,12 +20,10 @@ from gnr_video.live.keys import HELP, TerminalKeys
 from gnr_video.live.memory import share_heaps
 from gnr_video.live.recorder import Recorder, check_recording
 from gnr_video.live.session import LiveSession
+from gnr_video.options import EngineOptions, LookOptions
 from gnr_video.report import Report
 from gnr_video.styles.grammar import parse_expressions
 from gnr_video.tracking.selection import FaceChoice
-
-if TYPE_CHECKING:
-    from engines.image_model import ImageModelOptions
 
 STATUS_SECONDS = 10.0
 BROWSER_SIZE = (1280, 720)
@@ -40,14 +37,12 @@ class LiveOptions:
         virtual_camera: a device, "auto", or None for none.
         web: "HOST:PORT", "" for the default address, or None for none.
         backend: what reads the camera, see `open_camera`.
-        hold: see `LiveSession`.
     """
 
     camera: str = "0"
     size: tuple[int, int] | None = None
     fps: float | None = None
     style: str | None = None
-    faces: str = "all"
     virtual_camera: str | None = None
     preview: bool = False
     web: str | None = None
@@ -55,19 +50,12 @@ class LiveOptions:
     record: str | None = None
     mirror: bool = False
     weights: str | None = None
-    engine: str = "auto"
-    device: str = "auto"
-    precision: str = "auto"
-    calibrate: Path | None = None
-    paste: str = "head"
-    effects: Mapping[str, bool | None] = field(default_factory=dict)
+    engine: EngineOptions = EngineOptions()
+    look: LookOptions = LookOptions()
     codec: str | None = None
     backend: str = "auto"
     seconds: float | None = None
-    hold: int | None = None
-    face_model: Path | None = None
     overwrite: bool = False
-    onnx: ImageModelOptions | None = None
 
 
 def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: None) -> Report:
@@ -101,7 +89,8 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
         raise InputError("--camera browser needs the page that the browser opens", "add --web")
     if options.style is not None:
         parse_expressions(options.style)
-    choice = FaceChoice.parse(options.faces)
+    look = options.look
+    FaceChoice.parse(look.faces)
     with ExitStack() as stack:
         if options.record is not None:
             check_recording(Path(options.record), options.overwrite)
@@ -141,26 +130,18 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
             Translator(
                 options.weights,
                 engine=options.engine,
-                device=options.device,
-                precision=options.precision,
-                calibrate=options.calibrate,
-                paste=options.paste,
-                effects=options.effects,
-                face_model=options.face_model,
-                lookahead=0,
-                faces=choice,
-                onnx=options.onnx,
+                look=replace(look, hold=None, lookahead=0),
             )
         )
         controls = Controls(
             translator.engine,
             options.style,
-            paste=options.paste,
+            paste=look.paste,
             mirror=options.mirror,
             effects=translator.effects,
-            face_model=options.face_model,
+            face_model=translator.face_model,
         )
-        session = LiveSession(translator, capture, controls, hold=options.hold)
+        session = LiveSession(translator, capture, controls, hold=look.hold)
         recorder = Recorder(session, options.record, codec=options.codec, overwrite=options.overwrite)
         controls.on_record = recorder.toggle
         # From here on the session closes what it shows in, the recording first.

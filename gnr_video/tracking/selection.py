@@ -34,12 +34,14 @@ class FaceChoice:
     number: int = 0
 
     @classmethod
-    def parse(cls, text: str | int) -> FaceChoice:
-        """Of "all", "largest", "left", "right", a number of faces, or "id:K".
+    def parse(cls, text: str | int | FaceChoice) -> FaceChoice:
+        """Of "all", "largest", "left", "right", a number of faces, "id:K", or one already.
 
         Raises:
             InputError: it is none of these.
         """
+        if isinstance(text, FaceChoice):
+            return text
         text = str(text).strip().lower()
         if text in ("all", "largest", "left", "right"):
             return cls(text)

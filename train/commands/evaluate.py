@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gnr_video.commands.options import check_writable, common_options, engine_options
+from gnr_video.commands.options import check_writable, common_options, engine_options, grouped
 from gnr_video.commands.progress import stages
+from gnr_video.options import EngineOptions
+
+if TYPE_CHECKING:
+    from train.metrics.evaluate import Settings
+
+
+def _settings(*, quick: bool, limit: int | None, seed: int) -> Settings:
+    from dataclasses import replace
+
+    from train.metrics.evaluate import FULL, QUICK
+
+    settings = replace(QUICK if quick else FULL, seed=seed)
+    return settings if limit is None else replace(settings, limit=limit)
 
 
 @click.command()
+@common_options
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
     "--weights",
@@ -26,8 +41,14 @@ from gnr_video.commands.progress import stages
     multiple=True,
     help="A folder of any system's finished outputs, for a column of its own. May be repeated.",
 )
-@click.option("--faces", type=click.Path(path_type=Path), help="Faces to translate.  [default: DATA/testA]")
-@click.option("--real", type=click.Path(path_type=Path), help="Real anime.  [default: DATA/testB]")
+@grouped(
+    "pictures",
+    dict,
+    click.option(
+        "--faces", type=click.Path(path_type=Path), help="Faces to translate.  [default: DATA/testA]"
+    ),
+    click.option("--real", type=click.Path(path_type=Path), help="Real anime.  [default: DATA/testB]"),
+)
 @click.option(
     "--clip",
     "clips",
@@ -35,39 +56,39 @@ from gnr_video.commands.progress import stages
     metavar="VIDEO",
     help="A clip with a face: warp error and style drift. May be repeated.",
 )
-@click.option("--quick", is_flag=True, help="A minute or two: FID, KID, diversity, equivariance.")
-@click.option("--limit", type=click.IntRange(2), help="Most pictures of a folder that are used.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the styles that are drawn.")
-@click.option(
-    "--inception",
-    metavar="FILE|download",
-    help="Inception's weights as torch-fidelity publishes them: the FID and KID of papers.",
+@grouped(
+    "settings",
+    _settings,
+    click.option("--quick", is_flag=True, help="A minute or two: FID, KID, diversity, equivariance."),
+    click.option("--limit", type=click.IntRange(2), help="Most pictures of a folder that are used."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the styles that are drawn."),
 )
-@click.option(
-    "--lpips-trunk", type=click.Path(path_type=Path), help="Folder with VGG16 and AlexNet trunk weights."
+@grouped(
+    "trunks",
+    dict,
+    click.option(
+        "--inception",
+        metavar="FILE|download",
+        help="Inception's weights as torch-fidelity publishes them: the FID and KID of papers.",
+    ),
+    click.option(
+        "--lpips-trunk", type=click.Path(path_type=Path), help="Folder with VGG16 and AlexNet trunk weights."
+    ),
 )
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all figures."
 )
 @engine_options
-@common_options
 def evaluate(
     data: Path,
     generators: Sequence[str],
     outputs: Sequence[Path],
-    faces: Path | None,
-    real: Path | None,
+    pictures: dict[str, Path | None],
     clips: Sequence[str],
-    quick: bool,
-    limit: int | None,
-    seed: int,
-    inception: str | None,
-    lpips_trunk: Path | None,
+    settings: Settings,
+    trunks: dict[str, Any],
     json_file: Path | None,
-    engine: str,
-    device: str,
-    precision: str,
-    calibrate: Path | None,
+    engine: EngineOptions,
     quiet: bool,
 ) -> None:
     """Measure weights, or folders of finished outputs, against the real pictures of DATA (testA, testB).
@@ -81,7 +102,6 @@ def evaluate(
     Without --weights and with --outputs, only the folders are measured.
     """
     import json
-    from dataclasses import replace
 
     import engines
     from engines.devices import best_device
@@ -90,33 +110,31 @@ def evaluate(
     from gnr_video.checkpoints import resolve_weights
     from gnr_video.machine import hardware
     from gnr_video.samples.face_clip import face_run
-    from train.metrics.evaluate import FULL, QUICK, Evaluator, Folder, Networks, format_table, report_json
+    from train.metrics.evaluate import Evaluator, Folder, Networks, format_table, report_json
 
     if json_file is not None:
         check_writable(json_file)
-    settings = replace(QUICK if quick else FULL, seed=seed)
-    if limit is not None:
-        settings = replace(settings, limit=limit)
     names = generators or (() if outputs else ("default",))
     files = [resolve_weights(name) for name in names]
-    pictures = Folder.open(real or data / "testB", settings.limit)
-    tests = Folder.open(faces or data / "testA", settings.limit) if files else None
+    real = Folder.open(pictures["real"] or data / "testB", settings.limit)
+    tests = Folder.open(pictures["faces"] or data / "testA", settings.limit) if files else None
     finished = [Folder.open(folder, settings.limit) for folder in outputs]
+    inception = trunks["inception"]
     networks = Networks.load(
-        trunk=lpips_trunk,
+        trunk=trunks["lpips_trunk"],
         inception=None if inception in (None, "download") else Path(inception),
         download=inception == "download",
         path_length=bool(files and settings.paths),
-        device=best_device() if device == "auto" else device,
+        device=best_device() if engine.device == "auto" else engine.device,
     )
     runs = [face_run(clip, frames=settings.clip_frames) for clip in clips if files]
     faces_for_int8 = None
-    if precision == "int8":
+    if engine.precision == "int8":
         from gnr_video.samples.calibration import calibration_faces
 
-        faces_for_int8 = calibration_faces(calibrate)
+        faces_for_int8 = calibration_faces(engine.calibrate)
     results = []
-    evaluator = Evaluator(pictures, networks, settings)
+    evaluator = Evaluator(real, networks, settings)
     total = evaluator.units(len(tests or ()), map(len, finished), len(files), sum(map(len, runs)))
     with stages(quiet, total) as advance:
         evaluator.advance = advance
@@ -124,9 +142,9 @@ def evaluate(
             loaded = load_weights(file)
             with engines.create(
                 loaded,
-                engine=engine,
-                device=device,
-                precision=precision,
+                engine=engine.engine,
+                device=engine.device,
+                precision=engine.precision,
                 calibration=faces_for_int8,
             ) as made:
                 assert tests is not None

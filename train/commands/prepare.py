@@ -12,6 +12,7 @@ from gnr_video.commands.progress import stages
 
 
 @click.command()
+@common_options
 @click.argument("data", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
@@ -27,7 +28,6 @@ from gnr_video.commands.progress import stages
 )
 @click.option("--size", type=click.IntRange(16, 1024), default=256, show_default=True, help="Side, pixels.")
 @face_model_option
-@common_options
 def prepare(
     data: Path,
     out: Path,

@@ -8,20 +8,22 @@ import click
 
 from gnr_video.commands.options import (
     common_options,
+    engine_options,
     face_model_option,
-    generator_options,
+    weights_option,
 )
 from gnr_video.commands.progress import stages
+from gnr_video.options import EngineOptions
 
 
 @click.command("fit")
+@common_options
 @click.argument("picture", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="NAME.style.json")
 @click.option("--steps", type=click.IntRange(0), default=100, show_default=True)
 @click.option("--lpips-trunk", type=click.Path(path_type=Path), help="Folder or file with VGG16's weights.")
 @click.option("--weights", metavar="NAME|FILE", help="default, official, or a .safetensors file.")
 @face_model_option
-@common_options
 def styles_fit(
     picture: Path,
     output: Path,
@@ -61,6 +63,7 @@ def styles_fit(
 
 
 @click.command("direction")
+@common_options
 @click.argument("with_it", metavar="WITH", type=click.Path(path_type=Path))
 @click.argument("without", metavar="WITHOUT", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="NAME.style.json")
@@ -68,8 +71,8 @@ def styles_fit(
 @click.option(
     "--amount", type=float, default=1.0, show_default=True, help="1: as far as the groups are apart."
 )
-@generator_options
-@common_options
+@weights_option
+@engine_options
 def styles_direction(
     with_it: Path,
     without: Path,
@@ -77,10 +80,7 @@ def styles_direction(
     style: str,
     amount: float,
     weights: str | None,
-    engine: str,
-    device: str,
-    precision: str,
-    calibrate: Path | None,
+    engine: EngineOptions,
     quiet: bool,
 ) -> None:
     """Change a style by what the anime pictures in folder WITH have and those in folder WITHOUT have not.
@@ -96,9 +96,7 @@ def styles_direction(
     from train.metrics.style_tools import attribute_direction, encode_styles
 
     groups = [Folder.open(folder) for folder in (with_it, without)]
-    with Translator(
-        weights, style, engine=engine, device=device, precision=precision, calibrate=calibrate
-    ) as translator:
+    with Translator(weights, style, engine=engine) as translator:
         codes = [encode_styles(translator.engine, group) for group in groups]
         assert translator.style is not None
         start = translator.style.array()
