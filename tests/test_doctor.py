@@ -17,7 +17,8 @@ import pytest
 
 from engines.installation import install_line, pip, pip_install
 from gnr_video import doctor
-from gnr_video.doctor import Check
+from gnr_video.doctor import machine, models, packages
+from gnr_video.doctor.check import Check, format_checks, healthy
 from gnr_video.tracking import model_files
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -100,7 +101,7 @@ def test_a_check_that_breaks_does_not_hide_the_others(monkeypatch):
         raise RuntimeError("driver exploded")
         yield
 
-    monkeypatch.setattr(doctor, "CHECKS", (check_something_odd, doctor.check_python))
+    monkeypatch.setattr(doctor, "CHECKS", (check_something_odd, packages.check_python))
     found = doctor.run_doctor()
     assert [check.name for check in found] == ["something odd", "Python"]
     assert found[0].status == "fail"
@@ -109,15 +110,15 @@ def test_a_check_that_breaks_does_not_hide_the_others(monkeypatch):
 
 def test_format_aligns_and_sums_up():
     found = [Check("Python", "ok", "3.11"), Check("face model", "warn", "missing", "fetch it")]
-    text = doctor.format_checks(found).splitlines()
+    text = format_checks(found).splitlines()
     assert text[0].index("3.11") == text[1].index("missing") == text[2].index("-> fetch it")
     assert text[-1] == "ready to run, 1 warnings"
-    assert doctor.healthy(found)
+    assert healthy(found)
     broken = [*found, Check("torch", "fail", "not installed", "pip install torch")]
-    assert not doctor.healthy(broken)
-    assert "FAIL  torch" in doctor.format_checks(broken)
-    assert doctor.format_checks(broken).splitlines()[-1].startswith("1 failed, 1 warnings")
-    assert doctor.format_checks([]).strip() == "ready to run"
+    assert not healthy(broken)
+    assert "FAIL  torch" in format_checks(broken)
+    assert format_checks(broken).splitlines()[-1].startswith("1 failed, 1 warnings")
+    assert format_checks([]).strip() == "ready to run"
 
 
 def test_a_failure_without_a_fix_is_refused():
@@ -128,7 +129,7 @@ def test_a_failure_without_a_fix_is_refused():
 def test_every_extra_is_examined(checks):
     names = [check.name for check in checks[0]]
     assert [name for name in names if name.startswith("extra ")] == [
-        f"extra {name}" for name in doctor.EXTRAS
+        f"extra {name}" for name in packages.EXTRAS
     ]
 
 
@@ -143,35 +144,35 @@ def test_extras_are_those_of_the_package():
     of_others = {"all", "gpu", "gpu-cu12"}
     for_developers = {"bench", "demo", "dev"}
     assert theirs.pop("kernels-cu12")
-    assert set(theirs) - for_engines - of_others - for_developers == set(doctor.EXTRAS)
-    for extra, (_, packages) in doctor.EXTRAS.items():
-        assert packages == theirs[extra]
+    assert set(theirs) - for_engines - of_others - for_developers == set(packages.EXTRAS)
+    for extra, (_, ours) in packages.EXTRAS.items():
+        assert ours == theirs[extra]
 
 
 def test_an_extra_that_is_not_installed():
-    check = doctor.extra_check("web", "gnr-video live --web", {"aiohttp": "3.9", "aiortc": None})
+    check = packages.extra_check("web", "gnr-video live --web", {"aiohttp": "3.9", "aiortc": None})
     assert (check.status, check.fix) == ("off", install_line("web"))
     assert check.detail == "aiortc not installed; for gnr-video live --web"
-    assert doctor.healthy([check])
-    text = doctor.format_checks([check])
+    assert healthy([check])
+    text = format_checks([check])
     assert check.fix in text
     assert text.endswith("ready to run"), "what is optional is no warning"
-    check = doctor.extra_check("web", "gnr-video live --web", {"aiohttp": "3.9", "aiortc": "1.9"})
+    check = packages.extra_check("web", "gnr-video live --web", {"aiohttp": "3.9", "aiortc": "1.9"})
     assert (check.status, check.detail, check.fix) == ("ok", "aiohttp 3.9, aiortc 1.9", "")
 
 
 def test_kernels_are_only_for_gpus(monkeypatch):
     monkeypatch.setattr("engines.devices.best_device", lambda: "cpu")
-    found = {check.name: check for check in doctor.check_extras()}
+    found = {check.name: check for check in packages.check_extras()}
     assert found["extra kernels"].status == "ok"
     assert "NVIDIA GPU" in found["extra kernels"].detail
     monkeypatch.setattr("engines.devices.best_device", lambda: "cuda")
-    monkeypatch.setattr(doctor, "distribution_version", {"cuda-core": "1.2", "cuda-bindings": "12.9"}.get)
-    found = {check.name: check for check in doctor.check_extras()}
+    monkeypatch.setattr(packages, "distribution_version", {"cuda-core": "1.2", "cuda-bindings": "12.9"}.get)
+    found = {check.name: check for check in packages.check_extras()}
     assert found["extra kernels"].fix == install_line("kernels")
     installed = {"cuda-core": "1.2", "cuda-bindings": "12.9", "nvidia-cuda-nvrtc-cu12": "12.9"}
-    monkeypatch.setattr(doctor, "distribution_version", installed.get)
-    found = {check.name: check for check in doctor.check_extras()}
+    monkeypatch.setattr(packages, "distribution_version", installed.get)
+    found = {check.name: check for check in packages.check_extras()}
     assert found["extra kernels"].status == "ok"
     assert found["extra live"].status == "off"
 
@@ -190,7 +191,7 @@ def test_kernels_are_only_for_gpus(monkeypatch):
     ],
 )
 def test_mediapipe_versions(version, status, word):
-    check = doctor.mediapipe_version(version)
+    check = packages.mediapipe_version(version)
     assert check.status == status
     assert word in check.detail
     assert (check.fix == pip_install("mediapipe>=0.10.30,<0.10.32")) == (status != "ok")
@@ -198,30 +199,30 @@ def test_mediapipe_versions(version, status, word):
 
 def test_mediapipe_on_arm(monkeypatch):
     """There every version with wheels sends metrics: the doctor says so, and asks for no other."""
-    monkeypatch.setattr(doctor, "ON_ARM", True)
-    check = doctor.mediapipe_version("1.2.3")
+    monkeypatch.setattr(packages, "ON_ARM", True)
+    check = packages.mediapipe_version("1.2.3")
     assert (check.status, "metrics" in check.detail) == ("warn", True)
     assert "firewall" in check.fix
 
 
 def test_old_python_fails():
-    assert doctor.python_check((3, 10)).status == "fail"
-    assert doctor.python_check((3, 11)).status == "ok"
+    assert packages.python_check((3, 10)).status == "fail"
+    assert packages.python_check((3, 11)).status == "ok"
 
 
 def test_two_opencv_packages_are_a_conflict():
-    assert doctor.opencv_conflict(["opencv-python"]).status == "ok"
-    check = doctor.opencv_conflict(["opencv-python", "opencv-contrib-python"])
+    assert packages.opencv_conflict(["opencv-python"]).status == "ok"
+    check = packages.opencv_conflict(["opencv-python", "opencv-contrib-python"])
     assert check.status == "warn"
     removed = pip("uninstall", "-y", "opencv-python", "opencv-contrib-python")
     assert check.fix == f"{removed}, then {pip_install('opencv-python')}"
 
 
 def test_missing_and_broken_packages(monkeypatch):
-    check = doctor.package_check("gnr-video-test-absent", "gnr_video_test_absent")
+    check = packages.package_check("gnr-video-test-absent", "gnr_video_test_absent")
     assert (check.status, check.fix) == ("fail", pip_install("gnr-video-test-absent"))
     monkeypatch.setitem(sys.modules, "click", None)
-    check = doctor.package_check("click", "click")
+    check = packages.package_check("click", "click")
     assert check.status == "fail"
     assert check.fix == pip_install("--force-reinstall", "click")
 
@@ -238,19 +239,19 @@ def test_missing_and_broken_packages(monkeypatch):
     ],
 )
 def test_system_packages_are_named_for_the_distribution(release, word):
-    assert word in doctor.system_package_line(release)
+    assert word in machine.system_package_line(release)
 
 
 def test_an_unknown_distribution_gets_both_lines():
-    line = doctor.system_package_line("ID=plan9\n")
+    line = machine.system_package_line("ID=plan9\n")
     assert "apt-get" in line
     assert "dnf" in line
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux: others ship these libraries")
 def test_missing_system_libraries(monkeypatch):
-    monkeypatch.setattr(doctor, "_GRAPHICS_LIBRARIES", ("libgnr_video_absent.so.9",))
-    (check,) = doctor.check_graphics_libraries()
+    monkeypatch.setattr(machine, "_GRAPHICS_LIBRARIES", ("libgnr_video_absent.so.9",))
+    (check,) = machine.check_graphics_libraries()
     assert check.status == "fail"
     assert "libgnr_video_absent.so.9" in check.detail
     assert re.search("apt-get|dnf|pacman|zypper", check.fix)
@@ -262,7 +263,7 @@ def test_missing_system_libraries(monkeypatch):
 )
 def test_model_files_in_every_state(monkeypatch, tmp_path, name, constant, worst):
     model = getattr(model_files, constant)
-    examine = {"FACE_MODEL": doctor.check_face_model, "PERSON_MODEL": doctor.check_person_model}[constant]
+    examine = {"FACE_MODEL": models.check_face_model, "PERSON_MODEL": models.check_person_model}[constant]
     monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path))
     monkeypatch.delenv(model.variable, raising=False)
     (check,) = examine()
@@ -289,20 +290,20 @@ def test_model_files_in_every_state(monkeypatch, tmp_path, name, constant, worst
 
 
 def test_engines():
-    assert doctor.engine_check("torch", "").status == "ok"
-    check = doctor.engine_check("openvino", f"openvino is not installed ({install_line('cpu')})")
+    assert machine.engine_check("torch", "").status == "ok"
+    check = machine.engine_check("openvino", f"openvino is not installed ({install_line('cpu')})")
     assert check == Check("engine openvino", "warn", "openvino is not installed", install_line("cpu"))
-    assert doctor.engine_check("torch", "torch is broken").status == "fail"
+    assert machine.engine_check("torch", "torch is broken").status == "fail"
 
 
 def test_a_gpu_that_torch_cannot_use(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(machine.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     for cuda, word in ((None, "pytorch.org"), ("12.8", "driver")):
         monkeypatch.setattr(torch.version, "cuda", cuda)
-        (check,) = doctor.check_gpu()
+        (check,) = machine.check_gpu()
         assert check.status == "warn"
         assert word in check.fix
 
@@ -314,37 +315,37 @@ def test_gpus_are_listed(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: card)
-    found = list(doctor.check_gpu())
+    found = list(machine.check_gpu())
     assert [check.name for check in found] == ["GPU cuda:0", "GPU cuda:1"]
     assert "Test GPU, compute capability 9.0, 80 GB" in found[0].detail
 
 
 def test_encoders():
-    assert doctor.encoders_check({"libx264": True, "h264_nvenc": False}) == Check(
+    assert machine.encoders_check({"libx264": True, "h264_nvenc": False}) == Check(
         "video encoders", "ok", "libx264"
     )
-    assert doctor.encoders_check({"libx264": False, "libvpx-vp9": True}).status == "warn"
-    assert doctor.encoders_check({"libx264": False}).status == "fail"
+    assert machine.encoders_check({"libx264": False, "libvpx-vp9": True}).status == "warn"
+    assert machine.encoders_check({"libx264": False}).status == "fail"
 
 
 def test_weights_that_are_missing_or_damaged(tmp_path):
-    absent = doctor.weights_check("weights", str(tmp_path / "absent.safetensors"))
+    absent = models.weights_check("weights", str(tmp_path / "absent.safetensors"))
     assert absent.status == "warn"
     assert absent.fix
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"garbage")
-    assert doctor.weights_check("weights", str(broken)).status == "warn"
+    assert models.weights_check("weights", str(broken)).status == "warn"
 
 
 def test_cache_folder(tmp_path):
-    missing = doctor.cache_check(tmp_path / "a" / "b")
+    missing = machine.cache_check(tmp_path / "a" / "b")
     assert missing.status == "ok"
     assert not (tmp_path / "a").exists()
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "file").write_bytes(bytes(2_000_000))
-    assert doctor.cache_check(tmp_path) == Check("cache", "ok", f"{tmp_path}, 2.0 MB in 1 files")
+    assert machine.cache_check(tmp_path) == Check("cache", "ok", f"{tmp_path}, 2.0 MB in 1 files")
     file = tmp_path / "sub" / "file"
     for folder in (file, file / "below"):
-        check = doctor.cache_check(folder)
+        check = machine.cache_check(folder)
         assert check.status == "fail"
         assert "GNR_VIDEO_CACHE" in check.fix

@@ -11,7 +11,8 @@ from gnr_video.commands.options import common_options
 @common_options
 def doctor(quiet: bool) -> None:
     """Check versions, devices, engines, encoders and MediaPipe's models; say how to mend what is missing."""
-    from gnr_video.doctor import format_checks, healthy, run_doctor
+    from gnr_video.doctor import run_doctor
+    from gnr_video.doctor.check import format_checks, healthy
 
     checks = run_doctor()
     if not quiet:
