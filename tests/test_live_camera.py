@@ -15,19 +15,22 @@ import pytest
 
 from engines.errors import InputError
 from gnr_video.channels import Latest
-from gnr_video.live import camera as camera_module
 from gnr_video.live import capture as capture_module
 from gnr_video.live.camera import (
     Camera,
     CameraLost,
     PatternCamera,
     PushCamera,
-    device_error,
-    kernel_time,
     open_camera,
-    v4l2_options,
 )
 from gnr_video.live.capture import Capture
+from gnr_video.live.device_cameras import (
+    OpenCVCamera,
+    V4L2Camera,
+    device_error,
+    kernel_time,
+    v4l2_options,
+)
 from tests.live_helpers import Still, until
 from tests.media_helpers import make_clip, picture
 
@@ -147,9 +150,9 @@ class TestOpening:
         file = tmp_path / "video0"
         file.write_bytes(b"no device")
         with pytest.raises(InputError, match="gives no picture"):
-            camera_module.V4L2Camera(file, (640, 480), 30)
+            V4L2Camera(file, (640, 480), 30)
         with pytest.raises(InputError, match="no picture"):
-            camera_module.OpenCVCamera(str(file), (640, 480), 30)
+            OpenCVCamera(str(file), (640, 480), 30)
 
     def test_options_for_v4l2(self) -> None:
         assert v4l2_options("mjpeg", (1280, 720), 29.97) == {

@@ -159,7 +159,7 @@ def test_more_than_the_disk_holds(files: FileTranslations) -> None:
 class TestServer:
     @pytest.fixture
     def served(self, session: LiveSession) -> Iterator[WebSink]:
-        sink = WebSink(session, bind("127.0.0.1", 0))
+        sink = WebSink(session, bind("127.0.0.1", 0), token="")
         session.add_sink(sink)
         yield sink
         session.remove_sink(sink)
@@ -209,7 +209,7 @@ class TestServer:
         visit(served.url, work)
 
     def test_closing_ends_it(self, session: LiveSession, face_clip: Path) -> None:
-        sink = WebSink(session, bind("127.0.0.1", 0))
+        sink = WebSink(session, bind("127.0.0.1", 0), token="")
         hand_over(sink._files, face_clip)
         started = time.perf_counter()
         sink.close()

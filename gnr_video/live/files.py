@@ -37,7 +37,7 @@ class Job:
     Attributes:
         source, target: as handed over, and translated.
         stage: "upload", "translation", "done", "failed" or "stopped".
-        done, frames: frames translated, and how many to expect (None: unknown).
+        done, frames: frames translated, and how many to expect (None: unknown); during "upload", bytes.
         message: what the user should know: the result, or why there is none.
     """
 
@@ -95,7 +95,8 @@ class FileTranslations:
             InputError: another one is not finished.
             OutputError: it does not fit on the disk.
         """
-        source = self._folder / (Path(name.replace("\\", "/")).name.lstrip(".")[-NAME_LENGTH:] or "video")
+        name = "".join(letter for letter in name.replace("\\", "/") if letter.isprintable())
+        source = self._folder / (Path(name).name.lstrip(".")[-NAME_LENGTH:] or "video")
         with self._lock:
             if self.job is not None and self.job.busy:
                 raise InputError(f"{self.job.source.name} is not finished yet", "wait for it, or stop it")
@@ -104,7 +105,7 @@ class FileTranslations:
             if 2 * size > free:
                 raise OutputError(f"{source.name} does not fit on the disk: {free / 1e9:.1f} GB are free")
             self._stop.clear()
-            self.job = Job(source, anime_name(source))
+            self.job = Job(source, anime_name(source), frames=size)
             return self.job
 
     def start(self) -> None:
@@ -112,14 +113,21 @@ class FileTranslations:
         self._thread = threading.Thread(target=self._work, name="gnr-video file", daemon=True)
         self._thread.start()
 
-    def drop(self, message: str) -> None:
-        """The file did not come."""
+    def drop(self, reason: str) -> None:
+        """The file did not come whole."""
         if self.job is not None:
-            self.job.stage, self.job.message = "failed", message
+            self.job.source.unlink(missing_ok=True)
+            self.job.stage = "stopped" if self.stopping else "failed"
+            self.job.message = f"{self.job.source.name} did not come whole: {reason}"
 
     def stop(self) -> None:
-        """End the translation under way, if any."""
+        """End what is under way, if anything is: an upload or a translation."""
         self._stop.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether what is under way is not wanted any more."""
+        return self._stop.is_set()
 
     def close(self, timeout: float = 0.5) -> None:
         """End everything and delete the files. May be called twice."""
@@ -131,7 +139,7 @@ class FileTranslations:
     def _work(self) -> None:
         job = self.job
         assert job is not None
-        job.stage, job.started = "translation", time.perf_counter()
+        job.stage, job.started, job.done, job.frames = "translation", time.perf_counter(), 0, None
         styles = self._controls.styles
         translator = self._translator.sibling(self._controls.paste, styles.looks if styles else None)
         self._controls.hand_to(translator.effects)
