@@ -12,15 +12,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from engines.errors import OutputError
 from gnr_video.live.address import bind, is_local, parse_address
+from gnr_video.live.measure import jpeg_size, picture_size
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink
-from gnr_video.live.web.pictures import UNDRAWN, jpeg_size
+from gnr_video.live.web.pictures import UNDRAWN
 from gnr_video.media.images import decode_jpeg, encode_jpeg, even
 from tests.live_helpers import live_session, until
 from tests.media_helpers import picture, read_pictures
@@ -74,6 +76,18 @@ class TestPictures:
         back = decode_jpeg(encode_jpeg(image))
         assert back is not None
         assert np.abs(back.astype(int) - image).mean() < 6
+
+    @pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".bmp"])
+    @pytest.mark.parametrize("size", [(64, 48), (300, 1001)])
+    def test_measured_by_the_header(self, extension: str, size: tuple[int, int]) -> None:
+        done, data = cv2.imencode(extension, picture(*size))
+        assert done and picture_size(data.tobytes()[:4096]) == size
+        assert picture_size(data.tobytes()[:12]) is None
+
+    def test_webp_of_every_kind(self) -> None:
+        for quality in (50, 101):  # lossy, and without loss
+            _, data = cv2.imencode(".webp", picture(70, 31), [cv2.IMWRITE_WEBP_QUALITY, quality])
+            assert picture_size(data.tobytes()) == (70, 31)
 
     @pytest.mark.parametrize("data", [b"", b"nonsense", b"\xff\xd8\xff"])
     def test_what_is_no_jpeg(self, data: bytes) -> None:

@@ -49,7 +49,7 @@ class Keys:
         return self._controls.run(command[0]) if command else ""
 
 
-_SEQUENCE = re.compile(r"\x1b(?:\[\[.|\[[0-?]*[ -/]*[@-~]|O[ -~]|[^\[O\x1b])")
+_SEQUENCE = re.compile(r"\x1b(?:\[\[.|\[[0-?]*[ -/]*[@-Z\\-~]|O[ -~]|[^\[O\x1b])")
 """What a terminal sends for a function or an arrow key, or for a key with Alt (ECMA-48, 5.4; xterm, Linux)."""
 _BEGUN = re.compile(r"\x1b(?:\[\[?[0-?]*[ -/]*|O)?$")
 """One of those that has not come whole, or the Escape key."""

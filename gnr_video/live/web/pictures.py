@@ -13,12 +13,6 @@ from gnr_video.media.images import encode_jpeg
 
 UNDRAWN = 4
 """Pictures on their way to a page that it has not drawn yet: one alone would wait for a whole round trip."""
-_SIZED = frozenset(range(0xC0, 0xD0)) - {
-    0xC4,
-    0xC8,
-    0xCC,
-}  # SOF0 to SOF15 but DHT, JPG and DAC (ITU T.81, B.1)
-_ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
 
 
 class Newest:
@@ -87,23 +81,3 @@ class JpegStream:
                 await self._socket.send_bytes(data)
             except (ConnectionError, RuntimeError):
                 return
-
-
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) as a JPEG's header has them; None where it is no JPEG, or ends before it says so."""
-    if data[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        if marker == 0xFF:  # padding
-            at += 1
-        elif marker in _ALONE:
-            at += 2
-        elif marker in _SIZED:
-            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None

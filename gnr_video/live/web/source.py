@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gnr_video.live.camera import SAMPLE, PushCamera, open_camera
+from gnr_video.live.measure import jpeg_size
 from gnr_video.live.session import LiveSession
-from gnr_video.live.web.pictures import jpeg_size
 from gnr_video.media.images import decode_jpeg
 
 MAX_PIXELS = 3840 * 2160
