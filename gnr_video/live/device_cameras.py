@@ -38,7 +38,7 @@ def device_error(path: Path, number: int | None) -> InputError:
         hint = (
             f"there is {', '.join(map(str, others))}: give one with --camera"
             if others
-            else "plug one in, or give a video file: --camera FILE; --camera test shows a pattern"
+            else "plug one in; or use the browser's: --web --camera browser; or a video: --camera FILE, --camera sample"
         )
         return InputError(f"no camera at {path}", hint)
     if number in (errno.EACCES, errno.EPERM):

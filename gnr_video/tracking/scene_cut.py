@@ -24,8 +24,8 @@ class SceneCut:
     luma, which brightness and contrast leave alone), and far more than the frames before it did. A flash or
     a change of exposure leaves the structure; motion of the head or the camera leaves the histogram, and
     spreads over several frames. Where most of the picture is dark in both scenes, little of the histogram can
-    change: there a change of nearly all structure counts that stands out all the more. A frame all of one colour is passed over: what comes after a white flash or a
-    black frame is compared with what was before.
+    change: there a change of nearly all structure counts that stands out all the more. A frame all of one colour
+    is passed over: what comes after a white flash or a black frame is compared with what was before.
 
     Args:
         structure: least change of structure, 0..1 (1 - normalised correlation of the luma).
