@@ -318,7 +318,8 @@ def _transposed_kernel(weight: Tensor, up: Upsampling) -> Tensor:
 
 def _shuffle(x: Tensor) -> Tensor:
     """(N, 4C, H, W), phase first -> (N, C, 2H, 2W); moves whole pixels in channels_last memory."""
-    if torch.onnx.is_in_onnx_export():
+    # torch's word on exports is the whole process's: an engine that runs meanwhile must not hear it.
+    if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
         return _DepthToSpace.apply(x)
     n, c4, h, w = x.shape
     x = x.permute(0, 2, 3, 1).reshape(n, h, w, 2, 2, c4 // 4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +32,9 @@ Side = int | Literal["any"] | None
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 OPSETS = {"fp32": 18, "fp16": 18, "bf16": 22}
 """bf16 convolutions are in the standard from opset 22 on; everything else is as old as every runtime likes."""
+
+_EXPORTER = threading.Lock()
+"""torch's exporter keeps its state for the whole process: a second export meanwhile is an error."""
 
 
 def import_onnx() -> Any:
@@ -145,7 +149,7 @@ def picture_shapes(a: Architecture, side: Side = None) -> tuple[tuple[int, int, 
 def _trace(onnx: Any, module: nn.Module, example: tuple[Tensor, ...], names: list[str]) -> onnx.ModelProto:
     buffer = io.BytesIO()
     inputs, outputs = names[: len(example)], names[len(example) :]
-    with warnings.catch_warnings(), torch.inference_mode():
+    with _EXPORTER, warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # torch announces the retirement of this exporter
         # Its successor (dynamo=True) makes the same graph in 15 s instead of 0.3 s.
         torch.onnx.export(
