@@ -7,7 +7,7 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from engines.devices import best_device, candidates, default_precision
+from engines.devices import best_device, candidates, default_precision, numbered
 from engines.errors import EngineError
 from engines.installation import install_line
 
@@ -95,6 +95,7 @@ def create(
             device = "cuda"
     if device != "cpu" and not device.startswith("cuda"):
         raise EngineError(f"no device is called {device!r}", "choose auto, cpu, cuda or cuda:N")
+    device = numbered(device)
     side = side or weights.architecture.size
     if not weights.architecture.fits(side):
         raise EngineError(f"these weights take no crops of {side}x{side}")
@@ -123,7 +124,7 @@ def create(
     else:
         made = _make(names[-1], weights, device, precision, threads, side)
     if passed_over:
-        made.fallback = Fallback("; ".join([*passed_over, *filter(None, [made.fallback.reason])]))
+        made.fallback = Fallback().plus(*passed_over, made.fallback.reason)
     log.info("engine %s, %s on %s", made.name, made.precision, made.device)
     return made
 
@@ -157,6 +158,7 @@ def _make_behind(
 
     waiting = f"torch ran while {name} was being built; `gnr-video engine build` does that beforehand"
     now = _make("torch", weights, device, precision, threads, side)
+    now.warm_up(side)  # while TensorRT compiles, no CUDA graph can be recorded
     return SwapEngine(weights, now, build, waiting, side=side)
 
 

@@ -20,6 +20,15 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def numbered(device: str) -> str:
+    """ "cuda" as "cuda:N", N being this thread's current GPU: on another thread "cuda" may be another one."""
+    import torch
+
+    if device == "cuda" and torch.cuda.is_available():
+        return f"cuda:{torch.cuda.current_device()}"
+    return device
+
+
 def default_precision(device: str, engine: str = "auto") -> str:
     """fp16 on CUDA, bf16 on CPUs that have it (and engines that use it), else fp32."""
     if device == "cpu" and engine == "onnx":

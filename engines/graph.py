@@ -475,6 +475,10 @@ class Decoder(nn.Module):
         assert rgb is not None
         return rgb
 
-    def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
+    def pictures(self, content: Tensor, style: Tensor | None = None) -> Tensor:
+        """What `forward` gives, before it becomes bytes: float32 (N, S, S, 3), whole numbers from 0 to 255."""
         rgb = self.features(content, style).float()
-        return (rgb * 127.5 + 127.5).round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
+        return (rgb * 127.5 + 127.5).round().clamp(0, 255).permute(0, 2, 3, 1)
+
+    def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
+        return self.pictures(content, style).to(torch.uint8)

@@ -55,7 +55,7 @@ class SwapEngine(Engine):
     ) -> None:
         super().__init__(weights, device=now.device, precision=now.precision)
         self.name = now.name
-        self.fallback = Fallback(waiting) if waiting else now.fallback
+        self.fallback = Fallback(waiting).plus(now.fallback.reason)
         self._side = side
         self._current: Engine | None = now
         self._stop = threading.Event()
@@ -79,7 +79,7 @@ class SwapEngine(Engine):
         except Exception as error:  # whatever it is, the engine that runs goes on
             if not self._stop.is_set():
                 log.warning("the engine that was to follow %s cannot be built: %s", self.name, error)
-                self.fallback = Fallback("; ".join(filter(None, (self.fallback.reason, str(error)))))
+                self.fallback = self.fallback.plus(str(error))
             return
         with self._lock:
             if self._current is None:
