@@ -95,7 +95,11 @@ def regressions(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         before = old.get("network", {}).get(name, {})
         for label, row in result["executions"].items():
             was = before.get("executions", {}).get(label)
-            if was and label != network.baseline_of(label) and row["times_faster"] < WORSE * was["times_faster"]:
+            if (
+                was
+                and label != network.baseline_of(label)
+                and row["times_faster"] < WORSE * was["times_faster"]
+            ):
                 found.append(
                     f"{name}, {label}: {row['times_faster']:g} times the official path, was {was['times_faster']:g}"
                 )

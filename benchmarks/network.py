@@ -80,7 +80,9 @@ def baseline_of(label: str) -> str:
     return f"{BASELINE} cuda" if label.endswith(" cuda") else BASELINE
 
 
-def official_path(weights: Weights, device: str, crop: Picture, z: NDArray[np.float32]) -> Callable[[], Picture]:
+def official_path(
+    weights: Weights, device: str, crop: Picture, z: NDArray[np.float32]
+) -> Callable[[], Picture]:
     """The official eager path of one picture, bytes in memory to bytes in memory."""
     official = OfficialGenerator(weights, device)
 

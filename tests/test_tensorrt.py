@@ -38,7 +38,6 @@ from engines.tensorrt_engine import Plan, build_ahead, build_part, engine_key, u
 ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16)
 TARGETS = ("sm86", "sm89", "sm120")
 MALFORMED = int(trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 
 
@@ -360,7 +359,7 @@ def test_missing_tensorrt(monkeypatch):
         assert caught.value.hint == install_line(extra)
 
 
-@needs_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
 @pytest.mark.parametrize(("precision", "side"), [("fp16", 64), ("fp16", 80), ("bf16", 64), ("fp32", 64)])
 def test_on_the_gpu(weights, tmp_path, monkeypatch, name, precision, side):
@@ -385,7 +384,7 @@ def test_on_the_gpu(weights, tmp_path, monkeypatch, name, precision, side):
             assert np.abs(engine.translate(crops[1:2]).astype(int) - found[1:2]).max() <= 1
 
 
-@needs_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
 def test_many_sides_on_the_gpu(weights, tmp_path, monkeypatch, name):
     """Made when the first such crop comes; the one not used for longest makes room, and comes back from the cache."""
@@ -407,7 +406,7 @@ def test_many_sides_on_the_gpu(weights, tmp_path, monkeypatch, name):
         assert list(engine._sides) == [88, 96, 80, 64] and len(engine._sides) == MAX_SIDES
 
 
-@needs_cuda
+@pytest.mark.cuda
 def test_torch_runs_until_it_is_built(weights, tmp_path, monkeypatch):
     if engines.unavailable("tensorrt"):
         pytest.skip(engines.unavailable("tensorrt"))
