@@ -5,18 +5,16 @@ from __future__ import annotations
 import copy
 import os
 import time
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engines.errors import InputError, StyleError
-from gnr_video.checkpoints import resolve_weights
 from gnr_video.frame import Frame, Image
 from gnr_video.media.images import resized
 from gnr_video.options import EngineOptions, LookOptions, OutputOptions
@@ -30,11 +28,9 @@ from gnr_video.tracking.selection import FaceChoice
 from gnr_video.tracking.smoothing import LOOKAHEAD
 
 if TYPE_CHECKING:
-    from engines.architecture import Architecture
-    from engines.base import Engine
     from engines.tensorrt_build import Progress
+    from gnr_video.frame_stream import FrameStream
     from gnr_video.pipeline import Counts, Look
-    from gnr_video.tracking.finder import Finder
     from gnr_video.tracking.matte import PersonMatte
 
 DEFAULT_STYLE = DEFAULT_SEED
@@ -76,6 +72,7 @@ class Translator:
         from gnr_video.compositing.compositor import Compositor
         from gnr_video.compositing.grid import GridCompositor
         from gnr_video.effects.chain import Effects
+        from gnr_video.generator import open_generator
         from gnr_video.tracking.mediapipe_networks import compile_beside
 
         self.face_model = None if look.face_model is None else Path(look.face_model)
@@ -83,52 +80,34 @@ class Translator:
         self.faces = FaceChoice.parse(look.faces)
         self.plan = look.plan or StylePlan()
         self.grid = look.grid
-        path = resolve_weights(weights)
         self.compositor = cells = GridCompositor(*look.grid) if look.grid else Compositor(look.paste)
         self._grid_styles = cells.styles if isinstance(cells, GridCompositor) else 0
         self.lookahead = LOOKAHEAD if look.lookahead is None else look.lookahead
         self.hold = _checked_hold(look)
-        self.engine, metadata = self._open(path, engine, build_progress)
-        self.weights_name = metadata.get("name", "unnamed")
+        made = open_generator(
+            weights,
+            engine,
+            paste=self.compositor.mode,
+            face_model=self.face_model,
+            progress=build_progress,
+        )
+        self.engine, self.weights_name = made.engine, made.name
         self.style: StyleCode | None = None
-        self.effects = Effects(look.effects, own="recipe" in metadata, draws=self.engine.takes_styles)
+        self.effects = Effects(look.effects, own=made.is_own, draws=self.engine.takes_styles)
         self._owns_engine = True
-        self._live: _LiveState | None = None
+        self._stream: FrameStream | None = None
         self._schedule: StyleSchedule | None = None
         self.looks: Looks | None = None
         if style is not None or self.grid or self.plan != StylePlan() or self.engine.takes_styles:
             self.set_style(DEFAULT_STYLE if style is None else style)
         self.engine.warm_up(self.crop_side)
 
-    def _open(
-        self, path: Path, options: EngineOptions, progress: Progress | None
-    ) -> tuple[Engine, Mapping[str, str]]:
-        """The engine of a weights file, and what the file says of itself."""
-        import engines
-        from engines.weights import load_weights
-
-        asked: _Asked = {
-            "engine": options.engine,
-            "device": options.device,
-            "precision": options.precision,
-            "threads": options.threads,
-        }
-        if path.suffix.lower() == ".onnx":
-            return engines.create_image_model(path, options.onnx, **asked), {"name": path.name}
-        loaded = load_weights(path)
-        calibration = None
-        if options.precision == "int8":
-            from gnr_video.samples.calibration import calibration_faces
-
-            calibration = calibration_faces(options.calibrate, self.face_model)
-        side = _crop_side(self.compositor.mode, loaded.architecture)
-        made = engines.create(loaded, **asked, calibration=calibration, progress=progress, side=side)
-        return made, loaded.metadata
-
     @property
     def crop_side(self) -> int:
         """Side of the crops that the engine is given, pixels: of faces, or of whole heads."""
-        return _crop_side(self.compositor.mode, self.engine)
+        from gnr_video.generator import crop_side
+
+        return crop_side(self.compositor.mode, self.engine)
 
     def open_matte(self) -> PersonMatte | None:
         """What whole heads are cut out with; None where the engine takes no such crops, or there is no model."""
@@ -255,39 +234,25 @@ class Translator:
         Returns:
             uint8 RGB, of the size that the paste mode makes of it; the source where no face is found.
         """
-        from gnr_video.pipeline import Counts, compose, cut, draw
+        from gnr_video.frame_stream import FrameStream
 
+        single = not isinstance(frame, Frame)
         if not isinstance(frame, Frame):
             self.reset()
             frame = Frame(np.ascontiguousarray(frame), 0, Fraction(1, 1000), 0)
-            single = True
-        else:
-            single = False
-        if self._live is None:
-            self._live = _LiveState(self)
+        if self._stream is None:
+            self._stream = FrameStream(self.look(self._matte()), self.face_model, self.faces, self.hold)
         if self._schedule is None:
             self._schedule = self.schedule()
-        live, times = self._live, self._live.times
-        if live.first is None:
-            live.first = frame.pts_seconds
-        found = cut(live.finder.track([frame], times), live.look, times)
-        drawn = draw(
-            found,
-            live.look,
-            live.drawings,
-            times,
-            styles=self._schedule,
-            start=frame.pts_seconds - live.first,
-        )
-        result = next(compose(drawn, live.look, times, Counts()))
+        image = self._stream.translate(frame, self._schedule)
         if single:
             self.reset()
-        return result.image
+        return image
 
     def reset(self) -> None:
         """Forget the stream of `translate_frame`: the next frame begins a new one."""
-        if self._live is not None:
-            self._live.reset()
+        if self._stream is not None:
+            self._stream.reset()
         self.compositor.reset()
         self.effects.reset()
 
@@ -396,7 +361,7 @@ class Translator:
         other.grid, other._grid_styles = None, 0
         other.looks, other.style, other.plan = looks, looks.codes[0] if looks else None, StylePlan()
         other.lookahead = LOOKAHEAD
-        other._live = other._schedule = None
+        other._stream = other._schedule = None
         other._owns_engine = False
         return other
 
@@ -404,9 +369,9 @@ class Translator:
         """Free the engine and the tracker. May be called twice."""
         if self._owns_engine:
             self.engine.close()
-        if self._live is not None:
-            self._live.close()
-            self._live = None
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     def __enter__(self) -> Translator:
         return self
@@ -417,46 +382,6 @@ class Translator:
         self.close()
 
 
-class _Asked(TypedDict):
-    """What both kinds of engines are asked for."""
-
-    engine: str
-    device: str
-    precision: str
-    threads: int | None
-
-
-class _LiveState:
-    """What `translate_frame` keeps from frame to frame."""
-
-    def __init__(self, translator: Translator) -> None:
-        from gnr_video.hold import Drawings
-        from gnr_video.tracking.finder import Finder
-
-        self.finder = Finder(translator.face_model, translator.faces)
-        self.look = translator.look(matte := translator._matte())
-        self.times = StageTimes()
-        self.drawings = Drawings(translator.engine, translator.effects, self.times, translator.hold)
-        self.first: float | None = None
-        # MediaPipe's graphs must be closed before the interpreter ends, also by those who forget it.
-        self.close = weakref.finalize(self, _close_all, self.finder, matte)
-
-    def reset(self) -> None:
-        self.finder.reset()
-        if self.look.matte is not None:
-            self.look.matte.reset()
-        self.first = None
-        self.drawings.reset()
-
-
-def _crop_side(mode: str, generator: Engine | Architecture) -> int:
-    """Side of the crops that a paste mode has translated, pixels: of faces, or of whole heads where those fit."""
-    from gnr_video.compositing.compositor import HEAD_MODES
-
-    head = head_side(generator.size)
-    return head if mode in HEAD_MODES and generator.fits(head) else generator.size
-
-
 def _checked_hold(look: LookOptions) -> int:
     hold = 1 if look.hold is None else look.hold
     if hold < 1:
@@ -464,9 +389,3 @@ def _checked_hold(look: LookOptions) -> int:
     if hold > 1 and look.grid:
         raise InputError("a grid is drawn for every frame", "leave hold out, or the grid")
     return hold
-
-
-def _close_all(*parts: Finder | PersonMatte | None) -> None:
-    for part in parts:
-        if part is not None:
-            part.close()

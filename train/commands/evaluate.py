@@ -108,6 +108,7 @@ def evaluate(
     from engines.files import write_atomically
     from engines.weights import load_weights
     from gnr_video.checkpoints import resolve_weights
+    from gnr_video.generator import calibration
     from gnr_video.machine import hardware
     from gnr_video.samples.face_clip import face_run
     from train.metrics.evaluate import Evaluator, Folder, Networks, format_table, report_json
@@ -128,11 +129,7 @@ def evaluate(
         device=best_device() if engine.device == "auto" else engine.device,
     )
     runs = [face_run(clip, frames=settings.clip_frames) for clip in clips if files]
-    faces_for_int8 = None
-    if engine.precision == "int8":
-        from gnr_video.samples.calibration import calibration_faces
-
-        faces_for_int8 = calibration_faces(engine.calibrate)
+    faces_for_int8 = calibration(engine)
     results = []
     evaluator = Evaluator(real, networks, settings)
     total = evaluator.units(len(tests or ()), map(len, finished), len(files), sum(map(len, runs)))
