@@ -1,6 +1,6 @@
 """CUDA graphs, recorded one at a time in a process and never beside a compiler.
 
-While a stream is recorded, CUDA lets no thread synchronise the device; TensorRT does so while it compiles and loads.
+While a stream is recorded, CUDA lets no thread synchronise the device; TensorRT may do so while it compiles and loads.
 """
 
 from __future__ import annotations

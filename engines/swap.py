@@ -74,7 +74,7 @@ class SwapEngine(Engine):
             successor = build(self._stop.is_set)
             vectors = self._vectors
             if vectors is not None:
-                _give_style(successor, vectors)
+                give_style(successor, vectors)
             successor.warm_up(self._side)
         except Exception as error:  # whatever it is, the engine that runs goes on
             if not self._stop.is_set():
@@ -86,7 +86,7 @@ class SwapEngine(Engine):
                 successor.close()
                 return
             if self._vectors is not None and self._vectors is not vectors:
-                _give_style(successor, self._vectors)
+                give_style(successor, self._vectors)
             log.info("engine %s takes over from %s", successor.name, self.name)
             self._current = successor
             self.name, self.precision, self.device = successor.name, successor.precision, successor.device
@@ -98,7 +98,7 @@ class SwapEngine(Engine):
         return self._current
 
     def _use_style(self, vectors: torch.Tensor) -> None:
-        _give_style(self._engine(), vectors)
+        give_style(self._engine(), vectors)
 
     def _encode(self, crops: Crops) -> _Content:
         engine = self._engine()
@@ -133,7 +133,8 @@ class SwapEngine(Engine):
             self._current = None
 
 
-def _give_style(engine: Engine, vectors: torch.Tensor) -> None:
+def give_style(engine: Engine, vectors: torch.Tensor) -> None:
+    """Make style vectors, float32 CPU (1, V), the style of an engine that another one stands before."""
     with engine._lock:
         engine._vectors = vectors
         engine._use_style(vectors)

@@ -90,6 +90,25 @@ def logger_of(trt: Any) -> Any:
     return Logger()
 
 
+def begin(trt: Any, kind: Callable[[Any], Any]) -> Any:
+    """A builder or a runtime of TensorRT.
+
+    Raises:
+        EngineError: it does not begin here, as with a driver, or a CUDA, that it is not made for.
+    """
+    logger = logger_of(trt)
+    since = logger.count
+    try:
+        return kind(logger)
+    except Exception as error:  # the bindings' own, which says nothing
+        import torch
+
+        raise EngineError(
+            f"{trt.__name__} {trt.__version__} does not begin: {what_went_wrong(logger, since)}",
+            f"it has to be made for the CUDA of the driver; torch's is {torch.version.cuda or 'none'}",
+        ) from error
+
+
 def what_went_wrong(logger: Any, since: int) -> str:
     """First line of TensorRT's latest error after the one of that number (`logger.count`), from any thread."""
     said = [message.strip() for number, message in list(logger.errors) if number > since]
@@ -237,7 +256,7 @@ def _build(
 
     builder = network = parser = config = monitor = timings = None
     try:
-        builder = trt.Builder(logger)
+        builder = begin(trt, trt.Builder)
         # From TensorRT 11 on every network is strongly typed and the flag is on its way out.
         flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         network = builder.create_network(0 if flag is None else 1 << int(flag))

@@ -23,7 +23,7 @@ from engines.accuracy import make_accurate
 from engines.base import Crops, Engine
 from engines.cache import EngineCache, EngineKey
 from engines.cuda_graph import Replayable, no_recording
-from engines.devices import numbered
+from engines.devices import no_cuda, numbered
 from engines.errors import EngineError, GnrVideoError
 from engines.files import write_atomically
 from engines.graph import GRAPH_VERSION, Upsampling
@@ -31,6 +31,7 @@ from engines.onnx_export import OPSETS, TYPES, export_part, picture_shapes
 from engines.tensorrt_build import (
     BuildOptions,
     Progress,
+    begin,
     build_engine,
     check_target,
     import_tensorrt,
@@ -164,10 +165,7 @@ def device_of(device: str) -> tuple[str, str]:
         EngineError: torch sees no such device.
     """
     if not torch.cuda.is_available():
-        raise EngineError(
-            f"torch sees no CUDA device (torch {torch.__version__})",
-            "TensorRT needs an NVIDIA GPU and a CUDA build of torch; on a CPU use --engine openvino",
-        )
+        raise no_cuda()
     try:
         major, minor = torch.cuda.get_device_capability(device)
         return f"sm{major}{minor}", torch.cuda.get_device_name(device)
@@ -331,7 +329,7 @@ class Plan:
         logger = logger_of(trt)
         since = logger.count
         with no_recording():
-            self._runtime = trt.Runtime(logger)
+            self._runtime = begin(trt, trt.Runtime)
             self.engine = self._runtime.deserialize_cuda_engine(data)
         if self.engine is None:
             raise EngineError(f"the engine does not deserialise: {what_went_wrong(logger, since)}")

@@ -10,6 +10,7 @@ import torch
 
 from engines.base import Crops, Engine
 from engines.cuda_graph import Replayable
+from engines.devices import no_cuda
 from engines.errors import EngineError
 from engines.graph import ContentEncoder, Decoder, Upsampling
 from engines.weights import Weights
@@ -37,10 +38,7 @@ class TorchEngine(Engine):
     def __init__(self, weights: Weights, *, device: str, precision: str, threads: int | None = None) -> None:
         super().__init__(weights, device=device, precision=precision)
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise EngineError(
-                f"torch sees no CUDA device (torch {torch.__version__})",
-                "use --device cpu, or install a CUDA build of torch",
-            )
+            raise no_cuda()
         if precision not in TYPES or (precision == "fp16" and device == "cpu"):
             raise EngineError(f"torch does not run {precision} on {device}", "use bf16 or fp32")
         if threads is not None and device == "cpu":
