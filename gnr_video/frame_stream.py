@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gnr_video.frame import Frame, Image
 from gnr_video.hold import Drawings
-from gnr_video.pipeline import Counts, Look, compose, cut, draw
+from gnr_video.pipeline import Look, compose, cut, draw
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.finder import Finder
 
@@ -44,7 +44,7 @@ class FrameStream:
         found = cut(self._finder.track([frame], self._times), self._look, self._times)
         since = frame.pts_seconds - self._first
         drawn = draw(found, self._look, self._drawings, self._times, styles=styles, start=since)
-        return next(compose(drawn, self._look, self._times, Counts())).image
+        return next(compose(drawn, self._look, self._times)).frame.image
 
     def reset(self) -> None:
         """The next frame begins a new stream."""

@@ -70,7 +70,8 @@ class OutputOptions:
 
     Attributes:
         start, end: seconds of the source; None: all of it.
-        codec, crf: of the encoder, see `gnr_video.media.open.open_sink`.
+        codec, crf: of the encoder, see `gnr_video.media.open.open_sink`. Without either, an engine on an NVIDIA GPU has
+            that GPU's encoder instead of libx264, where it works.
         overwrite: replace an existing file.
     """
 

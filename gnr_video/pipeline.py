@@ -58,6 +58,11 @@ class Counts:
     faces: int = 0
     frames_without_face: int = 0
 
+    def add(self, frame: Layered) -> None:
+        self.frames += 1
+        self.faces += len({face.alignment.track_id for face in frame.faces})
+        self.frames_without_face += not frame.faces
+
 
 def decode(frames: Iterable[Frame], times: StageTimes) -> Generator[Frame, None, None]:
     """Take frames from the source, timed."""
@@ -127,19 +132,14 @@ def draw(
         yield Layered(item.frame, faces)
 
 
-def compose(
-    items: Iterable[Layered], look: Look, times: StageTimes, counts: Counts
-) -> Generator[Frame, None, None]:
+def compose(items: Iterable[Layered], look: Look, times: StageTimes) -> Generator[Layered, None, None]:
     """Paste the translations back; time and index of the frames stay as they are."""
     for item in items:
         frame = item.frame
         with times.stage("compose"):
             look.effects.face(item.faces)
             image = look.compositor.compose(frame.image, item.faces, look.effects.frame)
-        counts.frames += 1
-        counts.faces += len({face.alignment.track_id for face in item.faces})
-        counts.frames_without_face += not item.faces
-        yield Frame(image, frame.pts, frame.time_base, frame.index, frame.props)
+        yield Layered(Frame(image, frame.pts, frame.time_base, frame.index, frame.props), item.faces)
 
 
 @contextmanager
@@ -190,12 +190,14 @@ def run(
     cut_out = Threaded(cut(tracked, look, times), "cut")
     drawings = Drawings(look.engine, look.effects, times, hold)
     drawn = Threaded(draw(cut_out, look, drawings, times, styles=styles, start=start), "draw")
-    stages = (drawn, cut_out, tracked, decoded)
+    composed = Threaded(compose(drawn, look, times), "compose")
+    stages = (composed, drawn, cut_out, tracked, decoded)
     try:
         with few_opencv_threads():
-            for frame in compose(drawn, look, times, counts):
+            for item in composed:
                 with times.stage("encode"):
-                    write(frame)
+                    write(item.frame)
+                counts.add(item)
                 if on_frame is not None:
                     on_frame(counts)
     finally:

@@ -13,7 +13,7 @@ import numpy as np
 from engines.errors import InputError
 from gnr_video.compositing.compositor import Compositor
 from gnr_video.frame import Frame, Image, Layered
-from gnr_video.pipeline import Counts, Look, compose, cut
+from gnr_video.pipeline import Look, compose, cut
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import crop_face
 from gnr_video.tracking.finder import Finder
@@ -95,5 +95,5 @@ class StillFace:
 
     def _shown(self, drawing: Image) -> Image:
         layers = Layered(self._frame, [replace(self._face, drawing=drawing)])
-        image = next(compose([layers], self._look, self._times, Counts())).image
+        image = next(compose([layers], self._look, self._times)).frame.image
         return crop_face(image, self._face.alignment, self.source.shape[0])

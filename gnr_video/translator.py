@@ -298,7 +298,7 @@ class Translator:
                 target,
                 video,
                 size=self.compositor.output_size(video.info.size),
-                codec=output.codec,
+                codec=self._codec(target, output, video.info.size),
                 crf=output.crf,
                 overwrite=output.overwrite,
             ) as sink,
@@ -343,6 +343,16 @@ class Translator:
                 "hold": self.hold,
             },
         )
+
+    def _codec(
+        self, target: str | os.PathLike[str], output: OutputOptions, size: tuple[int, int]
+    ) -> str | None:
+        """The encoder: the one asked for; beside an engine on a GPU that GPU's, where it has one; None: the usual."""
+        from gnr_video.media.encoders import gpu_codec
+
+        if output.codec is not None or output.crf is not None or not self.engine.device.startswith("cuda"):
+            return output.codec
+        return gpu_codec(target, self.compositor.output_size(size))
 
     def sibling(self, paste: str, looks: Looks | None) -> Translator:
         """Another translator on the same engine, for use at the same time: paste mode, styles and memory are its own.
