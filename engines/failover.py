@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from engines.base import Crops, Engine, Fallback
-from engines.errors import THREADS, EngineError
+from engines.errors import THREADS, BuildCancelled, EngineError
 from engines.swap import give_style
 from engines.weights import Weights
 
@@ -63,7 +63,7 @@ class FailoverEngine(Engine):
             with self._current._lock:
                 return work(self._current)
         except (EngineError, RuntimeError) as error:
-            if self._spare is None:
+            if self._spare is None or isinstance(error, BuildCancelled):
                 raise
             self._change(self._current, self._spare, error)
             return work(self._current)
@@ -71,7 +71,7 @@ class FailoverEngine(Engine):
             self._mirror()
 
     def _change(self, failed: Engine, spare: Callable[[], Engine], error: Exception) -> None:
-        self._spare = None
+        self._spare, self._most = None, 0
         try:
             self._current = spare()
         except EngineError:

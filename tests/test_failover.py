@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import engines
-from engines.errors import EngineError
+from engines.errors import BuildCancelled, EngineError
 from engines.failover import FailoverEngine
 from engines.swap import SwapEngine
 from engines.torch_engine import TorchEngine
@@ -138,6 +138,14 @@ def test_where_the_cpu_fails_too_the_gpus_error_is_told(cuda, weights, crops, mo
     gpu = TorchEngine(weights, device="cuda:0", precision="fp32")
     with FailoverEngine(weights, gpu, spare) as engine, pytest.raises(RuntimeError, match="launch failure"):
         engine.translate(crops, STYLE)
+
+
+def test_a_build_that_the_user_stopped_is_no_failure(cuda, weights, crops, monkeypatch):
+    break_gpu(monkeypatch, error=lambda count: BuildCancelled("the build was stopped"))
+    with failover(weights) as engine:
+        with pytest.raises(BuildCancelled):
+            engine.translate(crops, STYLE)
+        assert engine.device == "cuda:0"
 
 
 def test_the_users_mistakes_change_nothing(cuda, weights, crops):
