@@ -86,19 +86,20 @@ class Replayable:
 
     def _record(self, work: Callable[[], None], failed: Callable[[str], None]) -> None:
         try:
+            # Also while it records: the kernels that cuDNN found the fastest are only looked up under this flag.
             with torch.backends.cudnn.flags(enabled=True, benchmark=True):
                 for _ in range(self._warm_ups):
                     self._launch(work)
-            self._stream.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            # Outside of inference mode: torch writes to tensors of its own in every recording, which would fail after
-            # a first one within. Only this thread's calls count: others may allocate memory meanwhile.
-            with (
-                torch.inference_mode(False),
-                torch.no_grad(),
-                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
-            ):
-                work()
+                self._stream.synchronize()
+                graph = torch.cuda.CUDAGraph()
+                # Outside of inference mode: torch writes to tensors of its own in every recording, which would fail
+                # after a first one within. Only this thread's calls count: others may allocate memory meanwhile.
+                with (
+                    torch.inference_mode(False),
+                    torch.no_grad(),
+                    torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+                ):
+                    work()
         except RuntimeError as error:
             failed(f"no CUDA graph: {str(error).strip().partition(chr(10))[0]}")
         else:

@@ -47,6 +47,8 @@ class Graph:
     def __init__(self) -> None:
         self.operations: list = []
         self.replays = 0
+        self.benchmarked = False
+        """Whether cuDNN took the kernels that it found the fastest."""
 
     def replay(self) -> None:
         self.replays += 1
@@ -116,7 +118,7 @@ class CudaStub:
             self.philox = torch.empty(1)
         self.philox.fill_(0)  # as torch's random number generator does
         self.recording.append(threading.current_thread())
-        self.here.graph = graph
+        self.here.graph, graph.benchmarked = graph, torch.backends.cudnn.benchmark
         try:
             with self.stream(stream):
                 yield

@@ -146,7 +146,8 @@ def test_torch_replays_graphs_of_one_and_two_pictures(cuda, weights, crops, expe
         engine.set_style(STYLE)
         assert alike(engine.translate(crops[:1]), expected[:1])
         assert len(cuda.graphs) == 2 and not engine.fallback
-        assert all(graph.replays for graph in cuda.graphs)
+        assert all(graph.replays and graph.benchmarked for graph in cuda.graphs)
+    assert not torch.backends.cudnn.benchmark
 
 
 @pytest.mark.parametrize("pictures", [torch.uint8, torch.float32])
