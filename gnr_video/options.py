@@ -45,6 +45,8 @@ class LookOptions:
             themselves.
         faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
         plan: how the style changes with time; None: not at all.
+        background: what is behind people: "keep", "blur", "key", a colour or a picture, see
+            `gnr_video.compositing.background`.
         grid: (rows, columns): show the first face under so many styles at once instead of the video, itself in
             the middle where there is one, else beside them.
         hold: frames that a drawing of a face is shown for, 1 or more, see `gnr_video.hold`. None: 1, and live as few
@@ -58,6 +60,7 @@ class LookOptions:
     effects: Mapping[str, bool | None] = field(default_factory=dict)
     faces: str | int | FaceChoice = "all"
     plan: StylePlan | None = None
+    background: str = "keep"
     grid: tuple[int, int] | None = None
     hold: int | None = None
     lookahead: int | None = None

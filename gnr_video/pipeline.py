@@ -20,6 +20,7 @@ from gnr_video.tracking.alignment import crop_face, head_side, widened
 
 if TYPE_CHECKING:
     from engines.base import Engine
+    from gnr_video.compositing.background import Background
     from gnr_video.compositing.compositor import Compositor
     from gnr_video.effects.chain import Effects
     from gnr_video.styles.schedule import StyleSchedule
@@ -33,13 +34,14 @@ READ_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Look:
-    """What makes a face a drawing, and a drawing part of the frame.
+    """What makes a face a drawing, and a drawing part of the frame, in one video. To be closed.
 
     Attributes:
         engine: draws.
         compositor: pastes; its mode decides whether whole heads are cut out.
         effects: between the two.
         matte: for whole heads; None: faces only.
+        background: what is behind people gives way to it; None: it is kept.
         grid: so many styles of the first face alone, encoded once; 0: one style for each face.
     """
 
@@ -47,7 +49,20 @@ class Look:
     compositor: Compositor
     effects: Effects
     matte: PersonMatte | None = None
+    background: Background | None = None
     grid: int = 0
+
+    def reset(self) -> None:
+        """The next frame is of another video."""
+        for part in (self.compositor, self.effects, self.matte, self.background):
+            if part is not None:
+                part.reset()
+
+    def close(self) -> None:
+        """Free what looks for people. May be called twice."""
+        for part in (self.matte, self.background):
+            if part is not None:
+                part.close()
 
 
 @dataclass
@@ -139,6 +154,9 @@ def compose(items: Iterable[Layered], look: Look, times: StageTimes) -> Generato
         with times.stage("compose"):
             look.effects.face(item.faces)
             image = look.compositor.compose(frame.image, item.faces, look.effects.frame)
+            whole = look.compositor.whole_frame(image)
+            if look.background is not None and whole is not None:
+                look.background.apply(whole, frame.image, item.faces, frame.pts_seconds)
         yield Layered(Frame(image, frame.pts, frame.time_base, frame.index, frame.props), item.faces)
 
 

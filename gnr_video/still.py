@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -48,9 +48,9 @@ class StillFace:
         self.engine = translator.engine
         with (
             Finder(translator.face_model, FaceChoice("largest")) as finder,
-            translator.open_matte() or nullcontext() as matte,
+            closing(translator.open_look(any_paste=True)) as look,
         ):
-            self._look = Look(self.engine, Compositor(), translator.effects.again(), matte)
+            self._look = Look(self.engine, Compositor(), translator.effects.again(), look.matte)
             found = cut(finder.track([self._frame], self._times), self._look, self._times)
             faces = next(found).faces
         if not faces:

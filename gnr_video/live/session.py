@@ -36,7 +36,6 @@ from gnr_video.pipeline import Counts
 from gnr_video.report import Report
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import crop_face, face_part, mirrored
-from gnr_video.tracking.matte import PersonMatte
 from gnr_video.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -158,7 +157,6 @@ class LiveSession:
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._stages: list[Threaded[Any]] = []
         self._drawings = DrawingsAhead(translator.engine, translator.effects, self.times)
-        self._matte: PersonMatte | None = None
         self._thread = threading.Thread(target=self._present, name="gnr-video present", daemon=True)
         self._started = 0.0
         self._tidied = 0.0
@@ -196,8 +194,7 @@ class LiveSession:
 
         share_heaps()
         self._finder = Finder(self.translator.face_model, self.translator.faces)
-        self._matte = self.translator.open_matte()
-        self._look = self.translator.look(self._matte)
+        self._look = self.translator.open_look(any_paste=True)
         size = self.translator.crop_side
         styles = self.controls.styles
         codes = None if styles is None else styles.codes_at(0.0, [0])
@@ -261,8 +258,7 @@ class LiveSession:
         if self._started and not any(stage.alive for stage in self._stages):
             self._finder.close()
             self._drawings.close(0.5)
-            if self._matte is not None:
-                self._matte.close()
+            self._look.close()
             self._started = 0.0
 
     def __enter__(self) -> LiveSession:
