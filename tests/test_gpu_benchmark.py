@@ -159,6 +159,9 @@ def test_clips_and_live_are_judged():
     assert table["file 720p"].found == "60.0 fps, tensorrt fp16; slowest stage: compose, 15.2 ms"
     assert table["file 720p"].official == "its network alone: 50 fps"
     assert table["live"].holds is True and "33 ms at p95 (2.0 frames)" in table["live"].found
+    report["engine"] = "openvino bf16 on cpu"  # the card was lost on the way
+    assert {bar.what: bar for bar in bars(found)}["live"].holds is False
+    report["engine"] = "tensorrt fp16 on cuda:0"
     report["stages"]["to virtual camera"]["p95_ms"] = 34.0
     assert {bar.what: bar for bar in bars(found)}["live"].holds is False
     report["stages"]["to virtual camera"]["p95_ms"], report["frames"] = 20.0, 500
