@@ -25,7 +25,7 @@ GUIDE = 640
 """Longer side of the picture by whose edges the matte is made sharp, pixels."""
 RADIUS, EPSILON = 6, 1e-3
 """Of the guided filter: pixels of the guide, and the variance, 0..1 squared, that counts as an edge."""
-SPILL = 9
+SPILL = 15
 """Width of what colours at edges are taken from, pixels of half the guide."""
 _OWN = np.clip((np.arange(256) - 150) * 3, 0, 255).astype(np.uint8)
 BLUR = 0.02
@@ -165,7 +165,7 @@ def without_spill(image: Image, people: NDArray[np.uint8]) -> Image:
     zoom = min(GUIDE / 2 / max(height, width), 1.0)
     size = max(round(width * zoom), 1), max(round(height * zoom), 1)
     small, sure = cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.resize(people, size)
-    weight = np.clip((sure.astype(np.float32) - 200) / 55, 0.002, 1)
+    weight = np.clip((sure.astype(np.float32) - 200) / 55, 0.001, 1)
     sums = cv2.blur(cv2.multiply(small.astype(np.float32), cv2.merge([weight] * 3)), (SPILL, SPILL))
     within = sums / cv2.blur(weight, (SPILL, SPILL))[:, :, None]
     colors = cv2.resize(np.asarray(within, np.uint8), (width, height))
