@@ -51,7 +51,7 @@ class Backdrop:
         """The same for the same background."""
         if self.picture is None:
             return str(self.color or "blur")
-        return hashlib.sha256(np.ascontiguousarray(self.picture)).hexdigest()
+        return hashlib.sha256(self.picture.tobytes()).hexdigest()
 
     @classmethod
     def parse(cls, text: str) -> Backdrop | None:
