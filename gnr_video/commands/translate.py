@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -43,7 +44,6 @@ Examples:
 """
 
 STYLE_MODES = ("normal", "blend", "beat", "sefa")
-STANDARD_INPUT = ("-", "pipe:", "pipe:0")
 
 
 def _grid(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
@@ -161,7 +161,7 @@ def translate(
         raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
     if report is not None:
         check_writable(report)
-    from gnr_video.media.open import open_source
+    from gnr_video.media.open import STANDARD_INPUT, is_url, local_path, open_source
     from gnr_video.styles.grammar import parse_expressions
     from gnr_video.tracking.selection import FaceChoice
     from gnr_video.translator import Translator
@@ -171,7 +171,7 @@ def translate(
         parse_expressions(style)
     FaceChoice.parse(look.faces)
     # What comes through a pipe comes once.
-    if input not in STANDARD_INPUT and "://" not in input and not Path(input).is_fifo():
+    if input not in STANDARD_INPUT and not is_url(input) and not local_path(input).is_fifo():
         with open_source(
             input, start=result.start, end=result.end
         ) as source:  # before anything slow is loaded
@@ -192,16 +192,18 @@ def translate(
 
 def default_output(input: str) -> str:
     """Name of the output beside the input: clip.mov -> clip_anime.mp4; images keep being images."""
-    if input in STANDARD_INPUT or "://" in input:
-        name = Path(input.rsplit("/", 1)[-1].split("?")[0]).stem if "://" in input else "stdin"
-        return f"{name or 'stream'}_anime.mp4"
-    path = Path(input)
+    from gnr_video.media.open import STANDARD_INPUT, anime_name, is_url, local_path, picture_format
+
+    kind = picture_format(input)
+    if input in STANDARD_INPUT:
+        return str(anime_name(Path("stdin"), kind))
+    if is_url(input):
+        return str(anime_name(Path(Path(unquote(urlsplit(input).path)).name or "stream"), kind))
+    path = local_path(input)
     if path.is_dir():
         folder = path.resolve()
         return f"{folder.parent / folder.name}_anime/"
-    from gnr_video.media.open import anime_name
-
-    return str(anime_name(path))
+    return str(anime_name(path, kind))
 
 
 def _summary(report: Report, quiet: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from engines.errors import GnrVideoError, InputError, OutputError
 from gnr_video.live.controls import Controls
-from gnr_video.media.open import anime_name, open_source
+from gnr_video.media.open import anime_name, open_source, picture_format
 from gnr_video.options import OutputOptions
 from gnr_video.pipeline import Counts
 from gnr_video.translator import Translator
@@ -104,7 +104,7 @@ class FileTranslations:
             if 2 * size > free:
                 raise OutputError(f"{source.name} does not fit on the disk: {free / 1e9:.1f} GB are free")
             self._stop.clear()
-            self.job = Job(source, anime_name(source))
+            self.job = Job(source, anime_name(source, picture_format(str(source))))
             return self.job
 
     def start(self) -> None:
@@ -142,6 +142,7 @@ class FileTranslations:
             job.done, job.frames = counts.frames, frames
 
         try:
+            job.target = anime_name(job.source, picture_format(str(job.source)))
             with open_source(job.source) as source:
                 if source.info.container in LISTS:
                     raise InputError(

@@ -84,7 +84,7 @@ class ContainerSink(VideoSink):
             settings, notice = choose_encoder(settings, fallback_codecs(extension))
         super().__init__(path, settings.codec)
         if notice:
-            self._warn(notice)
+            self.warn(notice)
         self._time_base = settings.time_base
         self._tags = output_tags(info)
         self._durations: dict[int, int] = {}
@@ -179,10 +179,10 @@ class ContainerSink(VideoSink):
                 stream = transcoder.stream
                 made = stream.codec_context.codec.canonical_name
                 mixed = " in stereo" if isinstance(transcoder, AudioTranscoder) and transcoder.mixed else ""
-                self._warn(f"{label} becomes {made}{mixed}: {self.path.suffix} cannot hold it as it is")
+                self.warn(f"{label} becomes {made}{mixed}: {self.path.suffix} cannot hold it as it is")
             else:
                 if template.type != "attachment":
-                    self._warn(f"{label} is left out: {self.path.suffix} cannot hold it")
+                    self.warn(f"{label} is left out: {self.path.suffix} cannot hold it")
                 continue
             for key, value in template.metadata.items():
                 if key not in _OWN_METADATA:
@@ -216,7 +216,7 @@ class ContainerSink(VideoSink):
         pts = self._rescale(frame.pts, frame.time_base)
         if self._last_pts is not None and pts <= self._last_pts:
             if self._gif:
-                self._warn("the input has more than 100 frames a second, gif has not: it plays slower")
+                self.warn("the input has more than 100 frames a second, gif has not: it plays slower")
             pts = self._last_pts + 1
         duration = self._rescale(int(frame.props.get("duration", 0)), frame.time_base)
         self._durations[pts] = duration or self._usual_duration
@@ -267,7 +267,7 @@ class ContainerSink(VideoSink):
                 for packet in copied.transcoder.flush():
                     self._copy(index, copied, packet)
                 if copied.transcoder.damaged:
-                    self._warn(f"{copied.label} is damaged: what cannot be decoded is missing")
+                    self.warn(f"{copied.label} is damaged: what cannot be decoded is missing")
 
     def _copy(self, index: int, copied: _Copied, packet: Any) -> None:
         import av
@@ -277,7 +277,7 @@ class ContainerSink(VideoSink):
         if packet.dts is None:
             return
         if copied.last_dts is not None and packet.dts < copied.last_dts:
-            self._warn(f"{copied.label}: packets whose time runs backwards are left out")
+            self.warn(f"{copied.label}: packets whose time runs backwards are left out")
             return
         copied.last_dts = packet.dts
         packet.stream = copied.stream
@@ -289,9 +289,7 @@ class ContainerSink(VideoSink):
             ):
                 raise
             del self._copied[index]
-            self._warn(
-                f"{copied.label} is left out from here on: {getattr(error, 'strerror', None) or error}"
-            )
+            self.warn(f"{copied.label} is left out from here on: {getattr(error, 'strerror', None) or error}")
 
     # -- ending --------------------------------------------------------------------------------------------
 

@@ -13,12 +13,11 @@ from collections.abc import Callable, Collection, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from engines.errors import InputError
 from gnr_video.frame import Frame
 from gnr_video.media.color import frame_tags, to_rgb
-from gnr_video.media.images import IMAGE_EXTENSIONS
+from gnr_video.media.formats import HEIF_BRANDS, Head
 from gnr_video.media.orientation import read_orientation
 from gnr_video.media.source import PacketQueue, SourceInfo, StreamPacket, VideoSource
 
@@ -36,7 +35,9 @@ _SECONDS_PAST_END = 10
 class ContainerSource(VideoSource):
     """A video that PyAV opens; see `open_source` for the arguments."""
 
-    def __init__(self, path: str, url: str, *, start: float | None = None, end: float | None = None) -> None:
+    def __init__(
+        self, path: str, url: str | Head, *, start: float | None = None, end: float | None = None
+    ) -> None:
         from av.video.reformatter import VideoReformatter
 
         self._path = path
@@ -50,19 +51,21 @@ class ContainerSource(VideoSource):
         self._video_packets = 0
         self._shift = Fraction(0)
         self._errors = 0
-        if url.startswith("file:") and Path(url[5:]).is_file():
+        if isinstance(url, str) and url.startswith("file:"):
             self._open(path, url, start, end, seekable=True)
         else:
             # It may say nothing for ever.
             _interruptibly(lambda: self._open(path, url, start, end, seekable=False), self.close)
         self._taken = False
         if self.info.color.is_hdr:
-            self._warn(
+            self.warn(
                 "HDR video (PQ or HLG): the output keeps its colour tags but has 8 bits, and the anime face "
                 "may look flat; convert it to SDR first for good colours"
             )
 
-    def _open(self, path: str, url: str, start: float | None, end: float | None, *, seekable: bool) -> None:
+    def _open(
+        self, path: str, url: str | Head, start: float | None, end: float | None, *, seekable: bool
+    ) -> None:
         """Everything that reads before the first frame is asked for."""
         self._container = _open_container(path, url)
         try:
@@ -75,6 +78,7 @@ class ContainerSource(VideoSource):
             self._set_range(start, end, seekable)
             self._decoded = self._decode()
             self._first = self._decode_first()
+            self._second = next(self._decoded, None) if self._may_be_still() else None
             self._orientation = read_orientation(self._first)
             self.info = self._describe(start, end)
             if start is not None:
@@ -119,10 +123,11 @@ class ContainerSource(VideoSource):
         size = (self._first.width, self._first.height)
         shift = round(self._shift / self._time_base)
         picture, self._first = self._first, None
+        second, self._second = self._second, None
         index = 0
         while picture is not None:
             if (picture.width, picture.height) != size:
-                self._warn(
+                self.warn(
                     f"the picture size changes to {picture.width}x{picture.height}: scaled to "
                     f"{size[0]}x{size[1]}, the size of the first frame"
                 )
@@ -130,7 +135,7 @@ class ContainerSource(VideoSource):
             duration = max(0, int(getattr(picture, "duration", 0) or 0))
             yield Frame(image, picture.pts - shift, self._time_base, index, {"duration": duration})
             index += 1
-            picture = self._next(self._decoded)
+            picture, second = second or self._next(self._decoded), None
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -192,12 +197,10 @@ class ContainerSource(VideoSource):
                 damaged = isinstance(error, av.error.InvalidDataError)
                 if not damaged or failures >= _READ_ATTEMPTS:
                     reason = getattr(error, "strerror", None) or str(error)
-                    self._warn(
-                        f"{self._path} cannot be read to its end ({reason}): what comes before is used"
-                    )
+                    self.warn(f"{self._path} cannot be read to its end ({reason}): what comes before is used")
                     break
         if self._stream.frames > self._video_packets and not (self._sought or self._end):
-            self._warn(
+            self.warn(
                 f"{self._path} ends early: {self._video_packets} of {self._stream.frames} frames are there"
             )
         yield None
@@ -216,7 +219,7 @@ class ContainerSource(VideoSource):
                 for picture in self._decode_packet(packet):
                     self._set_pts(picture)
                     if picture.is_corrupt:
-                        self._warn(f"{self._path} is damaged: some frames are not as they were")
+                        self.warn(f"{self._path} is damaged: some frames are not as they were")
                     seconds = picture.pts * self._time_base
                     if self._earliest is None:
                         self._earliest = seconds
@@ -240,7 +243,7 @@ class ContainerSource(VideoSource):
         except (av.FFmpegError, ValueError) as error:
             self._errors += 1
             reason = getattr(error, "strerror", None) or str(error)
-            self._warn(f"{self._path} is damaged ({reason}): what can be decoded is used")
+            self.warn(f"{self._path} is damaged ({reason}): what can be decoded is used")
             return []
 
     def _set_pts(self, picture: Any) -> None:
@@ -276,6 +279,12 @@ class ContainerSource(VideoSource):
                 packet.dts = None if packet.dts is None else packet.dts - ticks
             self._queue.put(item)
         return past_end
+
+    def _may_be_still(self) -> bool:
+        """Whether FFmpeg reads this as pictures, of which there may be one."""
+        name = self._container.format.name
+        brand = self._container.metadata.get("major_brand", "")
+        return name == "image2" or name.endswith("_pipe") or brand.encode() in HEIF_BRANDS
 
     # -- what is known -------------------------------------------------------------------------------------
 
@@ -315,12 +324,12 @@ class ContainerSource(VideoSource):
             rotation=self._orientation.rotation,
             sample_aspect_ratio=aspect,
             has_audio=any(s.type == "audio" for s in container.streams),
-            is_still=Path(urlsplit(self._path).path).suffix.lower() in IMAGE_EXTENSIONS,
+            is_still=self._may_be_still() and self._second is None,
             metadata=dict(container.metadata),
             warnings=self._warnings,
         )
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         if text not in self._warnings:
             self._warnings.append(text)
             log.warning("%s", text)
@@ -360,19 +369,20 @@ def _interruptibly(work: Callable[[], None], undo: Callable[[], None]) -> None:
         raise failed[0]
 
 
-def _open_container(path: str, url: str) -> InputContainer:
+def _open_container(path: str, url: str | Head) -> InputContainer:
     import av
 
-    local = url.startswith(("file:", "pipe:"))
+    local = isinstance(url, Head) or url.startswith("file:")
+    what: Any = url
     try:
         return av.open(
-            url,
+            what,
             metadata_errors="replace",
             timeout=None if local else (_OPEN_TIMEOUT, _READ_TIMEOUT),
         )
     except (av.error.InvalidDataError, av.error.EOFError):
         message = f"{path} is not a video that FFmpeg can read, or is cut off"
-        if url.startswith("pipe:"):
+        if isinstance(url, Head):
             hint = (
                 "an mp4 read from a pipe must be written with -movflags +faststart, or give the file itself"
             )

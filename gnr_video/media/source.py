@@ -156,7 +156,7 @@ class VideoSource:
     ) -> None:
         self.close()
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         if text not in self.warnings:
             self.warnings.append(text)
             log.warning("%s", text)
