@@ -40,6 +40,9 @@ from gnr_video.media.transcode import AudioTranscoder, TextTranscoder, transcode
 if TYPE_CHECKING:
     from gnr_video.media.source import SourceInfo, VideoSource
 
+_EQUAL_TIMES = ("matroska", "webm")
+"""Muxers that take packets of the same time in one stream."""
+
 _GIF_TIME_BASE = Fraction(1, 100)
 
 # What a muxer writes by itself, or what described the input's container only.
@@ -54,6 +57,7 @@ class _Copied:
     label: str
     transcoder: AudioTranscoder | TextTranscoder | None = None
     last_dts: int | None = None
+    skipped: int = 0
 
 
 class ContainerSink(VideoSink):
@@ -89,6 +93,7 @@ class ContainerSink(VideoSink):
         self._tags = output_tags(info)
         self._durations: dict[int, int] = {}
         self._last_pts: int | None = None
+        self._doubtful = 0  # packets of sound and text that the muxer may still find fault with
         self._usual_duration = max(1, round(1 / (settings.rate * self._time_base)))
         self._temporary = temporary_name(path)
         with writing(path):
@@ -97,6 +102,7 @@ class ContainerSink(VideoSink):
         try:
             with writing(path):
                 muxer = CONTAINERS[extension]
+                self._strict = int(muxer not in _EQUAL_TIMES)
                 options = _muxer_options(muxer, self._time_base, source, live)
                 self._container: Any = av.open(
                     f"file:{self._temporary}", "w", format=muxer, container_options=options
@@ -246,12 +252,21 @@ class ContainerSink(VideoSink):
         return np.asarray(padded, np.uint8)
 
     def _encode(self, picture: Any) -> None:
+        import av
+
         for packet in self._stream.encode(picture):
             # Encoders forget durations; without this one the last frame would last by guess.
             duration = self._durations.pop(packet.pts, 0)
             if duration:
                 packet.duration = duration
-            self._container.mux(packet)
+            try:
+                self._container.mux(packet)
+            except (av.FFmpegError, ValueError) as error:
+                # Muxers write late: it may be a packet of the sound that was accepted before.
+                if not self._doubtful or not _is_bad_packet(error):
+                    raise
+                self._doubtful -= 1
+                self.warn("a packet of the sound is damaged, and left out")
 
     def _copy_packets(self) -> None:
         for index, packet in self._queue.drain():
@@ -259,37 +274,49 @@ class ContainerSink(VideoSink):
             if copied is None:
                 continue
             for one in [packet] if copied.transcoder is None else copied.transcoder.push(packet):
-                self._copy(index, copied, one)
+                self._copy(copied, one)
 
     def _flush_transcoders(self) -> None:
-        for index, copied in list(self._copied.items()):
+        for copied in self._copied.values():
             if copied.transcoder is not None:
                 for packet in copied.transcoder.flush():
-                    self._copy(index, copied, packet)
-                if copied.transcoder.damaged:
-                    self.warn(f"{copied.label} is damaged: what cannot be decoded is missing")
+                    self._copy(copied, packet)
 
-    def _copy(self, index: int, copied: _Copied, packet: Any) -> None:
+    def _copy(self, copied: _Copied, packet: Any) -> None:
+        """Write a packet of sound or text; one that the container does not take costs itself."""
         import av
 
         if packet.dts is None:
             packet.dts = packet.pts
         if packet.dts is None:
+            copied.skipped += 1
             return
-        if copied.last_dts is not None and packet.dts < copied.last_dts:
-            self.warn(f"{copied.label}: packets whose time runs backwards are left out")
+        dts = round(packet.dts * packet.time_base / copied.stream.time_base)
+        if copied.last_dts is not None and dts < copied.last_dts + self._strict:
+            copied.skipped += 1
             return
-        copied.last_dts = packet.dts
         packet.stream = copied.stream
         try:
             self._container.mux(packet)
         except (av.FFmpegError, ValueError) as error:
-            if getattr(error, "errno", None) not in (errno.EINVAL, None) and not isinstance(
-                error, ValueError
-            ):
+            if not _is_bad_packet(error):
                 raise
-            del self._copied[index]
-            self.warn(f"{copied.label} is left out from here on: {getattr(error, 'strerror', None) or error}")
+            copied.skipped += 1
+            return
+        copied.last_dts = dts
+        self._doubtful += 1
+
+    def _account(self) -> None:
+        """Say what was left out."""
+        for copied in self._copied.values():
+            if copied.transcoder is not None and copied.transcoder.damaged:
+                self.warn(f"{copied.label} is damaged: what cannot be decoded is missing")
+            if copied.skipped and copied.last_dts is None:
+                self.warn(f"{copied.label} is left out: none of its packets can be written")
+            elif copied.skipped:
+                self.warn(
+                    f"{copied.label}: {copied.skipped} packets with impossible times or contents are left out"
+                )
 
     # -- ending --------------------------------------------------------------------------------------------
 
@@ -304,6 +331,7 @@ class ContainerSink(VideoSink):
                 self._encode(None)
                 self._copy_packets()
                 self._flush_transcoders()
+                self._account()
                 self._container.close()
                 os.replace(self._temporary, self.path)
         except BaseException:
@@ -341,6 +369,14 @@ class ContainerSink(VideoSink):
             self._container.close()
         with suppress(OSError):
             os.replace(self._temporary, self.path)
+
+
+def _is_bad_packet(error: Exception) -> bool:
+    """Whether a muxer has refused a packet, rather than the disk."""
+    import av
+
+    # FFmpeg's own errors are tags of four letters, far above the system's numbers.
+    return not isinstance(error, av.FFmpegError) or error.errno == errno.EINVAL or error.errno > 1 << 16
 
 
 def output_tags(info: SourceInfo) -> ColorTags:

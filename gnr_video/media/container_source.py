@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.errors import InputError
 from gnr_video.frame import Frame
+from gnr_video.media.clock import TS_DISCONT, Clock
 from gnr_video.media.color import frame_tags, to_rgb
 from gnr_video.media.formats import HEIF_BRANDS, Head
 from gnr_video.media.orientation import read_orientation
@@ -30,6 +31,10 @@ _OPEN_TIMEOUT, _READ_TIMEOUT = 20.0, 60.0  # seconds, for network inputs
 _SEEKABLE_FORMATS = ("mov", "matroska", "webm")
 _READ_ATTEMPTS = 3
 _SECONDS_PAST_END = 10
+_FRAMES_SPARED = (
+    3  # that an input may lack without ending early: files that are whole have them in their counts
+)
+_UNTIMED = 32  # pictures that may wait for the first that has a time
 
 
 class ContainerSource(VideoSource):
@@ -49,6 +54,8 @@ class ContainerSource(VideoSource):
         self._queue: PacketQueue | None = None
         self._last_pts: int | None = None
         self._video_packets = 0
+        self._reached = 0
+        self._untimed: list[Any] = []
         self._shift = Fraction(0)
         self._errors = 0
         if isinstance(url, str) and url.startswith("file:"):
@@ -75,6 +82,7 @@ class ContainerSource(VideoSource):
             self._copied = {
                 s.index: s for s in self._container.streams if s.type in ("audio", "subtitle", "attachment")
             }
+            self._clock = self._new_clock()
             self._set_range(start, end, seekable)
             self._decoded = self._decode()
             self._first = self._decode_first()
@@ -141,7 +149,7 @@ class ContainerSource(VideoSource):
 
     def _set_range(self, start: float | None, end: float | None, seekable: bool) -> None:
         """Turn seconds after the first frame into the file's own clock, and seek to the first."""
-        origin = (self._stream.start_time or 0) * self._time_base
+        origin = self._clock.moved((self._stream.start_time or 0) * self._time_base)
         self._start = None if start is None else origin + Fraction(start).limit_denominator(10**6)
         self._end = None if end is None else origin + Fraction(end).limit_denominator(10**6)
         self._earliest: Fraction | None = None
@@ -154,7 +162,8 @@ class ContainerSource(VideoSource):
         import av
 
         try:
-            self._container.seek(int(seconds / self._time_base), stream=self._stream)
+            raw = seconds - self._clock.moved(Fraction(0))
+            self._container.seek(int(raw / self._time_base), stream=self._stream)
         except av.FFmpegError:
             return False
         return True
@@ -164,7 +173,7 @@ class ContainerSource(VideoSource):
         if self._sought and (self._earliest is None or self._earliest > (self._start or 0)):
             # The seek went too far, as it may without a good index: read from the beginning instead.
             self._container.seek(0)
-            self._held, self._last_pts = deque(), None
+            self._held, self._last_pts, self._clock = deque(), None, self._new_clock()
             self._decoded = self._decode()
             first = next(self._decoded, None)
         if first is not None:
@@ -181,7 +190,7 @@ class ContainerSource(VideoSource):
         """Packets of the video stream and of those to be copied; a flush packet of the video ends them."""
         import av
 
-        streams = [self._stream, *(s for s in self._copied.values() if s.type != "attachment")]
+        streams = self._read_streams()
         failures = 0
         while True:
             try:
@@ -189,7 +198,8 @@ class ContainerSource(VideoSource):
                     failures = 0
                     if packet.size == 0 and packet.dts is None and packet.pts is None:
                         continue  # PyAV's flush packets; one is made below, whatever ended the reading
-                    yield packet
+                    self._see(packet)
+                    yield from self._clock.put(packet)
                 break
             except (av.FFmpegError, OSError) as error:
                 failures += 1
@@ -199,10 +209,8 @@ class ContainerSource(VideoSource):
                     reason = getattr(error, "strerror", None) or str(error)
                     self.warn(f"{self._path} cannot be read to its end ({reason}): what comes before is used")
                     break
-        if self._stream.frames > self._video_packets and not (self._sought or self._end):
-            self.warn(
-                f"{self._path} ends early: {self._video_packets} of {self._stream.frames} frames are there"
-            )
+        yield from self._clock.flush()
+        self._account()
         yield None
 
     def _decode(self) -> Generator[Any, None, None]:
@@ -215,9 +223,7 @@ class ContainerSource(VideoSource):
                 if self._pass_on(StreamPacket(packet.stream_index, packet)):
                     past_end.add(packet.stream_index)
             elif not ended:
-                self._video_packets += packet is not None
-                for picture in self._decode_packet(packet):
-                    self._set_pts(picture)
+                for picture in self._timed(self._decode_packet(packet), is_last=packet is None):
                     if picture.is_corrupt:
                         self.warn(f"{self._path} is damaged: some frames are not as they were")
                     seconds = picture.pts * self._time_base
@@ -231,6 +237,54 @@ class ContainerSource(VideoSource):
                     yield picture
             if ended and (past_end >= audio or self._far_past_end(packet)):
                 return
+
+    def _read_streams(self) -> list[Any]:
+        return [self._stream, *(s for s in self._copied.values() if s.type != "attachment")]
+
+    def _new_clock(self) -> Clock:
+        return Clock(self._read_streams(), bool(self._container.format.flags & TS_DISCONT))
+
+    def _see(self, packet: Any) -> None:
+        """Note how far the video reaches, on the input's own clock."""
+        if packet.stream_index == self._stream.index:
+            self._video_packets += 1
+            if packet.pts is not None:
+                self._reached = max(self._reached, packet.pts + (packet.duration or 0))
+
+    def _account(self) -> None:
+        """Say what was not as it should be, when all has been read."""
+        if self._clock.report:
+            self.warn(f"{self._path}: {self._clock.report}")
+        for index, count in self._clock.bad_packets.items():
+            self.warn(f"{self._path}: {count} packets of its {self._copied[index].type} had impossible times")
+        stream = self._stream
+        if self._sought or self._end is not None or not stream.duration:
+            return
+        # Frames may be left out in other ways: by an edit list, or as frames that repeat the one before.
+        missing = (stream.start_time or 0) + stream.duration - self._reached
+        if stream.frames > self._video_packets and missing > stream.duration / stream.frames * _FRAMES_SPARED:
+            whole = float(stream.duration * self._time_base)
+            there = whole - float(missing * self._time_base)
+            self.warn(f"{self._path} ends early: {there:.1f} of {whole:.1f} s are there")
+
+    def _timed(self, pictures: list[Any], is_last: bool) -> Iterator[Any]:
+        """Pictures with times; the first may come without, and get theirs from the first that has one."""
+        for picture in pictures:
+            self._untimed.append(picture)
+            pts = picture.pts if picture.pts is not None else picture.dts
+            if self._last_pts is None and pts is None and len(self._untimed) < _UNTIMED:
+                continue
+            if self._last_pts is None and pts is not None:
+                self._last_pts = pts - len(self._untimed) * self._step(picture)
+            yield from self._all_timed()
+        if is_last:
+            yield from self._all_timed()
+
+    def _all_timed(self) -> Iterator[Any]:
+        waiting, self._untimed = self._untimed, []
+        for picture in waiting:
+            self._set_pts(picture)
+            yield picture
 
     def _decode_packet(self, packet: Any) -> list[Any]:
         import av
@@ -249,12 +303,14 @@ class ContainerSource(VideoSource):
     def _set_pts(self, picture: Any) -> None:
         pts = picture.pts if picture.pts is not None else picture.dts
         if self._last_pts is not None and (pts is None or pts <= self._last_pts):
-            rate = self._stream.average_rate
-            step = int(getattr(picture, "duration", 0) or 0) or (
-                round(1 / (rate * self._time_base)) if rate else 1
-            )
-            pts = self._last_pts + max(1, step)
+            pts = self._last_pts + self._step(picture)
         picture.pts = self._last_pts = 0 if pts is None else pts
+
+    def _step(self, picture: Any) -> int:
+        """How long a picture is shown, as far as the input says, in units of its time base."""
+        rate = self._stream.average_rate
+        step = int(getattr(picture, "duration", 0) or 0)
+        return max(1, step or (round(1 / (rate * self._time_base)) if rate else 1))
 
     def _far_past_end(self, packet: Any) -> bool:
         """Whether reading on for audio that ends with the part is pointless."""

@@ -84,7 +84,7 @@ class AudioTranscoder:
 
         try:
             frames = self._decoder.decode(packet)
-        except (av.error.InvalidDataError, ValueError):
+        except (av.FFmpegError, ValueError):
             self.damaged += 1
             return
         for frame in frames:
@@ -96,7 +96,7 @@ class AudioTranscoder:
 
         try:
             frames = self._decoder.decode(None)
-        except (av.error.InvalidDataError, av.error.EOFError, ValueError):
+        except (av.FFmpegError, ValueError):
             frames = []
         for frame in frames:
             yield from self._encode(frame)
