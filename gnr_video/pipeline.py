@@ -16,6 +16,7 @@ from gnr_video.compositing.compositor import HEAD_MODES
 from gnr_video.frame import Frame, Layered
 from gnr_video.hold import Drawings
 from gnr_video.machine import usable_cores
+from gnr_video.media.transparency import opaque
 from gnr_video.tracking.alignment import crop_face, head_side, widened
 
 if TYPE_CHECKING:
@@ -133,13 +134,19 @@ def compose(
     """Paste the translations back; time and index of the frames stay as they are."""
     for item in items:
         frame = item.frame
+        if (
+            look.compositor.output_size(frame.size) != frame.size
+            or look.grid
+            or look.compositor.mode == "crop"
+        ):
+            frame = opaque(frame)
         with times.stage("compose"):
             look.effects.face(item.faces)
             image = look.compositor.compose(frame.image, item.faces, look.effects.frame)
         counts.frames += 1
         counts.faces += len({face.alignment.track_id for face in item.faces})
         counts.frames_without_face += not item.faces
-        yield Frame(image, frame.pts, frame.time_base, frame.index, frame.props)
+        yield Frame(image, frame.pts, frame.time_base, frame.index, frame.props, frame.alpha)
 
 
 @contextmanager

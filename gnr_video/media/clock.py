@@ -12,8 +12,6 @@ from typing import Any
 
 _BACK = Fraction(1, 10)
 """Seconds that a stream's decoding times may fall by; more is another clock. As FFmpeg has it."""
-_BACK_BY_DISPLAY = Fraction(5)
-"""The same where only display times are known, which are not in order."""
 _GAP = Fraction(1)
 """Seconds between two packets of picture or sound, from which on the next is looked at before the first is believed."""
 _JUMP = Fraction(10)
@@ -75,20 +73,20 @@ class Clock:
     def put(self, packet: Any) -> Iterator[Any]:
         """Take a packet in; those that are ready come out, their times moved."""
         track, raw = self._tracks[packet.stream_index], _time(packet)
-        if raw is None:
-            yield packet
-            return
-        if not self._offsets:
+        if not self._offsets and raw is not None:
             self._offsets.append(-raw)
+        if packet.dts is None or raw is None:  # display times alone are in no order that could be broken
+            yield self._moved(track, packet)
+            return
         doubted, track.doubted = track.doubted, None
         if doubted is not None:
-            if self._follows(track, packet, raw):
+            if self._follows(track, raw):
                 yield from self._bad(track, doubted)
             else:
                 yield self._jumped(track, doubted)
         if track.sparse:
             yield self._beside(track, packet, raw)
-        elif self._follows(track, packet, raw):
+        elif self._follows(track, raw):
             yield self._passed(track, packet, raw)
         else:
             track.doubted = packet
@@ -98,7 +96,11 @@ class Clock:
         for track in self._tracks.values():
             if track.doubted is not None:
                 doubted, track.doubted = track.doubted, None
-                yield self._jumped(track, doubted)
+                time = (_time(doubted) or 0) + self._offsets[track.epoch]
+                if self._now is not None and abs(time - self._now) > _JUMP:
+                    yield from self._bad(track, doubted)
+                else:
+                    yield self._jumped(track, doubted)
 
     @property
     def report(self) -> str:
@@ -109,15 +111,12 @@ class Clock:
         more = ", ..." if len(self._closed) > _NAMED else ""
         return f"its clock jumps at {', '.join(places)}{more}: what follows goes on from there"
 
-    def _follows(self, track: _Track, packet: Any, raw: Fraction) -> bool:
+    def _follows(self, track: _Track, raw: Fraction) -> bool:
         """Whether a packet's time is one to expect after the last."""
         if track.last is None:
             return len(self._offsets) == 1 and not self._is_ahead(raw + self._offsets[0])
         time = raw + self._offsets[track.epoch]
-        back = _BACK if packet.dts is not None else _BACK_BY_DISPLAY
-        if time < track.last - back:
-            return False
-        return time <= track.last + track.step + _GAP
+        return track.last - _BACK <= time <= track.last + track.step + _GAP
 
     def _is_ahead(self, time: Fraction) -> bool:
         return self._jumps and self._now is not None and time > self._now + _JUMP
@@ -162,7 +161,12 @@ class Clock:
         track.last = time
         if not track.sparse:
             self._now = time if self._now is None else max(self._now, time)
-        ticks = round(offset / packet.time_base)
+        return self._moved(track, packet)
+
+    def _moved(self, track: _Track, packet: Any) -> Any:
+        if not self._offsets:
+            return packet
+        ticks = round(self._offsets[track.epoch] / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts + ticks
         packet.dts = None if packet.dts is None else packet.dts + ticks
         return packet

@@ -12,17 +12,20 @@ import io
 import math
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.errors import OutputError
 from gnr_video.frame import Frame, Image
-from gnr_video.media.color import RANGE_MPEG, ColorTags, from_rgb
+from gnr_video.media.color import RANGE_MPEG, ColorTags, from_rgb, from_rgba
 from gnr_video.media.encoders import (
+    ALIASES,
+    ANIMATIONS,
     CONTAINERS,
     EncoderSettings,
     choose_encoder,
@@ -30,12 +33,14 @@ from gnr_video.media.encoders import (
     default_threads,
     fallback_codecs,
     hardware,
+    holds_alpha,
     needs_even_size,
     pixel_format,
 )
 from gnr_video.media.gif import PaletteGraph
 from gnr_video.media.sink import VideoSink, temporary_name, writing
 from gnr_video.media.transcode import AudioTranscoder, TextTranscoder, transcode
+from gnr_video.media.transparency import ON_WHITE, on_white
 
 if TYPE_CHECKING:
     from gnr_video.media.source import SourceInfo, VideoSource
@@ -81,7 +86,11 @@ class ContainerSink(VideoSink):
         self._live = live
         self._gif = extension == ".gif"
         info = source.info
-        settings = self._settings(info, codec or default_codec(extension), extension, crf, threads, live)
+        # Encoders take oblong pixels where the frames are those of the input, and the file can say so.
+        keeps_shape = size == info.size and info.stored is not None and extension not in ANIMATIONS
+        self._coded = info.stored if keeps_shape and info.stored else size
+        codec = codec or default_codec(extension, info.has_alpha)
+        settings = self._settings(info, codec, extension, crf, threads, live)
         notice = ""
         if not self._gif:
             _check_container(settings.codec, extension)
@@ -89,6 +98,10 @@ class ContainerSink(VideoSink):
         super().__init__(path, settings.codec)
         if notice:
             self.warn(notice)
+        self._alpha = settings.alpha and holds_alpha(settings.codec, extension)
+        settings = replace(settings, alpha=self._alpha)
+        if info.has_alpha and not self._alpha and not self._gif:
+            self.warn(f"{ON_WHITE}: {settings.codec} in {path.suffix} cannot hold it")
         self._time_base = settings.time_base
         self._tags = output_tags(info)
         self._durations: dict[int, int] = {}
@@ -111,7 +124,7 @@ class ContainerSink(VideoSink):
                 self._copied, self._queue = self._add_copied(source, muxer)
                 self._add_metadata(source)
                 self._container.start_encoding()
-            self._palette = PaletteGraph(size, self._time_base) if self._gif else None
+            self._palette = PaletteGraph(size, self._time_base, self._alpha) if self._gif else None
         except (ValueError, TypeError) as error:
             self.abort()
             raise OutputError(
@@ -128,7 +141,7 @@ class ContainerSink(VideoSink):
     ) -> EncoderSettings:
         if self._gif and codec != "gif":
             raise OutputError(f"a gif cannot hold {codec}", "leave --codec out, or write an mp4")
-        width, height = self._size
+        width, height = self._coded
         if not self._gif and needs_even_size(codec):
             width, height = width + width % 2, height + height % 2
         return EncoderSettings(
@@ -140,6 +153,7 @@ class ContainerSink(VideoSink):
             crf=crf,
             threads=default_threads() if threads is None else threads,
             live=live,
+            alpha=info.has_alpha and holds_alpha(ALIASES.get(codec, codec), extension),
         )
 
     def _add_video(self, settings: EncoderSettings, info: SourceInfo) -> Any:
@@ -153,18 +167,19 @@ class ContainerSink(VideoSink):
             context.time_base = self._time_base
         else:
             settings.apply(context)
-            context.color_range = self._tags.range
-            context.color_primaries = self._tags.primaries
-            context.color_trc = self._tags.transfer
-            context.colorspace = self._tags.matrix
-            if self._size == info.size and info.sample_aspect_ratio != 1:
+            if not context.pix_fmt.startswith(("rgb", "bgr")):
+                context.color_range = self._tags.range
+                context.color_primaries = self._tags.primaries
+                context.color_trc = self._tags.transfer
+                context.colorspace = self._tags.matrix
+            if self._coded != self._size:
                 context.sample_aspect_ratio = info.sample_aspect_ratio
         if settings.codec in (
             "libx265",
             "hevc_nvenc",
             "hevc_qsv",
             "hevc_videotoolbox",
-        ) and self.path.suffix in (
+        ) and self.path.suffix.lower() in (
             ".mp4",
             ".m4v",
             ".mov",
@@ -228,26 +243,38 @@ class ContainerSink(VideoSink):
         self._durations[pts] = duration or self._usual_duration
         self._last_pts = pts
         if self._palette is not None:
-            for picture in self._palette.push(frame.image, pts):
+            for picture in self._palette.push(_with_alpha(frame) if self._alpha else _opaque(frame), pts):
                 self._encode(picture)
         else:
-            picture = from_rgb(self._even(frame.image), self._tags)
-            wanted = pixel_format(self.codec)
-            if wanted != "yuv420p":
-                picture = picture.reformat(format=wanted)
+            picture = self._picture(frame)
             picture.pts, picture.time_base = pts, self._time_base
             self._encode(picture)
         self._copy_packets()
 
+    def _picture(self, frame: Frame) -> Any:
+        """A frame as the encoder takes it."""
+        wanted = pixel_format(self.codec, self._alpha)
+        if self._alpha:
+            whole = self._even(_with_alpha(frame))
+            return from_rgba(whole[..., :3], np.ascontiguousarray(whole[..., 3]), wanted, self._tags)
+        image = self._even(_opaque(frame))
+        if wanted in ("rgb24", "bgra", "yuv422p10le"):
+            return from_rgba(image, np.full(image.shape[:2], 255, np.uint8), wanted, self._tags)
+        picture = from_rgb(image, self._tags)
+        return picture if wanted == "yuv420p" else picture.reformat(format=wanted)
+
     def _rescale(self, ticks: int, time_base: Fraction) -> int:
         return ticks if time_base == self._time_base else round(ticks * time_base / self._time_base)
 
-    def _even(self, image: Image) -> Image:
+    def _even(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A picture in the pixels that are coded."""
+        import cv2
+
+        if self._coded != self._size:
+            image = np.asarray(cv2.resize(image, self._coded, interpolation=cv2.INTER_AREA), np.uint8)
         height, width = image.shape[:2]
         if not needs_even_size(self.codec) or (width % 2 == 0 and height % 2 == 0):
             return image
-        import cv2
-
         padded = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         return np.asarray(padded, np.uint8)
 
@@ -371,12 +398,24 @@ class ContainerSink(VideoSink):
             os.replace(self._temporary, self.path)
 
 
+def _with_alpha(frame: Frame) -> NDArray[np.uint8]:
+    """uint8 HxWx4."""
+    alpha = np.full(frame.image.shape[:2], 255, np.uint8) if frame.alpha is None else frame.alpha
+    return np.dstack([frame.image, alpha])
+
+
+def _opaque(frame: Frame) -> Image:
+    return on_white(frame.image, frame.alpha)
+
+
 def _is_bad_packet(error: Exception) -> bool:
     """Whether a muxer has refused a packet, rather than the disk."""
     import av
 
     # FFmpeg's own errors are tags of four letters, far above the system's numbers.
-    return not isinstance(error, av.FFmpegError) or error.errno == errno.EINVAL or error.errno > 1 << 16
+    return (
+        not isinstance(error, av.FFmpegError) or error.errno == errno.EINVAL or (error.errno or 0) > 1 << 16
+    )
 
 
 def output_tags(info: SourceInfo) -> ColorTags:
@@ -410,8 +449,6 @@ def why_not_copied(template: Any, muxer: str) -> str:
 def _check_container(codec: str, extension: str) -> None:
     """Refuse what cannot be asked for, such as H.264 in webm."""
     import av
-
-    from gnr_video.media.encoders import ALIASES
 
     codec = ALIASES.get(codec, codec)
     if codec not in av.codecs_available:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from engines.errors import InputError
 from gnr_video.frame import Frame
 from gnr_video.media.clock import TS_DISCONT, Clock
-from gnr_video.media.color import frame_tags, to_rgb
+from gnr_video.media.color import frame_tags, has_alpha, to_alpha, to_rgb
 from gnr_video.media.formats import HEIF_BRANDS, Head
 from gnr_video.media.orientation import read_orientation
 from gnr_video.media.source import PacketQueue, SourceInfo, StreamPacket, VideoSource
+from gnr_video.media.transparency import hide
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -34,6 +35,9 @@ _SECONDS_PAST_END = 10
 _FRAMES_SPARED = (
     3  # that an input may lack without ending early: files that are whole have them in their counts
 )
+_LONGEST_PIXEL = 4
+_NEARLY_SQUARE = Fraction(1, 100)
+_SELDOM_TRANSPARENT = ("gif", "apng", "png", "rawvideo", "qtrle", "bmp", "tiff", "targa")
 _UNTIMED = 32  # pictures that may wait for the first that has a time
 
 
@@ -49,7 +53,7 @@ class ContainerSource(VideoSource):
         self._warnings: list[str] = []
         self._reading = threading.Lock()
         self._closed = False
-        self._reformatter = VideoReformatter()
+        self._reformatter, self._alpha_reformatter = VideoReformatter(), VideoReformatter()
         self._held: deque[StreamPacket] | None = deque()
         self._queue: PacketQueue | None = None
         self._last_pts: int | None = None
@@ -84,6 +88,7 @@ class ContainerSource(VideoSource):
             }
             self._clock = self._new_clock()
             self._set_range(start, end, seekable)
+            self._decoder = _decoder(self._stream)
             self._decoded = self._decode()
             self._first = self._decode_first()
             self._second = next(self._decoded, None) if self._may_be_still() else None
@@ -128,20 +133,25 @@ class ContainerSource(VideoSource):
             return None if self._closed else next(pictures, None)
 
     def _frames(self) -> Iterator[Frame]:
-        size = (self._first.width, self._first.height)
+        stored = (self._first.width, self._first.height)
+        size = square_size(stored, self._aspect())
         shift = round(self._shift / self._time_base)
         picture, self._first = self._first, None
         second, self._second = self._second, None
         index = 0
         while picture is not None:
-            if (picture.width, picture.height) != size:
+            if (picture.width, picture.height) != stored:
                 self.warn(
                     f"the picture size changes to {picture.width}x{picture.height}: scaled to "
-                    f"{size[0]}x{size[1]}, the size of the first frame"
+                    f"{stored[0]}x{stored[1]}, the size of the first frame"
                 )
-            image = self._orientation.apply(to_rgb(picture, self._reformatter, size))
+            image, alpha = to_rgb(picture, self._reformatter, size), None
+            if self.info.has_alpha and has_alpha(picture):
+                image, alpha = hide(image, to_alpha(picture, self._alpha_reformatter, size))
+                alpha = None if alpha is None else self._orientation.apply(alpha)
+            image = self._orientation.apply(image)
             duration = max(0, int(getattr(picture, "duration", 0) or 0))
-            yield Frame(image, picture.pts - shift, self._time_base, index, {"duration": duration})
+            yield Frame(image, picture.pts - shift, self._time_base, index, {"duration": duration}, alpha)
             index += 1
             picture, second = second or self._next(self._decoded), None
 
@@ -290,7 +300,7 @@ class ContainerSource(VideoSource):
         import av
 
         try:
-            pictures: list[Any] = self._stream.codec_context.decode(packet)
+            pictures: list[Any] = self._decoder.decode(packet)
             return pictures
         except av.error.EOFError:
             return []
@@ -336,6 +346,18 @@ class ContainerSource(VideoSource):
             self._queue.put(item)
         return past_end
 
+    def _aspect(self) -> Fraction:
+        """Of a pixel as coded, width over height; one that nobody can mean is square."""
+        aspect = Fraction(self._stream.sample_aspect_ratio or 1)
+        return aspect if 1 / _LONGEST_PIXEL <= aspect <= _LONGEST_PIXEL else Fraction(1)
+
+    def _has_alpha(self) -> bool:
+        """Whether pictures have transparency: of formats in which that is rare, whether the first has."""
+        if not has_alpha(self._first):
+            return False
+        is_likely = self._decoder.name not in _SELDOM_TRANSPARENT
+        return is_likely or bool(to_alpha(self._first, self._alpha_reformatter).min() < 255)
+
     def _may_be_still(self) -> bool:
         """Whether FFmpeg reads this as pictures, of which there may be one."""
         name = self._container.format.name
@@ -346,10 +368,12 @@ class ContainerSource(VideoSource):
 
     def _describe(self, start: float | None, end: float | None) -> SourceInfo:
         stream, first, container = self._stream, self._first, self._container
-        width, height = first.width, first.height
-        aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
+        aspect = self._aspect()
+        stored: tuple[int, ...] = (first.width, first.height)
+        width, height = square_size((first.width, first.height), aspect)
+        is_square = (width, height) == stored
         if self._orientation.transpose:
-            width, height, aspect = height, width, 1 / aspect
+            width, height, aspect, stored = height, width, 1 / aspect, stored[::-1]
         duration: Fraction | None = None
         if stream.duration:
             duration = stream.duration * self._time_base
@@ -379,6 +403,8 @@ class ContainerSource(VideoSource):
             coded_height=first.height,
             rotation=self._orientation.rotation,
             sample_aspect_ratio=aspect,
+            stored=None if is_square else (stored[0], stored[1]),
+            has_alpha=self._has_alpha(),
             has_audio=any(s.type == "audio" for s in container.streams),
             is_still=self._may_be_still() and self._second is None,
             metadata=dict(container.metadata),
@@ -456,6 +482,29 @@ def _open_container(path: str, url: str | Head) -> InputContainer:
         raise InputError(
             f"cannot open {path}: {reason}", "check the name, the permissions, or the network"
         ) from None
+
+
+def square_size(size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
+    """(width, height) in square pixels of a picture of oblong ones: as wide or as high as it takes to lose none."""
+    width, height = size
+    if abs(aspect - 1) < _NEARLY_SQUARE:
+        return size
+    return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+
+
+def _decoder(stream: Any) -> Any:
+    """What decodes a stream: the stream's own, or one that knows the transparency of VP8 and VP9."""
+    import av
+
+    context = stream.codec_context
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.name)
+    is_transparent = "1" in (stream.metadata.get("alpha_mode"), stream.metadata.get("ALPHA_MODE"))
+    if name is None or not is_transparent:
+        return context
+    try:
+        return av.CodecContext.create(name, "r")
+    except (av.FFmpegError, ValueError):
+        return context
 
 
 def _video_stream(path: str, container: InputContainer) -> Any:

@@ -120,6 +120,7 @@ def still_info(path: str, picture: Picture, container: str) -> SourceInfo:
         pix_fmt="rgb24" if picture.alpha is None else "rgba",
         container=container,
         coded_height=height,
+        has_alpha=picture.alpha is not None or container == "webp",
         is_still=True,
     )
 

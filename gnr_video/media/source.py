@@ -35,7 +35,9 @@ class SourceInfo:
         color: the colour tags as the input has them.
         coded_height: rows as coded, before rotation; untagged colours are guessed by it.
         rotation: degrees the pictures were turned clockwise to be upright: 0, 90, 180, 270.
-        sample_aspect_ratio: of an upright pixel, width over height.
+        sample_aspect_ratio: of an upright pixel as stored, width over height.
+        stored: (width, height) where pixels are stored that are not square; frames come in square ones.
+        has_alpha: whether frames may have transparency.
         has_audio: whether there is an audio stream.
         is_still: a single picture.
         metadata: title and so on, as the container has them.
@@ -56,6 +58,8 @@ class SourceInfo:
     coded_height: int = 0
     rotation: int = 0
     sample_aspect_ratio: Fraction = Fraction(1)
+    stored: tuple[int, int] | None = None
+    has_alpha: bool = False
     has_audio: bool = False
     is_still: bool = False
     metadata: dict[str, str] = field(default_factory=dict, compare=False)
@@ -77,6 +81,10 @@ class SourceInfo:
             if self.frame_count is not None:
                 parts.append(f"about {self.frame_count} frames")
             parts.append("audio" if self.has_audio else "no audio")
+        if self.stored:
+            parts.append(f"stored as {self.stored[0]}x{self.stored[1]}")
+        if self.has_alpha:
+            parts.append("transparent")
         if self.rotation:
             parts.append(f"turned by {self.rotation} degrees")
         return f"{Path(self.path).name or self.path}: {', '.join(parts)}"
