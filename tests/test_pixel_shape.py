@@ -20,7 +20,9 @@ def disc(width: int, height: int, aspect: Fraction) -> Image:
     """A white disc that is round where pixels have that aspect."""
     y, x = np.mgrid[0:height, 0:width].astype(float)
     away = np.hypot((x - width / 2) * float(aspect), y - height / 2)
-    return np.repeat(np.where(away < height / 3, 235, 20)[..., None], 3, 2).astype(np.uint8)
+    return np.repeat(np.where(away < min(height, width * aspect) / 3, 235, 20)[..., None], 3, 2).astype(
+        np.uint8
+    )
 
 
 def oblong(path: Path, aspect: Fraction, size: tuple[int, int] = (180, 144)) -> Path:
@@ -53,7 +55,7 @@ def test_every_output_has_the_right_shape(tmp_path: Path, aspect: Fraction, suff
     copy(clip, tmp_path / f"b{suffix}")
     with av.open(str(tmp_path / f"b{suffix}")) as made:
         stream = made.streams.video[0]
-        if suffix != ".gif":
+        if suffix not in (".gif", ".webm"):
             assert (stream.width, stream.height) == (180, 144)
             assert stream.sample_aspect_ratio == aspect
         else:

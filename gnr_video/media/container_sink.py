@@ -25,7 +25,6 @@ from gnr_video.frame import Frame, Image
 from gnr_video.media.color import RANGE_MPEG, ColorTags, from_rgb, from_rgba
 from gnr_video.media.encoders import (
     ALIASES,
-    ANIMATIONS,
     CONTAINERS,
     EncoderSettings,
     choose_encoder,
@@ -34,6 +33,7 @@ from gnr_video.media.encoders import (
     fallback_codecs,
     hardware,
     holds_alpha,
+    holds_shape,
     needs_even_size,
     pixel_format,
 )
@@ -86,10 +86,10 @@ class ContainerSink(VideoSink):
         self._live = live
         self._gif = extension == ".gif"
         info = source.info
-        # Encoders take oblong pixels where the frames are those of the input, and the file can say so.
-        keeps_shape = size == info.size and info.stored is not None and extension not in ANIMATIONS
-        self._coded = info.stored if keeps_shape and info.stored else size
         codec = codec or default_codec(extension, info.has_alpha)
+        # Encoders take oblong pixels where the frames are those of the input, and the file can say so.
+        keeps_shape = size == info.size and holds_shape(ALIASES.get(codec, codec))
+        self._coded = info.stored if keeps_shape and info.stored else size
         settings = self._settings(info, codec, extension, crf, threads, live)
         notice = ""
         if not self._gif:

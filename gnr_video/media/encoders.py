@@ -92,6 +92,11 @@ def default_codec(extension: str, alpha: bool = False) -> str:
     return own.get(extension, "libx264")
 
 
+def holds_shape(codec: str) -> bool:
+    """Whether an encoder writes the shape of pixels into its stream; PyAV cannot write it into the container's."""
+    return "264" in codec or "265" in codec or codec.startswith("hevc_")
+
+
 def holds_alpha(codec: str, extension: str) -> bool:
     """Whether transparency is kept by an encoder in a container."""
     return codec == "gif" or (codec in _ALPHA_FORMATS and extension != ".mp4")
