@@ -70,12 +70,14 @@ class OutputOptions:
 
     Attributes:
         start, end: seconds of the source; None: all of it.
+        interlaced: "deinterlace", or "keep": interlaced pictures stay as they are, and are flagged so.
         codec, crf: of the encoder, see `gnr_video.media.open.open_sink`.
         overwrite: replace an existing file.
     """
 
     start: float | None = None
     end: float | None = None
+    interlaced: str = "deinterlace"
     codec: str | None = None
     crf: int | None = None
     overwrite: bool = False

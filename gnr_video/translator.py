@@ -291,7 +291,9 @@ class Translator:
         self.effects.reset()
         schedule = self.schedule(source)
         with (
-            open_source(source, start=output.start, end=output.end) as video,
+            open_source(
+                source, start=output.start, end=output.end, keep_fields=output.interlaced == "keep"
+            ) as video,
             Finder(self.face_model, self.faces, self.lookahead) as finder,
             self._matte() or nullcontext() as matte,
             open_sink(

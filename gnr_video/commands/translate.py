@@ -135,6 +135,13 @@ def _plan(
     click.option("--start", type=float, metavar="SECONDS", help="Leave out what is before."),
     click.option("--end", type=float, metavar="SECONDS", help="Leave out what is after."),
     click.option(
+        "--interlaced",
+        type=click.Choice(("deinterlace", "keep")),
+        default="deinterlace",
+        show_default=True,
+        help="What becomes of interlaced pictures.",
+    ),
+    click.option(
         "--codec", metavar="NAME", help="h264, h265, vp9, av1, or an FFmpeg encoder such as h264_nvenc."
     ),
     click.option(

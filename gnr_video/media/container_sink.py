@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from engines.errors import OutputError
 from gnr_video.frame import Frame, Image
 from gnr_video.media.color import RANGE_MPEG, ColorTags, from_rgb, from_rgba
+from gnr_video.media.deinterlace import FieldFlags
 from gnr_video.media.encoders import (
     ALIASES,
     CONTAINERS,
@@ -102,6 +103,9 @@ class ContainerSink(VideoSink):
         settings = replace(settings, alpha=self._alpha)
         if info.has_alpha and not self._alpha and not self._gif:
             self.warn(f"{ON_WHITE}: {settings.codec} in {path.suffix} cannot hold it")
+        self._fields = FieldFlags(info.fields, settings.time_base) if info.fields else None
+        if info.fields and settings.codec != "libx264":
+            self.warn(f"{settings.codec} cannot say that the pictures are interlaced")
         self._time_base = settings.time_base
         self._tags = output_tags(info)
         self._durations: dict[int, int] = {}
@@ -153,6 +157,7 @@ class ContainerSink(VideoSink):
             crf=crf,
             threads=default_threads() if threads is None else threads,
             live=live,
+            fields=info.fields,
             alpha=info.has_alpha and holds_alpha(ALIASES.get(codec, codec), extension),
         )
 
@@ -248,7 +253,7 @@ class ContainerSink(VideoSink):
         else:
             picture = self._picture(frame)
             picture.pts, picture.time_base = pts, self._time_base
-            self._encode(picture)
+            self._encode(picture if self._fields is None else self._fields.put(picture))
         self._copy_packets()
 
     def _picture(self, frame: Frame) -> Any:

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from engines.errors import InputError
 from gnr_video.frame import Frame
 from gnr_video.media.clock import TS_DISCONT, Clock
 from gnr_video.media.color import frame_tags, has_alpha, to_alpha, to_rgb
+from gnr_video.media.deinterlace import deinterlaced, first_field
 from gnr_video.media.formats import HEIF_BRANDS, Head
 from gnr_video.media.orientation import read_orientation
 from gnr_video.media.source import PacketQueue, SourceInfo, StreamPacket, VideoSource
@@ -41,11 +43,23 @@ _SELDOM_TRANSPARENT = ("gif", "apng", "png", "rawvideo", "qtrle", "bmp", "tiff",
 _UNTIMED = 32  # pictures that may wait for the first that has a time
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What of an input is read, and how; see `open_source` for the attributes."""
+
+    start: float | None = None
+    end: float | None = None
+    keep_fields: bool = False
+
+
 class ContainerSource(VideoSource):
     """A video that PyAV opens; see `open_source` for the arguments."""
 
     def __init__(
-        self, path: str, url: str | Head, *, start: float | None = None, end: float | None = None
+        self,
+        path: str,
+        url: str | Head,
+        part: Reading = Reading(),
     ) -> None:
         from av.video.reformatter import VideoReformatter
 
@@ -53,6 +67,7 @@ class ContainerSource(VideoSource):
         self._warnings: list[str] = []
         self._reading = threading.Lock()
         self._closed = False
+        self._keep_fields = part.keep_fields
         self._reformatter, self._alpha_reformatter = VideoReformatter(), VideoReformatter()
         self._held: deque[StreamPacket] | None = deque()
         self._queue: PacketQueue | None = None
@@ -63,10 +78,10 @@ class ContainerSource(VideoSource):
         self._shift = Fraction(0)
         self._errors = 0
         if isinstance(url, str) and url.startswith("file:"):
-            self._open(path, url, start, end, seekable=True)
+            self._open(path, url, part.start, part.end, seekable=True)
         else:
             # It may say nothing for ever.
-            _interruptibly(lambda: self._open(path, url, start, end, seekable=False), self.close)
+            _interruptibly(lambda: self._open(path, url, part.start, part.end, seekable=False), self.close)
         self._taken = False
         if self.info.color.is_hdr:
             self.warn(
@@ -132,14 +147,21 @@ class ContainerSource(VideoSource):
         with self._reading:
             return None if self._closed else next(pictures, None)
 
+    def _pictures(self) -> Iterator[Any]:
+        picture, self._first = self._first, None
+        second, self._second = self._second, None
+        while picture is not None:
+            yield picture
+            picture, second = second or self._next(self._decoded), None
+
     def _frames(self) -> Iterator[Frame]:
         stored = (self._first.width, self._first.height)
         size = square_size(stored, self._aspect())
         shift = round(self._shift / self._time_base)
-        picture, self._first = self._first, None
-        second, self._second = self._second, None
-        index = 0
-        while picture is not None:
+        pictures = self._pictures()
+        if not self._keep_fields:
+            pictures = deinterlaced(pictures, self._time_base, self._say_interlaced)
+        for index, picture in enumerate(pictures):
             if (picture.width, picture.height) != stored:
                 self.warn(
                     f"the picture size changes to {picture.width}x{picture.height}: scaled to "
@@ -152,8 +174,9 @@ class ContainerSource(VideoSource):
             image = self._orientation.apply(image)
             duration = max(0, int(getattr(picture, "duration", 0) or 0))
             yield Frame(image, picture.pts - shift, self._time_base, index, {"duration": duration}, alpha)
-            index += 1
-            picture, second = second or self._next(self._decoded), None
+
+    def _say_interlaced(self) -> None:
+        self.warn(f"{self._path} is interlaced: it is deinterlaced (--interlaced keep leaves it)")
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -405,6 +428,7 @@ class ContainerSource(VideoSource):
             sample_aspect_ratio=aspect,
             stored=None if is_square else (stored[0], stored[1]),
             has_alpha=self._has_alpha(),
+            fields=first_field(first) if self._keep_fields else "",
             has_audio=any(s.type == "audio" for s in container.streams),
             is_still=self._may_be_still() and self._second is None,
             metadata=dict(container.metadata),

@@ -204,6 +204,7 @@ class EncoderSettings:
         threads: encoder threads, 0 for as many as it likes.
         live: see `encoder_options`; a key frame every two seconds at most.
         alpha: whether pictures come with transparency.
+        fields: of interlaced pictures, the first: "top" or "bottom".
     """
 
     codec: str
@@ -215,6 +216,7 @@ class EncoderSettings:
     threads: int = 0
     live: bool = False
     alpha: bool = False
+    fields: str = ""
 
     def apply(self, context: Any) -> None:
         """Set up a fresh codec context, or the stream that holds one."""
@@ -226,6 +228,8 @@ class EncoderSettings:
         # PyAV starts with slice threads, which cost x264 quality; AUTO leaves the choice to the encoder.
         context.thread_type = "AUTO"
         context.options = encoder_options(self.codec, self.crf, live=self.live)
+        if self.fields and self.codec == "libx264":
+            context.options |= {"x264-params": f"{self.fields[0]}ff=1"}
         if self.live:
             context.gop_size = max(1, round(2 * self.rate))
         if self.codec == "libsvtav1":

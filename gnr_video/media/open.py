@@ -12,7 +12,7 @@ from urllib.request import url2pathname, urlopen
 
 from engines.errors import InputError, OutputError
 from gnr_video.media.container_sink import ContainerSink
-from gnr_video.media.container_source import ContainerSource
+from gnr_video.media.container_source import ContainerSource, Reading
 from gnr_video.media.encoders import CONTAINERS
 from gnr_video.media.formats import (
     AVIF,
@@ -37,7 +37,11 @@ STANDARD_INPUT = ("-", "pipe:", "pipe:0")
 
 
 def open_source(
-    path: str | os.PathLike[str], *, start: float | None = None, end: float | None = None
+    path: str | os.PathLike[str],
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    keep_fields: bool = False,
 ) -> VideoSource:
     """Open anything that holds pictures.
 
@@ -47,6 +51,7 @@ def open_source(
         start: seconds to leave out at the beginning. The first frame kept then gets pts 0, and audio and
             subtitles move with it.
         end: seconds, in the input's own time, at which to stop; a frame that begins there is left out.
+        keep_fields: leave interlaced pictures as they are; else they are deinterlaced.
 
     Returns:
         The source, with its first frame already decoded.
@@ -55,15 +60,16 @@ def open_source(
         InputError: missing, empty, not a video, truncated beyond use, without a video stream or a frame.
     """
     text = os.fspath(path)
+    part = Reading(start, end, keep_fields)
     if (start is not None and start < 0) or (end is not None and end <= (start or 0.0)):
         raise InputError(
             f"the part from {start or 0:g} s to {'the end' if end is None else f'{end:g} s'} is empty",
             "give --start and --end in seconds, with 0 <= start < end",
         )
     if text in STANDARD_INPUT:
-        return _open_stream(text, _standard_input(), start, end)
+        return _open_stream(text, _standard_input(), part)
     if is_url(text):
-        return _open_url(text, start, end)
+        return _open_url(text, part)
     file = local_path(text)
     if not file.exists():
         raise InputError(f"no such file: {text}", _similar(file))
@@ -76,24 +82,24 @@ def open_source(
     except OSError as error:
         raise InputError(f"cannot read {text}: {error.strerror}", "check the file's permissions") from None
     if not file.is_file():
-        return _open_stream(text, head, start, end)
+        return _open_stream(text, head, part)
     try:
-        picture = _open_picture(text, head, start, end)
+        picture = _open_picture(text, head, part)
     finally:
         head.close()
     if picture is not None:
         return picture
     try:
         # Without a protocol FFmpeg takes the part before a colon in a file's name for one.
-        return ContainerSource(text, f"file:{file}", start=start, end=end)
+        return ContainerSource(text, f"file:{file}", part)
     except InputError as error:
         if file.suffix.lower() in IMAGE_SUFFIXES:
             raise InputError(f"{text} is not an image, or is damaged", error.hint) from None
         raise
 
 
-def _open_url(url: str, start: float | None, end: float | None) -> VideoSource:
-    source = ContainerSource(url, url, start=start, end=end)
+def _open_url(url: str, part: Reading) -> VideoSource:
+    source = ContainerSource(url, url, part)
     if not source.info.is_still or not url.lower().startswith(("http://", "https://")):
         return source
     # FFmpeg reads one tile of some pictures, and no colour profiles.
@@ -128,16 +134,16 @@ def _standard_input() -> Head:
     return Head(open(0, "rb", buffering=0, closefd=False), "standard input")
 
 
-def _open_stream(text: str, head: Head, start: float | None, end: float | None) -> VideoSource:
-    picture = _open_picture(text, head, start, end)
-    return ContainerSource(text, head, start=start, end=end) if picture is None else picture
+def _open_stream(text: str, head: Head, part: Reading) -> VideoSource:
+    picture = _open_picture(text, head, part)
+    return ContainerSource(text, head, part) if picture is None else picture
 
 
-def _open_picture(text: str, head: Head, start: float | None, end: float | None) -> VideoSource | None:
+def _open_picture(text: str, head: Head, part: Reading) -> VideoSource | None:
     """A picture by its content; None where FFmpeg has to say what it is."""
     kind, moves = sniff(head)
     if kind in (WEBP, AVIF) and moves:
-        return AnimationSource(text, head.read(), kind, start=start, end=end)
+        return AnimationSource(text, head.read(), kind, start=part.start, end=part.end)
     return None if kind is None or moves else StillSource(text, head.read())
 
 

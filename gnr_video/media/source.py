@@ -38,6 +38,7 @@ class SourceInfo:
         sample_aspect_ratio: of an upright pixel as stored, width over height.
         stored: (width, height) where pixels are stored that are not square; frames come in square ones.
         has_alpha: whether frames may have transparency.
+        fields: "top" or "bottom", the first field of interlaced frames that are left so; "" of whole ones.
         has_audio: whether there is an audio stream.
         is_still: a single picture.
         metadata: title and so on, as the container has them.
@@ -60,6 +61,7 @@ class SourceInfo:
     sample_aspect_ratio: Fraction = Fraction(1)
     stored: tuple[int, int] | None = None
     has_alpha: bool = False
+    fields: str = ""
     has_audio: bool = False
     is_still: bool = False
     metadata: dict[str, str] = field(default_factory=dict, compare=False)
