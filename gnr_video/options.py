@@ -71,6 +71,7 @@ class OutputOptions:
     Attributes:
         start, end: seconds of the source; None: all of it.
         interlaced: "deinterlace", or "keep": interlaced pictures stay as they are, and are flagged so.
+        stream: which of several video streams, see `gnr_video.media.open.open_source`.
         codec, crf: of the encoder, see `gnr_video.media.open.open_sink`.
         overwrite: replace an existing file.
     """
@@ -78,6 +79,7 @@ class OutputOptions:
     start: float | None = None
     end: float | None = None
     interlaced: str = "deinterlace"
+    stream: int | None = None
     codec: str | None = None
     crf: int | None = None
     overwrite: bool = False

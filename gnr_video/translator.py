@@ -292,7 +292,11 @@ class Translator:
         schedule = self.schedule(source)
         with (
             open_source(
-                source, start=output.start, end=output.end, keep_fields=output.interlaced == "keep"
+                source,
+                start=output.start,
+                end=output.end,
+                keep_fields=output.interlaced == "keep",
+                stream=output.stream,
             ) as video,
             Finder(self.face_model, self.faces, self.lookahead) as finder,
             self._matte() or nullcontext() as matte,

@@ -135,6 +135,12 @@ def _plan(
     click.option("--start", type=float, metavar="SECONDS", help="Leave out what is before."),
     click.option("--end", type=float, metavar="SECONDS", help="Leave out what is after."),
     click.option(
+        "--stream",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Which of several video streams, from 0.  [default: the input's default, or the best]",
+    ),
+    click.option(
         "--interlaced",
         type=click.Choice(("deinterlace", "keep")),
         default="deinterlace",
@@ -180,7 +186,7 @@ def translate(
     # What comes through a pipe comes once.
     if input not in STANDARD_INPUT and not is_url(input) and not local_path(input).is_fifo():
         with open_source(
-            input, start=result.start, end=result.end
+            input, start=result.start, end=result.end, stream=result.stream
         ) as source:  # before anything slow is loaded
             if not quiet:
                 click.echo(source.info.describe(), err=True)

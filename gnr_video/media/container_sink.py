@@ -11,6 +11,7 @@ import errno
 import io
 import math
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
 _EQUAL_TIMES = ("matroska", "webm")
 """Muxers that take packets of the same time in one stream."""
+
+_HIGHEST_TIMECODE = 255  # frames a second: a byte in the file
 
 _GIF_TIME_BASE = Fraction(1, 100)
 
@@ -126,8 +129,11 @@ class ContainerSink(VideoSink):
                 )
                 self._stream = self._add_video(settings, info)
                 self._copied, self._queue = self._add_copied(source, muxer)
-                self._add_metadata(source)
+                covers = self._add_covers(source, muxer)
+                self._add_metadata(source, muxer, settings.rate)
                 self._container.start_encoding()
+                for packet in covers:
+                    self._container.mux(packet)
             self._palette = PaletteGraph(size, self._time_base, self._alpha) if self._gif else None
         except (ValueError, TypeError) as error:
             self.abort()
@@ -218,10 +224,42 @@ class ContainerSink(VideoSink):
             copied[template.index] = _Copied(stream, label, transcoder)
         return copied, source.attach(copied.keys())
 
-    def _add_metadata(self, source: VideoSource) -> None:
+    def _add_covers(self, source: VideoSource, muxer: str) -> list[Any]:
+        """Cover pictures; the packets are to be written after the header."""
+        packets = []
+        for number, (template, packet) in enumerate(source.covers()):
+            kind = template.codec_context.name
+            if muxer == "matroska":
+                mime = f"image/{'jpeg' if kind == 'mjpeg' else kind}"
+                self._container.add_attachment(f"cover{number or ''}.{mime[6:]}", mime, bytes(packet))
+            elif muxer == "mp4":
+                stream = self._container.add_stream_from_template(template)
+                stream.disposition = template.disposition
+                packet.stream, packet.pts, packet.dts = stream, 0, 0
+                packets.append(packet)
+            else:
+                self.warn(f"the cover picture is left out: {self.path.suffix} cannot hold it")
+        return packets
+
+    def _add_metadata(self, source: VideoSource, muxer: str, rate: Fraction) -> None:
         for key, value in source.info.metadata.items():
-            if key not in _OWN_METADATA:
+            if key not in _OWN_METADATA and key != "timecode":
                 self._container.metadata[key] = value
+        tracks = source.data_tracks()
+        if tracks:
+            self.warn(f"data tracks are left out: {', '.join(dict.fromkeys(tracks))}")
+        chapters = source.chapters()
+        if chapters and muxer in ("mp4", "mov", "matroska", "webm"):
+            self._container.set_chapters(chapters)
+        elif chapters:
+            self.warn(f"chapters are left out: {self.path.suffix} cannot hold them")
+        timecode = source.timecode()
+        if timecode and muxer in ("mp4", "mov", "matroska") and _is_timecode(timecode, rate):
+            self._stream.metadata["timecode"] = timecode
+        elif timecode:
+            self.warn(
+                f"the timecode {timecode} is left out: {self.path.suffix} cannot hold it at this frame rate"
+            )
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -413,6 +451,14 @@ def _opaque(frame: Frame) -> Image:
     return on_white(frame.image, frame.alpha)
 
 
+def _is_timecode(text: str, rate: Fraction) -> bool:
+    """Whether FFmpeg's muxers can count a timecode at so many frames a second."""
+    found = re.fullmatch(r"\d\d:\d\d:\d\d([:;.])\d\d+", text)
+    if found is None or not 1 <= round(rate) <= _HIGHEST_TIMECODE:
+        return False
+    return found[1] == ":" or (rate * 1001) % 30000 == 0
+
+
 def _is_bad_packet(error: Exception) -> bool:
     """Whether a muxer has refused a packet, rather than the disk."""
     import av
@@ -481,4 +527,6 @@ def _muxer_options(muxer: str, time_base: Fraction, source: VideoSource, live: b
         if template.time_base is not None:
             together = math.lcm(scale, Fraction(template.time_base).denominator)
             scale = together if together < 2**31 else scale
-    return {"movflags": "+faststart", "movie_timescale": str(scale)}
+    # Keys of phones (place, make) are no part of mp4's own; written, they take the place of those.
+    keys = "+use_metadata_tags" if any(key.startswith("com.") for key in source.info.metadata) else ""
+    return {"movflags": f"+faststart{keys}", "movie_timescale": str(scale)}

@@ -22,7 +22,7 @@ from gnr_video.media.color import frame_tags, has_alpha, to_alpha, to_rgb
 from gnr_video.media.deinterlace import deinterlaced, first_field
 from gnr_video.media.formats import HEIF_BRANDS, Head
 from gnr_video.media.orientation import read_orientation
-from gnr_video.media.source import PacketQueue, SourceInfo, StreamPacket, VideoSource
+from gnr_video.media.source import Cover, PacketQueue, SourceInfo, StreamPacket, VideoSource
 from gnr_video.media.transparency import hide
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ _FRAMES_SPARED = (
     3  # that an input may lack without ending early: files that are whole have them in their counts
 )
 _LONGEST_PIXEL = 4
+_HIGHEST_RATE = 1000
+_DEFAULT, _ATTACHED = 0x0001, 0x0400  # AV_DISPOSITION_*
+_OF_VARIANTS = {"hls", "dash", "mpegts"}
 _NEARLY_SQUARE = Fraction(1, 100)
 _SELDOM_TRANSPARENT = ("gif", "apng", "png", "rawvideo", "qtrle", "bmp", "tiff", "targa")
 _UNTIMED = 32  # pictures that may wait for the first that has a time
@@ -50,6 +53,7 @@ class Reading:
     start: float | None = None
     end: float | None = None
     keep_fields: bool = False
+    stream: int | None = None
 
 
 class ContainerSource(VideoSource):
@@ -67,7 +71,7 @@ class ContainerSource(VideoSource):
         self._warnings: list[str] = []
         self._reading = threading.Lock()
         self._closed = False
-        self._keep_fields = part.keep_fields
+        self._keep_fields, self._wanted = part.keep_fields, part.stream
         self._reformatter, self._alpha_reformatter = VideoReformatter(), VideoReformatter()
         self._held: deque[StreamPacket] | None = deque()
         self._queue: PacketQueue | None = None
@@ -93,14 +97,20 @@ class ContainerSource(VideoSource):
         self, path: str, url: str | Head, start: float | None, end: float | None, *, seekable: bool
     ) -> None:
         """Everything that reads before the first frame is asked for."""
+        import av
+
         self._container = _open_container(path, url)
         try:
-            self._stream = _video_stream(path, self._container)
+            self._stream = self._choose(_video_streams(path, self._container))
             self._stream.thread_type = "AUTO"
             self._time_base = Fraction(self._stream.time_base or Fraction(1, 90000))
-            self._copied = {
-                s.index: s for s in self._container.streams if s.type in ("audio", "subtitle", "attachment")
-            }
+            self._copied = {s.index: s for s in self._companions()}
+            self._covers = {s.index: s for s in self._container.streams.video if _is_cover(s)}
+            self._cover_packets: dict[int, Any] = {}
+            read = {self._stream.index, *self._copied, *self._covers}
+            for stream in self._container.streams:
+                if stream.index not in read:
+                    stream.discard = av.stream.Discard.all
             self._clock = self._new_clock()
             self._set_range(start, end, seekable)
             self._decoder = _decoder(self._stream)
@@ -115,8 +125,71 @@ class ContainerSource(VideoSource):
             self._container.close()
             raise
 
+    def _choose(self, streams: list[Any]) -> Any:
+        """The video stream asked for; else the default one, of variants of the same thing the best."""
+        names = ", ".join(f"{number}: {s.width}x{s.height}" for number, s in enumerate(streams))
+        if self._wanted is not None:
+            if not 0 <= self._wanted < len(streams):
+                raise InputError(f"{self._path} has no video stream {self._wanted}", f"it has {names}")
+            return streams[self._wanted]
+        default = [s for s in streams if s.disposition & _DEFAULT] or streams
+        if self._is_of_variants():
+            chosen = max(default, key=lambda s: (s.width * s.height, _bit_rate(s)))
+        else:
+            chosen = default[0]
+        if len(streams) > 1:
+            self.warn(
+                f"{self._path} has {len(streams)} video streams ({names}): "
+                f"{streams.index(chosen)} is used, --stream takes another"
+            )
+        return chosen
+
+    def _is_of_variants(self) -> bool:
+        """Whether video streams are sizes of the same thing, or programmes, each with its own sound."""
+        names = set(self._container.format.name.split(","))
+        return bool(names & _OF_VARIANTS) and len(self._container.streams.video) > 1
+
+    def _companions(self) -> list[Any]:
+        """The sound, text and attachments that belong to the video stream."""
+        streams = [s for s in self._container.streams if s.type in ("audio", "subtitle", "attachment")]
+        if not self._is_of_variants():
+            return streams
+        best = self._container.streams.best
+        return [s for s in (best("audio", self._stream), best("subtitle", self._stream)) if s is not None]
+
     def streams_to_copy(self) -> list[Any]:
         return list(self._copied.values())
+
+    def covers(self) -> list[Cover]:
+        return [Cover(self._covers[index], packet) for index, packet in self._cover_packets.items()]
+
+    def chapters(self) -> list[dict[str, Any]]:
+        part = []
+        last = None if self._end is None else self._end - self._shift
+        for chapter in self._container.chapters():
+            unit = chapter["time_base"] or Fraction(1, 1000)
+            start, end = (
+                max(self._clock.moved(chapter[key] * unit) - self._shift, Fraction(0))
+                for key in ("start", "end")
+            )
+            end = end if last is None else min(end, last)
+            if start < end:
+                ticks = {"start": round(start * 1000), "end": round(end * 1000)}
+                part.append({**chapter, **ticks, "time_base": Fraction(1, 1000)})
+        return part
+
+    def data_tracks(self) -> list[str]:
+        # Chapters and timecodes stand in such tracks too.
+        has_chapters = bool(self._container.chapters())
+        return [
+            s.metadata.get("handler_name", "").strip() or s.name or "unknown"
+            for s in self._container.streams.data
+            if "timecode" not in s.metadata and not (has_chapters and s.name == "bin_data")
+        ]
+
+    def timecode(self) -> str:
+        holders = [self._container, self._stream, *self._container.streams.data]
+        return next((h.metadata["timecode"] for h in holders if "timecode" in h.metadata), "")
 
     def attach(self, streams: Collection[int]) -> PacketQueue:
         self._queue = PacketQueue(streams)
@@ -223,7 +296,7 @@ class ContainerSource(VideoSource):
         """Packets of the video stream and of those to be copied; a flush packet of the video ends them."""
         import av
 
-        streams = self._read_streams()
+        streams = [*self._covers.values(), *self._read_streams()]
         failures = 0
         while True:
             try:
@@ -231,6 +304,9 @@ class ContainerSource(VideoSource):
                     failures = 0
                     if packet.size == 0 and packet.dts is None and packet.pts is None:
                         continue  # PyAV's flush packets; one is made below, whatever ended the reading
+                    if packet.stream_index in self._covers:
+                        self._cover_packets[packet.stream_index] = packet
+                        continue
                     self._see(packet)
                     yield from self._clock.put(packet)
                 break
@@ -341,7 +417,7 @@ class ContainerSource(VideoSource):
 
     def _step(self, picture: Any) -> int:
         """How long a picture is shown, as far as the input says, in units of its time base."""
-        rate = self._stream.average_rate
+        rate = _rate(self._stream)
         step = int(getattr(picture, "duration", 0) or 0)
         return max(1, step or (round(1 / (rate * self._time_base)) if rate else 1))
 
@@ -402,7 +478,7 @@ class ContainerSource(VideoSource):
             duration = stream.duration * self._time_base
         elif container.duration:
             duration = Fraction(container.duration, 1_000_000)
-        rate = stream.average_rate or None
+        rate = _rate(stream)
         count = stream.frames or (round(duration * rate) if duration and rate else None)
         if duration is not None and (start is not None or end is not None):
             part = min(duration, Fraction(end)) if end is not None else duration
@@ -429,7 +505,7 @@ class ContainerSource(VideoSource):
             stored=None if is_square else (stored[0], stored[1]),
             has_alpha=self._has_alpha(),
             fields=first_field(first) if self._keep_fields else "",
-            has_audio=any(s.type == "audio" for s in container.streams),
+            has_audio=any(s.type == "audio" for s in self._copied.values()),
             is_still=self._may_be_still() and self._second is None,
             metadata=dict(container.metadata),
             warnings=self._warnings,
@@ -531,12 +607,24 @@ def _decoder(stream: Any) -> Any:
         return context
 
 
-def _video_stream(path: str, container: InputContainer) -> Any:
-    """The first video stream that is no cover picture."""
-    import av
+def _is_cover(stream: Any) -> bool:
+    return bool(stream.disposition & _ATTACHED) and stream.codec_context is not None
 
-    cover = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & cover]
+
+def _bit_rate(stream: Any) -> int:
+    said = stream.metadata.get("variant_bitrate", "")
+    return int(said) if said.isdecimal() else (stream.codec_context.bit_rate or 0)
+
+
+def _rate(stream: Any) -> Fraction | None:
+    """Frames per second; what no camera makes is a time base that passes for a rate."""
+    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    return next((rate for rate in rates if rate and rate <= _HIGHEST_RATE), None)
+
+
+def _video_streams(path: str, container: InputContainer) -> list[Any]:
+    """The video streams that are no cover pictures and can be decoded."""
+    streams = [s for s in container.streams.video if not s.disposition & _ATTACHED]
     # FFmpeg renders plain text as pictures through its "tty" demuxer.
     if not streams or container.format.name == "tty":
         kinds = sorted({s.type for s in container.streams})
@@ -546,9 +634,9 @@ def _video_stream(path: str, container: InputContainer) -> Any:
             else "nothing of the kind"
         )
         raise InputError(f"{path} has no video stream, {found}", "give a file that has pictures in it")
-    stream = streams[0]
-    if stream.codec_context is None:
+    streams = [s for s in streams if s.codec_context is not None]
+    if not streams:
         raise InputError(
             f"{path}: this FFmpeg build has no decoder for its video", "convert it to H.264 first"
         )
-    return stream
+    return streams

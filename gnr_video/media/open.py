@@ -42,6 +42,7 @@ def open_source(
     start: float | None = None,
     end: float | None = None,
     keep_fields: bool = False,
+    stream: int | None = None,
 ) -> VideoSource:
     """Open anything that holds pictures.
 
@@ -52,6 +53,7 @@ def open_source(
             subtitles move with it.
         end: seconds, in the input's own time, at which to stop; a frame that begins there is left out.
         keep_fields: leave interlaced pictures as they are; else they are deinterlaced.
+        stream: which of several video streams, counted from 0; None: the default one, of variants the best.
 
     Returns:
         The source, with its first frame already decoded.
@@ -60,7 +62,7 @@ def open_source(
         InputError: missing, empty, not a video, truncated beyond use, without a video stream or a frame.
     """
     text = os.fspath(path)
-    part = Reading(start, end, keep_fields)
+    part = Reading(start, end, keep_fields, stream)
     if (start is not None and start < 0) or (end is not None and end <= (start or 0.0)):
         raise InputError(
             f"the part from {start or 0:g} s to {'the end' if end is None else f'{end:g} s'} is empty",

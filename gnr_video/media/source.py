@@ -99,6 +99,13 @@ class StreamPacket(NamedTuple):
     packet: av.Packet[Any]
 
 
+class Cover(NamedTuple):
+    """A cover picture: the input's stream (PyAV's) and its only packet."""
+
+    template: Any
+    packet: av.Packet[Any]
+
+
 class PacketQueue:
     """Packets on their way from the source's thread to the sink's.
 
@@ -144,6 +151,22 @@ class VideoSource:
     def streams_to_copy(self) -> list[Any]:
         """The input's audio, subtitle and attachment streams (PyAV's), templates for the sink's."""
         return []
+
+    def covers(self) -> list[Cover]:
+        """Pictures that stand for the whole, as players show them."""
+        return []
+
+    def chapters(self) -> list[dict[str, Any]]:
+        """Chapters on the clock of the frames, as PyAV has them."""
+        return []
+
+    def data_tracks(self) -> list[str]:
+        """Names of tracks that are neither picture, sound nor text, and are not read."""
+        return []
+
+    def timecode(self) -> str:
+        """The timecode of the first frame, "01:00:00:00"; "" where there is none."""
+        return ""
 
     def attach(self, streams: Collection[int]) -> PacketQueue:
         """Ask for the packets of these streams (by index); they arrive as frames are read.
