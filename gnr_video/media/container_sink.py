@@ -243,7 +243,7 @@ class ContainerSink(VideoSink):
 
     def _add_metadata(self, source: VideoSource, muxer: str, rate: Fraction) -> None:
         for key, value in source.info.metadata.items():
-            if key not in _OWN_METADATA and key != "timecode":
+            if key not in _OWN_METADATA and key.lower() != "timecode":
                 self._container.metadata[key] = value
         tracks = source.data_tracks()
         if tracks:

@@ -189,7 +189,9 @@ class ContainerSource(VideoSource):
 
     def timecode(self) -> str:
         holders = [self._container, self._stream, *self._container.streams.data]
-        return next((h.metadata["timecode"] for h in holders if "timecode" in h.metadata), "")
+        # Matroska writes its keys in capitals.
+        entries = [entry for holder in holders for entry in holder.metadata.items()]
+        return next((value for key, value in entries if key.lower() == "timecode"), "")
 
     def attach(self, streams: Collection[int]) -> PacketQueue:
         self._queue = PacketQueue(streams)
