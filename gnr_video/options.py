@@ -73,6 +73,8 @@ class OutputOptions:
 
     Attributes:
         start, end: seconds of the source; None: all of it.
+        interlaced: "deinterlace", or "keep": interlaced pictures stay as they are, and are flagged so.
+        stream: which of several video streams, see `gnr_video.media.open.open_source`.
         codec, crf: of the encoder, see `gnr_video.media.open.open_sink`. Without either, an engine on an NVIDIA GPU has
             that GPU's encoder instead of libx264, where it works.
         overwrite: replace an existing file.
@@ -80,6 +82,8 @@ class OutputOptions:
 
     start: float | None = None
     end: float | None = None
+    interlaced: str = "deinterlace"
+    stream: int | None = None
     codec: str | None = None
     crf: int | None = None
     overwrite: bool = False

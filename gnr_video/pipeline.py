@@ -16,6 +16,7 @@ from gnr_video.compositing.compositor import HEAD_MODES
 from gnr_video.frame import Frame, Layered
 from gnr_video.hold import Drawings
 from gnr_video.machine import usable_cores
+from gnr_video.media.transparency import opaque
 from gnr_video.tracking.alignment import crop_face, head_side, widened
 
 if TYPE_CHECKING:
@@ -151,13 +152,21 @@ def compose(items: Iterable[Layered], look: Look, times: StageTimes) -> Generato
     """Paste the translations back; time and index of the frames stay as they are."""
     for item in items:
         frame = item.frame
+        if (
+            look.compositor.output_size(frame.size) != frame.size
+            or look.grid
+            or look.compositor.mode == "crop"
+        ):
+            frame = opaque(frame)
         with times.stage("compose"):
             look.effects.face(item.faces)
             image = look.compositor.compose(frame.image, item.faces, look.effects.frame)
             whole = look.compositor.whole_frame(image)
             if look.background is not None and whole is not None:
                 look.background.apply(whole, frame.image, item.faces, frame.pts_seconds)
-        yield Layered(Frame(image, frame.pts, frame.time_base, frame.index, frame.props), item.faces)
+        yield Layered(
+            Frame(image, frame.pts, frame.time_base, frame.index, frame.props, frame.alpha), item.faces
+        )
 
 
 @contextmanager

@@ -298,7 +298,13 @@ class Translator:
         self.effects.reset()
         schedule = self.schedule(source)
         with (
-            open_source(source, start=output.start, end=output.end) as video,
+            open_source(
+                source,
+                start=output.start,
+                end=output.end,
+                keep_fields=output.interlaced == "keep",
+                stream=output.stream,
+            ) as video,
             Finder(self.face_model, self.faces, self.lookahead) as finder,
             closing(self.open_look()) as look,
             open_sink(

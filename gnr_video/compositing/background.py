@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engines.errors import InputError, StyleError
 from gnr_video.compositing.masks import guided
 from gnr_video.frame import FaceLayer, Image
-from gnr_video.media.images import read_image
+from gnr_video.media.image_files import read_image
 from gnr_video.styles.color_names import rgb_of
 from gnr_video.tracking.matte import PersonMatte
 

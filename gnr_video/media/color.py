@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.frame import Image
+from gnr_video.frame import Alpha, Image
 
 if TYPE_CHECKING:
     import av
@@ -203,6 +203,49 @@ def from_rgb(image: Image, tags: ColorTags) -> av.VideoFrame:
     frame.color_primaries = tags.primaries
     frame.color_trc = tags.transfer
     frame.colorspace = tags.matrix
+    return frame
+
+
+def has_alpha(frame: av.VideoFrame) -> bool:
+    """Whether a decoded picture's format holds transparency."""
+    return any(component.is_alpha for component in frame.format.components) or frame.format.name == "pal8"
+
+
+def to_alpha(
+    frame: av.VideoFrame,
+    reformatter: av.video.reformatter.VideoReformatter,
+    size: tuple[int, int] | None = None,
+) -> Alpha:
+    """The transparency of a decoded picture that has it, uint8 HxW; arguments as of `to_rgb`."""
+    width, height = size or (frame.width, frame.height)
+    whole = reformatter.reformat(frame, format="rgba", width=width, height=height)
+    return np.ascontiguousarray(whole.to_ndarray()[..., 3])
+
+
+def from_rgba(image: Image, alpha: Alpha, pixel_format: str, tags: ColorTags) -> av.VideoFrame:
+    """A picture with transparency, ready for an encoder: yuva420p, as `from_rgb` converts, or what swscale makes.
+
+    Args:
+        image: uint8 HxWx3 RGB.
+        alpha: uint8 HxW.
+        pixel_format: FFmpeg's name of one with transparency.
+        tags: resolved tags.
+    """
+    import av
+
+    if pixel_format != "yuva420p":
+        frame = av.VideoFrame.from_ndarray(np.dstack([image, alpha]), "rgba")
+        if pixel_format == "rgba":
+            return frame
+        matrix = BT470BG if tags.matrix == SMPTE170M else tags.matrix
+        yuv = {"dst_colorspace": matrix, "dst_color_range": tags.range} if pixel_format[0] == "y" else {}
+        return frame.reformat(format=pixel_format, **yuv)
+    opaque = from_rgb(image, tags)
+    frame = av.VideoFrame(opaque.width, opaque.height, pixel_format)
+    for target, source in zip(_planes(frame), [*_planes(opaque), alpha], strict=True):
+        target[:] = source
+    frame.color_range, frame.colorspace = tags.range, tags.matrix
+    frame.color_primaries, frame.color_trc = tags.primaries, tags.transfer
     return frame
 
 
