@@ -16,11 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from statistics import median
-from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).resolve().parents[1]
@@ -48,7 +48,7 @@ def measure(size: int, batch: int, steps: int, trunk: Path | None) -> float:
     faces, heads = noise(size), noise(size * 5 // 4)
     data = Domains(faces, faces, faces, faces, heads=heads, drawn_heads=heads)
     with tempfile.TemporaryDirectory() as out:
-        trainer = _trainers().trainer_class(recipe)(data, recipe, Path(out), lpips_trunk=trunk)
+        trainer = _trainer()(data, recipe, Path(out), **({"lpips_trunk": trunk} if trunk else {}))
         trainer.train_step()
         started = time.perf_counter()
         for _ in range(steps):
@@ -56,13 +56,14 @@ def measure(size: int, batch: int, steps: int, trunk: Path | None) -> float:
         return (time.perf_counter() - started) / steps
 
 
-def _trainers() -> ModuleType:
+def _trainer() -> Callable[..., Any]:
     # The older name first: an editable installation would lend the other checkout what that has not.
-    for name in ("train.one_way", "train.one_sided"):
+    for module, name in (("train.one_way", "OneWayTrainer"), ("train.one_sided", "OneSidedTrainer")):
         try:
-            return import_module(name)
+            made: Callable[..., Any] = getattr(import_module(module), name)
         except ModuleNotFoundError:
             continue
+        return made
     raise SystemExit("error: there is no one-sided training in this checkout")
 
 

@@ -33,10 +33,11 @@ from engines.errors import exit_with
 from engines.files import write_atomically
 from engines.weights import load_weights
 from gnr_video.machine import hardware
+from train import loop
 from train.data import Domains, Framing, fit, load_dataset
 from train.metrics.evaluate import METRICS, QUICK, Evaluator, Networks
 from train.metrics.pictures import Folder
-from train.one_sided import OneWayTrainer
+from train.one_sided import OneSidedTrainer
 from train.recipes import Recipe, Stage, get_recipe, with_settings
 
 VARIANTS: Mapping[str, Sequence[str]] = {
@@ -75,9 +76,11 @@ def shortened(settings: Sequence[str], size: int, steps: int, batch: int) -> Rec
 
 def train(recipe: Recipe, data: Domains, out: Path, seed: int, trunk: Path | None) -> float:
     """Train into `out`; seconds per step."""
-    trainer = OneWayTrainer(data, recipe, out, seed=seed, device=best_device(), lpips_trunk=trunk)
+    trainer = OneSidedTrainer(data, recipe, out, seed=seed, device=best_device(), lpips_trunk=trunk)
     started = time.monotonic()
-    trainer.run(log_every=100, sample_every=recipe.steps, progress=lambda text: print(text, file=sys.stderr))
+    loop.run(
+        trainer, log_every=100, sample_every=recipe.steps, progress=lambda text: print(text, file=sys.stderr)
+    )
     return (time.monotonic() - started) / recipe.steps
 
 

@@ -124,7 +124,7 @@ def measure(
 
     from train.data import Domains, ImagePool
     from train.recipes import Stage, get_recipe
-    from train.trainer import Trainer
+    from train.two_sided import TwoSidedTrainer
 
     recipe = get_recipe("official")
     recipe = replace(
@@ -142,7 +142,7 @@ def measure(
         for owner, name, function in plain_layers():
             setattr(owner, name, function)
     with tempfile.TemporaryDirectory() as out:
-        trainer = Trainer(
+        trainer = TwoSidedTrainer(
             Domains(pool, pool, pool, pool),
             recipe,
             Path(out),

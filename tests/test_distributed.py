@@ -14,10 +14,11 @@ import torch.multiprocessing as mp
 from engines.architecture import Architecture
 from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains
-from train import distributed
-from train.one_sided import OneWayTrainer
+from train import distributed, loop
+from train.one_sided import OneSidedTrainer
 from train.recipes import Recipe, Stage, get_recipe
 from train.trainer import Trainer
+from train.two_sided import TwoSidedTrainer
 
 STEPS = 4
 RECIPE = replace(
@@ -52,18 +53,18 @@ def whole(recipe: Recipe) -> Recipe:
 
 
 def train(recipe: Recipe, out: Path) -> Trainer:
-    trainer = Trainer(toy_domains(), recipe, out, bf16=False)
+    trainer = TwoSidedTrainer(toy_domains(), recipe, out, bf16=False)
     for ada in trainer.ada.values():
         ada.p = 0.5  # as after a while
-    trainer.run(steps=STEPS, log_every=1, progress=lambda _: None)
+    loop.run(trainer, steps=STEPS, log_every=1, progress=lambda _: None)
     return trainer
 
 
 def train_one_way(out: Path) -> Trainer:
     # d_rest where its first losses lie: the processes have to agree on whether the discriminator learns.
     recipe = replace(ONE_WAY, d_rest=1.98, loss=replace(ONE_WAY.loss, palette=10.0))
-    trainer = OneWayTrainer(toy_domains(64), recipe, out, trunk=random_trunk(), bf16=False)
-    trainer.run(log_every=1, progress=lambda _: None)
+    trainer = OneSidedTrainer(toy_domains(64), recipe, out, trunk=random_trunk(), bf16=False)
+    loop.run(trainer, log_every=1, progress=lambda _: None)
     return trainer
 
 

@@ -20,9 +20,10 @@ from engines.weights import load_weights
 from gnr_video.tracking.alignment import face_part, head_side
 from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains
+from train import checkpoint, loop
 from train.augment import blur, to_float
 from train.data import Domains, ImagePool
-from train.one_sided import PALETTE_DRAWINGS, OneWayTrainer, face_of, in_head, trainer_class
+from train.one_sided import PALETTE_DRAWINGS, OneSidedTrainer, face_of, in_head
 from train.projected import (
     ProjectedDiscriminator,
     content_distance,
@@ -34,7 +35,6 @@ from train.projected import (
     upper_part,
 )
 from train.recipes import Recipe, RecipeError, Stage, continued, get_recipe
-from train.trainer import Trainer
 from train.trunk import CHANNELS, TAP_RMS, Trunk
 
 RECIPE = replace(
@@ -251,7 +251,7 @@ def test_a_style_carries_the_colours_that_the_content_does_not_see(tmp_path, dom
     plain = ImagePool(colours.to(torch.uint8).expand(-1, -1, 64, 64).contiguous())
     data = replace(domains, train_a=plain, train_b=plain)
     recipe = replace(RECIPE, stages=(Stage(32, 200, 4), Stage(64, 1, 4)), warmup_steps=200)
-    trainer = OneWayTrainer(data, recipe, tmp_path, trunk=trunk, bf16=False)
+    trainer = OneSidedTrainer(data, recipe, tmp_path, trunk=trunk, bf16=False)
     losses = [float(trainer.train_step()["reproduction"]) for _ in range(120)]
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     red, blue = (torch.full((1, 3, 32, 32), -0.5) for _ in range(2))
@@ -265,13 +265,11 @@ def test_a_style_carries_the_colours_that_the_content_does_not_see(tmp_path, dom
 
 
 def test_trains_grows_and_writes_weights(tmp_path, domains, trunk):
-    assert trainer_class(RECIPE) is OneWayTrainer
-    assert trainer_class(get_recipe("tiny")) is Trainer
-    trainer = OneWayTrainer(domains, RECIPE, tmp_path, trunk=trunk, bf16=False)
+    trainer = OneSidedTrainer(domains, RECIPE, tmp_path, trunk=trunk, bf16=False)
     assert trainer.size == 32
     terms = trainer.train_step()
     assert "adversarial" not in terms
-    trainer.run(steps=2, progress=lambda _: None)
+    loop.run(trainer, steps=2, progress=lambda _: None)
     before = {n: p.clone() for n, p in trainer.networks.g_ab.named_parameters()}
     critic = [p.clone() for p in trainer.networks.d_b.parameters()]
     terms = trainer.train_step()
@@ -281,7 +279,7 @@ def test_trains_grows_and_writes_weights(tmp_path, domains, trunk):
     unchanged = [n for n, p in before.items() if torch.equal(p, live[n])]
     assert not unchanged
     assert not all(torch.equal(a, b) for a, b in zip(critic, trainer.networks.d_b.parameters()))
-    trainer.run(progress=lambda _: None)
+    loop.run(trainer, progress=lambda _: None)
     assert trainer.size == 64
     weights = load_weights(tmp_path / "weights.safetensors")
     assert weights.architecture == RECIPE.architecture
@@ -293,7 +291,7 @@ def test_whole_heads_are_seen_with_what_is_around_them(tmp_path, domains, trunk,
     side = head_side(64)
     heads = ImagePool(torch.full((4, 3, side, side), 200, dtype=torch.uint8))
     recipe = replace(RECIPE, stages=(Stage(64, 3, 4),), warmup_steps=0, wide=1.0)
-    trainer = OneWayTrainer(replace(domains, heads=heads), recipe, tmp_path, trunk=trunk, bf16=False)
+    trainer = OneSidedTrainer(replace(domains, heads=heads), recipe, tmp_path, trunk=trunk, bf16=False)
     seen = []
     monkeypatch.setattr("train.one_sided.recolour", lambda x, _: seen.append(x) or x)
     for _ in range(8):
@@ -303,7 +301,7 @@ def test_whole_heads_are_seen_with_what_is_around_them(tmp_path, domains, trunk,
     is_head = [bool(((x - (200 / 127.5 - 1)).abs() < 1e-3).all()) for x in shown]
     assert 0 < sum(is_head) < 8
     with pytest.raises(InputError, match="heads"):
-        OneWayTrainer(replace(domains, heads=domains.train_a), recipe, tmp_path, trunk=trunk)
+        OneSidedTrainer(replace(domains, heads=domains.train_a), recipe, tmp_path, trunk=trunk)
 
 
 def test_hair_has_to_look_drawn(tmp_path, domains, trunk, monkeypatch):
@@ -313,7 +311,7 @@ def test_hair_has_to_look_drawn(tmp_path, domains, trunk, monkeypatch):
     drawn = ImagePool(torch.full((4, 3, side, side), 90, dtype=torch.uint8))
     recipe = replace(RECIPE, stages=(Stage(64, 3, 4),), warmup_steps=0, wide=1.0)
     data = replace(domains, heads=heads, drawn_heads=drawn)
-    trainer = OneWayTrainer(data, recipe, tmp_path / "wide", trunk=trunk, bf16=False)
+    trainer = OneSidedTrainer(data, recipe, tmp_path / "wide", trunk=trunk, bf16=False)
     judged: list[torch.Tensor] = []
     judge = trainer.networks.d_b.judge_surroundings
     monkeypatch.setattr(
@@ -330,14 +328,14 @@ def test_hair_has_to_look_drawn(tmp_path, domains, trunk, monkeypatch):
     after = [head.logit.weight for head in trainer.networks.d_b.surroundings]
     assert not any(torch.equal(old, new) for old, new in zip(before, after, strict=True))
     for name, other in (("face", replace(recipe, wide=0.0)), ("ada", replace(recipe, ada=0.6))):
-        trainer = OneWayTrainer(data, other, tmp_path / name, trunk=trunk, bf16=False)
+        trainer = OneSidedTrainer(data, other, tmp_path / name, trunk=trunk, bf16=False)
         assert "surroundings" not in trainer.train_step()
 
 
 def test_the_discriminator_rests_while_it_is_ahead(tmp_path, domains, trunk):
     def learned(name: str, rest: float) -> tuple[bool, float]:
         recipe = replace(RECIPE, stages=(Stage(64, 3, 4),), warmup_steps=0, d_rest=rest)
-        trainer = OneWayTrainer(domains, recipe, tmp_path / name, trunk=trunk, bf16=False, seed=3)
+        trainer = OneSidedTrainer(domains, recipe, tmp_path / name, trunk=trunk, bf16=False, seed=3)
         before = [parameter.detach().clone() for parameter in trainer.networks.d_b.parameters()]
         loss = trainer.train_step()["discriminator"]
         assert not loss.requires_grad
@@ -361,7 +359,7 @@ def test_seeds_and_drawings_styles_are_each_compared_with_drawings(tmp_path, dom
 
     def distance(name: str, *fake: torch.Tensor) -> float:
         data = replace(domains, train_b=drawings)
-        trainer = OneWayTrainer(data, recipe, tmp_path / name, trunk=trunk, bf16=False)
+        trainer = OneSidedTrainer(data, recipe, tmp_path / name, trunk=trunk, bf16=False)
         for step in range(PALETTE_DRAWINGS):
             loss = trainer._palette(to_float(torch.cat(fake)))
             assert [cells.shape[1] for cells in trainer.painted] == [min(2 * step + 4, PALETTE_DRAWINGS)] * 2
@@ -375,32 +373,32 @@ def test_seeds_and_drawings_styles_are_each_compared_with_drawings(tmp_path, dom
 def test_resumes_to_the_bit(tmp_path, domains, trunk):
     recipe = replace(RECIPE, loss=replace(RECIPE.loss, palette=10.0))
 
-    def trainer(name: str) -> OneWayTrainer:
-        return OneWayTrainer(domains, recipe, tmp_path / name, trunk=trunk, bf16=False)
+    def trainer(name: str) -> OneSidedTrainer:
+        return OneSidedTrainer(domains, recipe, tmp_path / name, trunk=trunk, bf16=False)
 
     whole = trainer("whole")
-    whole.run(progress=lambda _: None)
-    trainer("parts").run(steps=4, progress=lambda _: None)
+    loop.run(whole, progress=lambda _: None)
+    loop.run(trainer("parts"), steps=4, progress=lambda _: None)
     again = trainer("parts")
-    assert again.resume()
-    again.run(progress=lambda _: None)
+    assert checkpoint.resume(again)
+    loop.run(again, progress=lambda _: None)
     for a, b in zip(whole.networks.all().values(), again.networks.all().values(), strict=True):
         for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True):
             assert torch.equal(x, y)
 
 
 def test_begins_with_weights_that_are_there(tmp_path, domains, trunk):
-    def trainer(recipe: Recipe, name: str) -> OneWayTrainer:
-        return OneWayTrainer(domains, recipe, tmp_path / name, trunk=trunk, bf16=False)
+    def trainer(recipe: Recipe, name: str) -> OneSidedTrainer:
+        return OneSidedTrainer(domains, recipe, tmp_path / name, trunk=trunk, bf16=False)
 
     first = trainer(RECIPE, "first")
-    first.run(progress=lambda _: None)
+    loop.run(first, progress=lambda _: None)
     weights = load_weights(tmp_path / "first" / "weights.safetensors")
     recipe = continued(RECIPE, weights.architecture)
     assert recipe.stages == RECIPE.stages[1:] and not recipe.warmup_steps
     second = trainer(recipe, "second")
     second.start_from(weights)
-    second.export(tmp_path / "again.safetensors")
+    checkpoint.export(second, tmp_path / "again.safetensors")
     again = load_weights(tmp_path / "again.safetensors").tensors
     assert again.keys() == weights.tensors.keys()
     assert all(torch.equal(again[name], tensor) for name, tensor in weights.tensors.items())
@@ -415,11 +413,11 @@ def test_begins_with_weights_that_are_there(tmp_path, domains, trunk):
 def test_says_that_it_needs_the_trunk(tmp_path, domains, monkeypatch):
     monkeypatch.setenv("GNR_VIDEO_TRUNK", str(tmp_path / "nothing"))
     with pytest.raises(ModelFileError, match="GNR_VIDEO_TRUNK"):
-        OneWayTrainer(domains, RECIPE, tmp_path, bf16=False)
+        OneSidedTrainer(domains, RECIPE, tmp_path, bf16=False)
 
 
 def test_the_trunk_stays_as_it_is(domains, trunk, tmp_path):
-    trainer = OneWayTrainer(domains, replace(RECIPE, warmup_steps=0), tmp_path, trunk=trunk, bf16=False)
+    trainer = OneSidedTrainer(domains, replace(RECIPE, warmup_steps=0), tmp_path, trunk=trunk, bf16=False)
     before = [t.clone() for t in trainer.trunk.state_dict().values()]
     trainer.train_step()
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.trunk.state_dict().values()))

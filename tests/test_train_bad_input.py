@@ -10,9 +10,13 @@ import torch
 
 from engines.errors import GnrVideoError, InputError, WeightsError
 from tests.toy_domains import toy_domains
+from train import checkpoint, loop
+from train.checkpoint import STATE, TrainingDiverged
 from train.data import Domains, ImagePool
+from train.loop import Window
 from train.recipes import Recipe, get_recipe
-from train.trainer import STATE, Trainer, TrainingDiverged, Window
+from train.trainer import Trainer
+from train.two_sided import TwoSidedTrainer
 
 TINY = replace(get_recipe("tiny"), loss=replace(get_recipe("tiny").loss, cycle_lpips=0.0))
 
@@ -23,7 +27,7 @@ def domains() -> Domains:
 
 
 def trainer(domains: Domains, out: Path, recipe: Recipe = TINY) -> Trainer:
-    return Trainer(domains, recipe, out, bf16=False)
+    return TwoSidedTrainer(domains, recipe, out, bf16=False)
 
 
 def one_line(error: GnrVideoError) -> None:
@@ -58,9 +62,9 @@ def test_images_smaller_than_the_recipe(tmp_path, domains):
     ids=["architecture", "recipe", "discriminator", "stages"],
 )
 def test_a_checkpoint_of_another_run(tmp_path, domains, change, message):
-    trainer(domains, tmp_path).save()
+    checkpoint.save(trainer(domains, tmp_path))
     with pytest.raises(WeightsError, match=message) as caught:
-        trainer(domains, tmp_path, replace(TINY, **change)).resume()
+        checkpoint.resume(trainer(domains, tmp_path, replace(TINY, **change)))
     one_line(caught.value)
     assert "--out" in caught.value.hint
 
@@ -71,12 +75,12 @@ def test_a_file_that_is_no_checkpoint(tmp_path, domains, what):
     if what == "text":
         path.write_bytes(b"not a checkpoint")
     elif what == "truncated":
-        trainer(domains, tmp_path).save()
+        checkpoint.save(trainer(domains, tmp_path))
         path.write_bytes(path.read_bytes()[:-5000])
     else:
         torch.save({"model": torch.zeros(3)}, path)
     with pytest.raises(WeightsError, match="cannot read the checkpoint") as caught:
-        trainer(domains, tmp_path).resume()
+        checkpoint.resume(trainer(domains, tmp_path))
     one_line(caught.value)
 
 
@@ -84,7 +88,7 @@ def broken(domains: Domains, out: Path) -> Trainer:
     """A trainer with a good checkpoint, whose next step is bad."""
     run = trainer(domains, out)
     run.train_step()
-    run.save()
+    checkpoint.save(run)
     with torch.no_grad():
         run.networks.g_ab.conv1.activate.bias.fill_(float("nan"))
     return run
@@ -94,7 +98,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, doma
     run = broken(domains, tmp_path)
     good = (tmp_path / STATE).read_bytes()
     with pytest.raises(TrainingDiverged, match=r"cycle_l2.* not finite at step 2") as caught:
-        run.run(log_every=4, progress=lambda _: None)  # seen two steps later, named where it began
+        loop.run(run, log_every=4, progress=lambda _: None)  # seen two steps later, named where it began
     one_line(caught.value)
     assert str(tmp_path) in caught.value.hint
     assert (tmp_path / STATE).read_bytes() == good
@@ -106,9 +110,9 @@ def test_nothing_bad_is_saved_between_two_looks(tmp_path, domains, ends):
     good = (tmp_path / STATE).read_bytes()
     with pytest.raises(TrainingDiverged, match="not finite at step 2"):
         if ends == "save":
-            run.run(log_every=100, save_every_seconds=0.0)
+            loop.run(run, log_every=100, save_every_seconds=0.0)
         elif ends == "stop":
-            run.run(log_every=100, stop=lambda: run.step >= 3)
+            loop.run(run, log_every=100, stop=lambda: run.step >= 3)
         else:
 
             def interrupt() -> bool:
@@ -116,18 +120,18 @@ def test_nothing_bad_is_saved_between_two_looks(tmp_path, domains, ends):
                     raise KeyboardInterrupt
                 return False
 
-            run.run(log_every=100, stop=interrupt)
+            loop.run(run, log_every=100, stop=interrupt)
     assert (tmp_path / STATE).read_bytes() == good
 
 
 def test_a_bad_update_after_a_finite_loss_is_not_saved(tmp_path, domains):
     run = trainer(domains, tmp_path)
-    run.save()
+    checkpoint.save(run)
     good = (tmp_path / STATE).read_bytes()
     parameter = run.networks.d_a.g_adv[0].weight
     parameter.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(TrainingDiverged, match="update of d_a at step 1 was not finite"):
-        run.run(steps=1)
+        loop.run(run, steps=1)
     assert (tmp_path / STATE).read_bytes() == good
 
 
@@ -136,7 +140,7 @@ def test_without_a_checkpoint_it_promises_none(tmp_path, domains):
     with torch.no_grad():
         run.networks.g_ab.conv1.activate.bias.fill_(float("nan"))
     with pytest.raises(TrainingDiverged) as caught:
-        run.run(steps=1, log_every=1)
+        loop.run(run, steps=1, log_every=1)
     assert "no checkpoint" in caught.value.hint
 
 

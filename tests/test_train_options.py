@@ -14,13 +14,15 @@ from tests.test_one_sided import RECIPE as ONE_WAY
 from tests.test_one_sided import trunk  # noqa: F401
 from tests.test_trainer import TINY, same
 from tests.toy_domains import toy_domains
+from train import checkpoint
 from train.data import Domains
 from train.losses import masked_mse, path_lengths
 from train.networks import Generator
-from train.one_sided import OneWayTrainer
+from train.one_sided import OneSidedTrainer
 from train.recipes import RECIPES, Recipe, RecipeError, Stage, with_settings
 from train.trainer import Trainer
 from train.trunk import Trunk
+from train.two_sided import TwoSidedTrainer
 
 OPTIONS = ["ada=0.6", "ada_images=40", "style_mixing=0.5", "motion_flow=0.04", "path_every=2"]
 LOSSES = ["loss.path_length=0.1", "loss.motion=2"]
@@ -78,7 +80,7 @@ def test_mixed_pictures_have_no_style_to_reconstruct():
 
 
 def test_as_many_are_mixed_as_asked_for(tmp_path, domains):
-    trainer = Trainer(domains, replace(TINY, style_mixing=0.25), tmp_path, bf16=False)
+    trainer = TwoSidedTrainer(domains, replace(TINY, style_mixing=0.25), tmp_path, bf16=False)
     _, kept = trainer._mapped(trainer.networks.g_ab, torch.randn(2000, 8))
     assert kept.mean() == pytest.approx(0.75, abs=0.04)
 
@@ -109,7 +111,7 @@ def test_the_path_length_has_a_gradient_in_the_networks(generator):
 
 def test_the_path_length_mean_follows_and_the_penalty_is_lazy(tmp_path, domains):
     recipe = with_settings(TINY, ["loss.path_length=0.1", "path_every=2", "stages=32:9:4"])
-    trainer = Trainer(domains, recipe, tmp_path, bf16=False)
+    trainer = TwoSidedTrainer(domains, recipe, tmp_path, bf16=False)
     had = ["path_length" in trainer.train_step() for _ in range(3)]
     assert had == [True, False, True]
     assert all(mean > 0 for mean in trainer.path_means.values())
@@ -121,7 +123,7 @@ def test_the_path_length_mean_follows_and_the_penalty_is_lazy(tmp_path, domains)
 
 def test_cyclegans_identity_passes_the_translator(tmp_path, domains):
     recipe = with_settings(TINY, ["loss.cyclegan_identity=5", "loss.identity=0", "stages=32:9:4"])
-    trainer = Trainer(domains, recipe, tmp_path, bf16=False)
+    trainer = TwoSidedTrainer(domains, recipe, tmp_path, bf16=False)
     terms = trainer.train_step()
     assert 0 < terms["cyclegan_identity"] < 4
     assert "identity" not in terms
@@ -144,9 +146,9 @@ def run_all(make: Callable[[str], Trainer]) -> None:
     stopped = make("stopped")
     for _ in range(3):
         stopped.train_step()
-    stopped.save()
+    checkpoint.save(stopped)
     again = make("stopped")
-    assert again.resume()
+    assert checkpoint.resume(again)
     for _ in range(2):
         again.train_step()
     assert same(straight, again)
@@ -158,7 +160,7 @@ def test_all_of_them_train_grow_and_resume(tmp_path, domains):
     recipe = everything(TINY, "loss.cyclegan_identity=1", "stages=16:2:4,32:5:4:2", "ada=0.01")
 
     def make(name: str) -> Trainer:
-        trainer = Trainer(domains, recipe, tmp_path / name, bf16=False)
+        trainer = TwoSidedTrainer(domains, recipe, tmp_path / name, bf16=False)
         for ada in trainer.ada.values():
             ada.p = 0.5
         return trainer
@@ -171,7 +173,7 @@ def test_all_of_them_one_way(tmp_path, trunk: Trunk):  # noqa: F811
     recipe = everything(replace(ONE_WAY, stages=(Stage(64, 9, 4),), warmup_steps=0), "ada=0.01")
 
     def make(name: str) -> Trainer:
-        trainer = OneWayTrainer(domains, recipe, tmp_path / name, trunk=trunk, bf16=False)
+        trainer = OneSidedTrainer(domains, recipe, tmp_path / name, trunk=trunk, bf16=False)
         trainer.ada["d_b"].p = 0.5
         return trainer
 
@@ -179,20 +181,22 @@ def test_all_of_them_one_way(tmp_path, trunk: Trunk):  # noqa: F811
 
 
 def test_a_checkpoint_from_before_an_option_goes_on_with_it(tmp_path, domains):
-    Trainer(domains, TINY, tmp_path, bf16=False).save()
-    trainer = Trainer(domains, everything(TINY), tmp_path, bf16=False)
-    assert trainer.resume()
+    checkpoint.save(TwoSidedTrainer(domains, TINY, tmp_path, bf16=False))
+    trainer = TwoSidedTrainer(domains, everything(TINY), tmp_path, bf16=False)
+    assert checkpoint.resume(trainer)
     assert trainer.ada["d_a"].p == 0
     with pytest.raises(WeightsError):
-        Trainer(domains, replace(everything(TINY), shared_branch=False), tmp_path, bf16=False).resume()
+        checkpoint.resume(
+            TwoSidedTrainer(domains, replace(everything(TINY), shared_branch=False), tmp_path, bf16=False)
+        )
 
 
 def test_what_is_compiled_computes_the_same(tmp_path, domains, monkeypatch):
     """Without torch.compile's code generator, which needs a C++ compiler: its graphs, run as they are."""
     graphs = CompileCounterWithBackend("aot_eager")
-    monkeypatch.setattr(Trainer, "compile_backend", graphs)
-    plain = Trainer(domains, TINY, tmp_path, bf16=False).networks
-    trainer = Trainer(domains, replace(TINY, compile=True), tmp_path, bf16=False)
+    monkeypatch.setattr(TwoSidedTrainer, "compile_backend", graphs)
+    plain = TwoSidedTrainer(domains, TINY, tmp_path, bf16=False).networks
+    trainer = TwoSidedTrainer(domains, replace(TINY, compile=True), tmp_path, bf16=False)
     trainer._grow_to(32)
     nets = trainer.networks
     assert trainer.size == 32

@@ -11,11 +11,13 @@ import torch
 from engines.errors import GnrVideoError
 from engines.weights import load_weights
 from tests.toy_domains import toy_domains
+from train import checkpoint, loop
 from train.data import Domains
 from train.losses import OFFICIAL, PAPER
 from train.networks import Generator, Upsample
 from train.recipes import RECIPES, Stage, get_recipe
 from train.trainer import Trainer
+from train.two_sided import TwoSidedTrainer
 
 TINY = replace(get_recipe("tiny"), loss=replace(get_recipe("tiny").loss, cycle_lpips=0.0))
 
@@ -35,10 +37,10 @@ def same(a: Trainer, b: Trainer) -> bool:
 
 def test_losses_fall_and_everything_is_written(tmp_path, domains):
     recipe = replace(TINY, stages=(Stage(32, 60, 4),), warmup_steps=40)
-    trainer = Trainer(domains, recipe, tmp_path, bf16=False)
+    trainer = TwoSidedTrainer(domains, recipe, tmp_path, bf16=False)
     lines: list[str] = []
     seen: dict[int, dict[str, float]] = {}
-    trainer.run(log_every=20, sample_every=30, progress=lines.append, scalars=seen.__setitem__)
+    loop.run(trainer, log_every=20, sample_every=30, progress=lines.append, scalars=seen.__setitem__)
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records] == [20, 40, 60] == list(seen)
     assert records[1]["identity"] < 0.85 * records[0]["identity"]
@@ -53,7 +55,7 @@ def test_losses_fall_and_everything_is_written(tmp_path, domains):
 
 
 def test_both_directions_start_from_the_autoencoder(tmp_path, domains):
-    trainer = Trainer(domains, replace(TINY, warmup_steps=2), tmp_path, bf16=False)
+    trainer = TwoSidedTrainer(domains, replace(TINY, warmup_steps=2), tmp_path, bf16=False)
     for _ in range(2):
         assert "adversarial" not in trainer.train_step()
     trainer._end_warmup()
@@ -66,7 +68,7 @@ def test_both_directions_start_from_the_autoencoder(tmp_path, domains):
 
 def test_grows_without_a_jump(tmp_path, domains):
     recipe = replace(TINY, stages=(Stage(16, 3, 4), Stage(32, 20, 4, fade_steps=10)))
-    trainer = Trainer(domains, recipe, tmp_path, bf16=False)
+    trainer = TwoSidedTrainer(domains, recipe, tmp_path, bf16=False)
     for _ in range(3):
         trainer.train_step()
     small = trainer.networks.g_ab
@@ -88,22 +90,22 @@ def test_grows_without_a_jump(tmp_path, domains):
     assert 0 < len(trainer.g_optimiser.state) <= states
     for _ in range(12):
         trainer.train_step()
-    trainer.export(tmp_path / "grown.safetensors")
+    checkpoint.export(trainer, tmp_path / "grown.safetensors")
     assert load_weights(tmp_path / "grown.safetensors").architecture.size == 32
 
 
 @pytest.mark.parametrize("stop_at", [2, 5], ids=["small", "grown"])
 def test_resumes_to_the_bit(tmp_path, domains, stop_at):
     recipe = replace(TINY, stages=(Stage(16, 3, 4), Stage(32, 5, 4, fade_steps=4)))
-    straight = Trainer(domains, recipe, tmp_path / "a", bf16=False)
+    straight = TwoSidedTrainer(domains, recipe, tmp_path / "a", bf16=False)
     for _ in range(8):
         straight.train_step()
-    first = Trainer(domains, recipe, tmp_path / "b", bf16=False)
+    first = TwoSidedTrainer(domains, recipe, tmp_path / "b", bf16=False)
     for _ in range(stop_at):
         first.train_step()
-    first.save()
-    second = Trainer(domains, recipe, tmp_path / "b", bf16=False, seed=99)
-    assert second.resume()
+    checkpoint.save(first)
+    second = TwoSidedTrainer(domains, recipe, tmp_path / "b", bf16=False, seed=99)
+    assert checkpoint.resume(second)
     assert second.step == stop_at
     for _ in range(8 - stop_at):
         second.train_step()
@@ -111,27 +113,27 @@ def test_resumes_to_the_bit(tmp_path, domains, stop_at):
 
 
 def test_stops_on_time_and_on_request(tmp_path, domains):
-    trainer = Trainer(domains, TINY, tmp_path, bf16=False)
-    trainer.run(minutes=0.0)
+    trainer = TwoSidedTrainer(domains, TINY, tmp_path, bf16=False)
+    loop.run(trainer, minutes=0.0)
     assert trainer.step == 0
-    trainer.run(stop=lambda: trainer.step >= 2, progress=lambda _: None)
+    loop.run(trainer, stop=lambda: trainer.step >= 2, progress=lambda _: None)
     assert trainer.step == 2
     assert (tmp_path / "state.pt").is_file()
 
 
 def test_an_interrupt_saves_first(tmp_path, domains):
-    trainer = Trainer(domains, TINY, tmp_path, bf16=False)
+    trainer = TwoSidedTrainer(domains, TINY, tmp_path, bf16=False)
 
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trainer.run(log_every=2, progress=interrupt)
+        loop.run(trainer, log_every=2, progress=interrupt)
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
 
 
 def test_nothing_to_resume(tmp_path, domains):
-    assert not Trainer(domains, TINY, tmp_path, bf16=False).resume()
+    assert not checkpoint.resume(TwoSidedTrainer(domains, TINY, tmp_path, bf16=False))
 
 
 @pytest.mark.parametrize("loss", [OFFICIAL, PAPER], ids=["official", "paper"])
@@ -145,7 +147,7 @@ def test_the_sources_losses_run(tmp_path, domains, loss):
         cycle_share=1.0,
         augment_reals=False,
     )
-    terms = Trainer(domains, recipe, tmp_path, bf16=False).train_step()
+    terms = TwoSidedTrainer(domains, recipe, tmp_path, bf16=False).train_step()
     assert all(torch.isfinite(value) for value in terms.values())
     assert ("latent" in terms) == (loss.latent > 0)
     assert "identity" not in terms

@@ -8,14 +8,11 @@ trained network's, upsampled.
 from __future__ import annotations
 
 import re
-from typing import TypeVar
 
 import torch
 from torch import nn
 
-from train.networks import Discriminator, FadeIn, Generator, GrownStem
-
-Net = TypeVar("Net", Generator, Discriminator)
+from train.networks import FadeIn, Generator, GrownStem
 
 _STEMS = ("encoder.stem", "l_branch", "g_branch")
 
@@ -31,8 +28,8 @@ def old_name(name: str) -> str | None:
 
 
 @torch.no_grad()
-def grow(old: Net, new: Net) -> dict[str, str]:
-    """Fill `new`, of twice the size, from the trained `old`.
+def grow(old: nn.Module, new: nn.Module) -> dict[str, str]:
+    """Fill `new`, a generator or discriminator of twice the size, from the trained `old`.
 
     Returns:
         new parameter name -> old parameter name, for carrying optimiser state over.

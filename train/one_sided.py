@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from engines.weights import STYLE_ENCODER, Weights
 from gnr_video.tracking.alignment import HEAD_EXTENT, head_margins, head_side
 from train.augment import blur, recolour, relight, resample, to_float
+from train.data import ImagePool
 from train.distributed import gather, mine, world
 from train.facial_parts import PartsHead, part_centres, part_distance
 from train.flow import motion_difference
@@ -38,7 +39,6 @@ from train.projected import (
     palette_energy,
     upper_part,
 )
-from train.recipes import Recipe
 from train.trainer import Trainer
 from train.trunk import TAP_RMS, Trunk
 
@@ -54,7 +54,7 @@ CONTENT_TAP = 3
 
 
 @dataclass
-class OneWayNetworks:
+class OneSidedNetworks:
     """A: faces, B: anime. Both averages are the same network, so that weights are written as GNR's are."""
 
     g_ab: Generator
@@ -78,7 +78,7 @@ class OneWayNetworks:
         return dict(self.__dict__)
 
 
-class OneWayTrainer(Trainer):
+class OneSidedTrainer(Trainer[OneSidedNetworks]):
     """`Trainer` for recipes with `one_way`; the weights, sheets, checkpoints and the loop are the same.
 
     Args:
@@ -88,14 +88,12 @@ class OneWayTrainer(Trainer):
         ModelFileError: the trunk cannot be had.
     """
 
-    networks: OneWayNetworks  # type: ignore[assignment]
-
     def __init__(self, *args: Any, trunk: Trunk | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
         self.trunk = (trunk or Trunk.load()).to(self.device, torch.bfloat16 if self.bf16 else torch.float32)
         self.parts = PartsHead.load().to(self.device) if self.recipe.loss.parts else None
 
-    def _build(self, size: int) -> OneWayNetworks:  # type: ignore[override]
+    def _build(self, size: int) -> OneSidedNetworks:
         r = self.recipe
         generator = Generator(r.architecture_at(size))
         # Under adaptive augmentation the discriminator sees pictures whose parts lie elsewhere.
@@ -105,7 +103,7 @@ class OneWayTrainer(Trainer):
             components=r.loss.parts > 0 and not r.ada,
             surroundings=r.loss.surroundings > 0 and not r.ada,
         )
-        nets = OneWayNetworks(generator, judge, copy.deepcopy(generator))
+        nets = OneSidedNetworks(generator, judge, copy.deepcopy(generator))
         for net in nets.all().values():
             net.to(self.device)
         nets.ema_ab.requires_grad_(False)
@@ -141,7 +139,7 @@ class OneWayTrainer(Trainer):
             raw = [
                 self._pool(pool).sample(4, self.generator) for pool in (self.data.train_a, self.data.train_b)
             ]
-            x = relight(recolour(self._augment(torch.cat(raw)), self.generator), self.generator)
+            x = self._covered(self._augment(torch.cat(raw)))
             with self._autocast():
                 with torch.no_grad():
                     target = fade.input(F.avg_pool2d(x, 2)).float()
@@ -214,12 +212,10 @@ class OneWayTrainer(Trainer):
         if is_wide and self.data.heads is not None:
             real = bool(torch.rand((), generator=self.generator) < 0.5)
             if real:
-                heads = self._pool(self.data.heads, head_side(self.size))
-                seen = mine(self._augment(heads.sample(faces * world(), self.generator)))
+                seen = self._heads(self.data.heads, faces)
                 a = within(seen).contiguous(memory_format=self.memory_format)
             if real and nets.d_b.surroundings and self.data.drawn_heads is not None:
-                pool = self._pool(self.data.drawn_heads, head_side(self.size))
-                drawn = upper_part(mine(self._augment(pool.sample(faces * world(), self.generator))))
+                drawn = upper_part(self._heads(self.data.drawn_heads, faces))
         seen = self._covered(seen)
         terms: dict[str, Tensor] = {}
         self.on_part("data")
@@ -298,6 +294,11 @@ class OneWayTrainer(Trainer):
         terms["discriminator"] = terms["discriminator"].detach()
         return terms
 
+    def _heads(self, pool: ImagePool, count: int) -> Tensor:
+        """This process's share of whole heads, augmented."""
+        heads = self._pool(pool, head_side(self.size))
+        return mine(self._augment(heads.sample(count * world(), self.generator)))
+
     def _palette(self, fake: Tensor) -> Tensor:
         """`palette_energy` of translations whose styles are seeds and drawings' by turns. Seeds are compared by
         themselves and drawings' styles by themselves, or one kind makes up for the other."""
@@ -331,8 +332,3 @@ def face_of(x: Tensor) -> Tensor:
 
 def as_it_is(x: Tensor) -> Tensor:
     return x
-
-
-def trainer_class(recipe: Recipe) -> type[Trainer]:
-    """What trains that recipe."""
-    return OneWayTrainer if recipe.one_way else Trainer

@@ -1,138 +1,69 @@
-"""GNR training: one step, and the loop around it that can be stopped and resumed at any moment."""
+"""What all training steps share: networks that grow, optimisers, averages, schedules, pictures, terms.
+
+`train.two_sided` and `train.one_sided` are the steps, `train.loop` runs them, `train.checkpoint` writes and resumes.
+"""
 
 from __future__ import annotations
 
-import copy
-import json
-import logging
 import math
-import os
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.devices import native_bf16
-from engines.errors import GnrVideoError, InputError, WeightsError
-from engines.installation import install_line
-from engines.weights import STYLE_ENCODER, save_weights
+from engines.errors import InputError
 from gnr_video.tracking.alignment import head_side
 from train.ada import AdaptiveAugment
-from train.augment import augment, resample, to_float
+from train.augment import augment, to_float
 from train.data import Domains, ImagePool
-from train.distributed import any_of, average_gradients, gather, join, mean, mine, rank, world
-from train.flow import motion_difference, random_motion
+from train.distributed import average_gradients, gather, join, mine, world
+from train.flow import random_motion
 from train.grow import grow, set_fade
-from train.losses import (
-    discriminator_adversarial,
-    generator_adversarial,
-    latent_divergence,
-    masked_mse,
-    path_lengths,
-    r1_penalty,
-    shuffle_within,
-    style_consistency,
-    style_moments,
-)
-from train.lpips import Lpips, try_lpips
-from train.networks import Discriminator, Generator, LatentDiscriminator
+from train.losses import latent_divergence, path_lengths, style_moments
+from train.networks import Discriminator, Generator
 from train.recipes import Recipe
 from train.sheets import sample_sheet, save_png
-
-log = logging.getLogger(__name__)
 
 CODES_PER_AXIS = 16
 """How many of the last style codes a covariance is taken over, for each of its axes (`LossWeights.latent`)."""
 
-LICENCE = (
-    "research and personal use: trained on selfie2anime, which holds photographs of real people and frames "
-    "of copyrighted works published for research"
-)
 SHEET_STYLES = 6
-STATE = "state.pt"
-"""The checkpoint's name in the output folder."""
 
 
-class TrainingDiverged(GnrVideoError):
-    """A loss is no longer a finite number; the last good checkpoint is kept."""
+class NetworkSet(Protocol):
+    """The networks of a step. A: faces, B: anime."""
 
-    exit_code = 8
+    @property
+    def g_ab(self) -> Generator: ...
 
+    @property
+    def ema_ab(self) -> Generator: ...
 
-@dataclass
-class Networks:
-    """The networks of both directions. A: faces, B: anime."""
+    @property
+    def ema_ba(self) -> Generator:
+        """Its style head reads styles off anime pictures."""
 
-    g_ab: Generator
-    g_ba: Generator
-    d_a: Discriminator
-    d_b: Discriminator
-    d_latent: LatentDiscriminator
-    ema_ab: Generator
-    ema_ba: Generator
+    def generators(self) -> Sequence[nn.Module]: ...
 
-    def generators(self) -> list[nn.Module]:
-        return [self.g_ab, self.g_ba]
+    def discriminators(self) -> Sequence[nn.Module]: ...
 
-    def discriminators(self) -> list[nn.Module]:
-        return [self.d_a, self.d_b, self.d_latent]
-
-    def averaged(self) -> list[tuple[nn.Module, nn.Module]]:
+    def averaged(self) -> Sequence[tuple[nn.Module, nn.Module]]:
         """(average, live) pairs."""
-        return [(self.ema_ab, self.g_ab), (self.ema_ba, self.g_ba)]
 
     def all(self) -> dict[str, nn.Module]:
-        return dict(self.__dict__)
+        """By the names that checkpoints have."""
 
 
-@dataclass
-class Clock:
-    """Where the time of a run goes; used for the progress line."""
-
-    started: float = field(default_factory=time.monotonic)
-    steps: int = 0
-
-    def seconds_per_step(self) -> float:
-        return (time.monotonic() - self.started) / max(self.steps, 1)
+Nets = TypeVar("Nets", bound=NetworkSet)
 
 
-class Window:
-    """The terms' sums since the last progress line; nothing here waits for the device."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-        self._bad_since: dict[str, Tensor] = {}
-
-    def add(self, step: int, terms: dict[str, Tensor]) -> None:
-        for name, value in terms.items():
-            before = self._bad_since.get(name, torch.full((), math.inf, device=value.device))
-            self._bad_since[name] = before.where(torch.isfinite(value), before.clamp(max=step))
-            self.sums[name] = self.sums.get(name, 0) + value
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def means(self) -> dict[str, float]:
-        """Over the steps and the processes."""
-        if not self.sums:
-            return {}
-        return dict(zip(self.sums, mean(total / self.counts[name] for name, total in self.sums.items())))
-
-    def first_bad(self) -> tuple[int, list[str]] | None:
-        """The first step at which terms of this process were not finite, and which."""
-        since = {name: float(step) for name, step in self._bad_since.items()}
-        first = min(since.values(), default=math.inf)
-        if first == math.inf:
-            return None
-        return int(first), [name for name, step in since.items() if step == first]
-
-
-class Trainer:
-    """Trains both directions of GNR on a pair of image pools.
+class Trainer(ABC, Generic[Nets]):
+    """Trains on a pair of image pools. A subclass brings networks and steps.
 
     Args:
         data: images of both domains, stored at the recipe's largest size or larger.
@@ -140,8 +71,6 @@ class Trainer:
         out: folder for the checkpoint, the weights, sample sheets and logs; created.
         device: "cpu" or "cuda". Under torchrun, processes share the work: the recipe's batch is that of each.
         seed: of everything random.
-        lpips_trunk: weights of the LPIPS trunk, see `train.lpips.Lpips`. Where LPIPS cannot be had, training
-            goes on without that term, with a warning.
         bf16: autocast to bfloat16 (default: on a GPU, and on CPUs that multiply it in hardware).
 
     Raises:
@@ -159,7 +88,6 @@ class Trainer:
         *,
         device: str = "cpu",
         seed: int = 0,
-        lpips_trunk: Path | None = None,
         bf16: bool | None = None,
     ) -> None:
         _check_data(data, recipe)
@@ -177,7 +105,7 @@ class Trainer:
         self.stage = 0
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # few shapes, each met thousands of times
-        self.networks = self._build(recipe.stages[0].size)
+        self.networks: Nets = self._build(recipe.stages[0].size)
         self._compile()
         self._make_optimisers()
         self.painted: list[Tensor] = []
@@ -188,13 +116,21 @@ class Trainer:
         self.ada = {
             name: AdaptiveAugment(recipe.ada, recipe.ada_images) for name in ("d_a", "d_b") if recipe.ada
         }
-        self.lpips: Lpips | None = None
-        if recipe.loss.cycle_lpips > 0:
-            net: Literal["vgg", "alex"] = "alex" if recipe.lpips_net == "alex" else "vgg"
-            dtype = torch.bfloat16 if self.bf16 else torch.float32
-            lpips = try_lpips(net, lpips_trunk, resize_to=recipe.lpips_size, dtype=dtype)
-            self.lpips = None if lpips is None else lpips.to(self.device)
         self._scaled: dict[tuple[int, int], ImagePool] = {}
+
+    # -- what a step is
+
+    @abstractmethod
+    def _build(self, size: int) -> Nets:
+        """New networks for pictures of that side, on the device; averages take no gradients."""
+
+    @abstractmethod
+    def _warmup_step(self, batch: int) -> dict[str, Tensor]:
+        """One update of a single generator as an autoencoder of both domains; the terms, before weighting."""
+
+    @abstractmethod
+    def _update(self, batch: int) -> dict[str, Tensor]:
+        """One update of the generators, then of the discriminators on the same translations; likewise."""
 
     # -- building, growing, optimisers
 
@@ -202,34 +138,6 @@ class Trainer:
     def size(self) -> int:
         """Side of the pictures that are being trained on now."""
         return self.networks.g_ab.architecture.size
-
-    def _build(self, size: int) -> Networks:
-        a = self.recipe.architecture_at(size)
-        g_ab, g_ba = Generator(a), Generator(a)
-
-        def discriminator() -> Discriminator:
-            return Discriminator(
-                size,
-                dict(a.channels),
-                local_downs=int(math.log2(size // self.recipe.local_size)),
-                global_downs=int(math.log2(size // self.recipe.global_size)),
-                shared=self.recipe.shared_branch,
-            )
-
-        nets = Networks(
-            g_ab,
-            g_ba,
-            discriminator(),
-            discriminator(),
-            LatentDiscriminator(a.latent_dim),
-            copy.deepcopy(g_ab),
-            copy.deepcopy(g_ba),
-        )
-        for net in nets.all().values():
-            net.to(self.device)
-        nets.ema_ab.requires_grad_(False)
-        nets.ema_ba.requires_grad_(False)
-        return nets
 
     def _compile(self) -> None:
         """Of the networks, what a step spends its time in. Names of parameters stay as they are."""
@@ -276,12 +184,9 @@ class Trainer:
                     net.load_state_dict(before[name].state_dict())
                     carried = {n: n for n, _ in net.named_parameters()}
                 else:
-                    carried = grow(before[name], net)  # type: ignore[type-var]
+                    carried = grow(before[name], net)
                 was, now = dict(before[name].named_parameters()), dict(net.named_parameters())
                 pairs |= {now[n]: was[o] for n, o in carried.items() if n in now and o in was}
-                net.to(self.device)
-            new.ema_ab.requires_grad_(False)
-            new.ema_ba.requires_grad_(False)
             self.networks = new
             self._compile()
             self._make_optimisers()
@@ -318,11 +223,6 @@ class Trainer:
         for group, base in zip(groups, self._base_lr):
             group["lr"] = base * factor
         return stage.batch
-
-    def identity_weight(self) -> float:
-        """The identity term's weight now: full, then a linear fade to nothing."""
-        end = self.recipe.identity_until * self.recipe.steps
-        return self.recipe.loss.identity * min(1.0, max(0.0, 2 * (1 - self.step / max(end, 1))))
 
     # -- one step
 
@@ -458,146 +358,6 @@ class Trainer:
         self.step += 1
         return {name: value.detach() for name, value in terms.items()}
 
-    def _update(self, batch: int) -> dict[str, Tensor]:
-        """GNR's step on `batch` pictures of each domain."""
-        r, w, n = self.recipe, self.recipe.loss, self.recipe.contents
-        nets = self.networks
-        # Drawn for all processes, so that together they do what one would; `mine` is this one's share.
-        every, contents = batch * world(), n * world()
-        raw_a = self._pool(self.data.train_a).sample(every, self.generator)
-        raw_b = self._pool(self.data.train_b).sample(every, self.generator)
-        real_a, real_b = mine(self._reals(raw_a)), mine(self._reals(raw_b))
-        a = mine(self._augment(raw_a[:contents].repeat_interleave(batch // n, 0)))
-        b = mine(self._augment(raw_b[:contents].repeat_interleave(batch // n, 0)))
-        seeds = [mine(self._normal(every)) for _ in range(2)]
-        use_seed = (torch.arange(batch, device=self.device) % 2 == 0)[:, None]
-        terms: dict[str, Tensor] = {}
-        self.on_part("data")
-
-        # Generators.
-        for net in nets.discriminators():
-            net.requires_grad_(False)
-        with self._autocast():
-            content_a, style_a = nets.g_ab.encode(a)
-            content_b, style_b = nets.g_ba.encode(b)
-            to_b = torch.where(use_seed, seeds[0], style_b)
-            to_a = torch.where(use_seed, seeds[1], style_a)
-            w_b, kept_b = self._mapped(nets.g_ab, to_b)
-            w_a, kept_a = self._mapped(nets.g_ba, to_a)
-            fake_b = nets.g_ab.synthesise(content_a, w_b).contiguous(memory_format=self.memory_format)
-            fake_a = nets.g_ba.synthesise(content_b, w_a).contiguous(memory_format=self.memory_format)
-            terms["adversarial"] = generator_adversarial(
-                nets.d_b(self._shown("d_b", fake_b))
-            ) + generator_adversarial(nets.d_a(self._shown("d_a", fake_a)))
-            self._add_path_length(terms, g_ab=(content_a, to_b), g_ba=(content_b, to_a))
-            terms["style_consistency"] = style_consistency(style_a, n) + style_consistency(style_b, n)
-            # From here on only some of each image's augmentations go on.
-            some = torch.arange(batch, device=self.device).unflatten(0, (n, -1))
-            some = some[:, : max(round(some.shape[1] * r.cycle_share), 1)].flatten()
-            a, b, to_a, to_b = a[some], b[some], to_a[some], to_b[some]
-            kept_a, kept_b = kept_a[some], kept_b[some]
-            content_ab, style_ab = nets.g_ba.encode(fake_b[some])
-            content_ba, style_ba = nets.g_ab.encode(fake_a[some])
-            again_a = nets.g_ba.decode(content_ab, shuffle_within(style_a, n, self.generator)[some])
-            again_b = nets.g_ab.decode(content_ba, shuffle_within(style_b, n, self.generator)[some])
-            terms["cycle_l2"] = F.mse_loss(again_a, a) + F.mse_loss(again_b, b)
-            if self.lpips is not None:
-                distance = self.lpips(torch.cat([again_a, again_b]), torch.cat([a, b]))
-                terms["cycle_lpips"] = 2 * distance.mean()
-            if w.style_reconstruction:
-                terms["style_reconstruction"] = masked_mse(style_ab, to_b, kept_b) + masked_mse(
-                    style_ba, to_a, kept_a
-                )
-            if w.latent:
-                logits = [nets.d_latent(style_a), nets.d_latent(style_b)]
-                terms["latent"] = generator_adversarial(logits) / 2
-            identity = self.identity_weight()
-            if identity > 0:
-                same_b = nets.g_ab.decode(content_b[some], style_b[some])
-                same_a = nets.g_ba.decode(content_a[some], style_a[some])
-                terms["identity"] = F.l1_loss(same_a, a) + F.l1_loss(same_b, b)
-            if w.cyclegan_identity:
-                same_b = nets.g_ab.decode(nets.g_ab.content(b), style_b[some])
-                same_a = nets.g_ba.decode(nets.g_ba.content(a), style_a[some])
-                terms["cyclegan_identity"] = F.l1_loss(same_a, a) + F.l1_loss(same_b, b)
-            if w.motion:
-                motion = self._motion(len(some))
-                moved_b = nets.g_ab.synthesise(nets.g_ab.content(resample(a, motion)), w_b[some])
-                moved_a = nets.g_ba.synthesise(nets.g_ba.content(resample(b, motion)), w_a[some])
-                terms["motion"] = motion_difference(
-                    moved_b, resample(fake_b[some], motion), motion
-                ) + motion_difference(moved_a, resample(fake_a[some], motion), motion)
-        total = torch.stack(
-            [
-                value * (identity if name == "identity" else self._weight(name))
-                for name, value in terms.items()
-            ]
-        ).sum()
-        self._update_generators(total)
-
-        # Discriminators.
-        for net in nets.discriminators():
-            net.requires_grad_(True)
-        fake_a, fake_b = self._shown("d_a", fake_a.detach()), self._shown("d_b", fake_b.detach())
-        real_a, real_b = self._shown("d_a", real_a), self._shown("d_b", real_b)
-        with self._autocast():
-            of_real_b, of_real_a = nets.d_b(real_b), nets.d_a(real_a)
-            terms["discriminator"] = discriminator_adversarial(
-                of_real_b, nets.d_b(fake_b)
-            ) + discriminator_adversarial(of_real_a, nets.d_a(fake_a))
-            self._observe(terms, d_a=of_real_a, d_b=of_real_b)
-            d_total = terms["discriminator"]
-            if w.latent:
-                prior = mine(self._normal(2 * every))
-                codes = torch.cat([style_a, style_b]).detach()
-                terms["latent_discriminator"] = discriminator_adversarial(
-                    [nets.d_latent(prior)], [nets.d_latent(codes)]
-                )
-                d_total = d_total + terms["latent_discriminator"]
-        self.d_optimiser.zero_grad(set_to_none=True)
-        d_total.backward()
-        self.on_part("discriminators")
-        if w.r1 and self.step % r.r1_every == 0:
-            penalty = torch.zeros((), device=self.device)
-            for net, real in ((nets.d_a, real_a), (nets.d_b, real_b)):
-                real = real.detach().requires_grad_(True)
-                with self._autocast():
-                    heads = net.forward(real)  # not what is compiled: it is differentiated twice
-                penalty = penalty + r1_penalty(heads, real, w.r1_form)
-            (penalty * (w.r1 / 2 * r.r1_every)).backward()
-            terms["r1"] = penalty
-            self.on_part("R1")
-        self._descend(self.d_optimiser)
-        self.on_part("discriminators update")
-        return terms
-
-    def _warmup_step(self, batch: int) -> dict[str, Tensor]:
-        """One update of a single generator as an autoencoder of both domains.
-
-        Half the images are faces, half anime, each under two augmentations; codes of the same image are drawn
-        together, codes of all images to where seeds will be drawn from.
-        """
-        w, generator = self.recipe.loss, self.networks.g_ab
-        raw = [
-            self._pool(pool).sample(batch * world() // 2, self.generator)
-            for pool in (self.data.train_a, self.data.train_b)
-        ]
-        x = mine(self._augment(torch.cat(raw).repeat_interleave(2, 0)))
-        terms: dict[str, Tensor] = {}
-        with self._autocast():
-            again, _, style = generator(x)
-            terms["identity"] = F.l1_loss(again, x)
-            terms["style_consistency"] = style_consistency(style, batch)
-            terms["latent"] = self._latent(style)
-            if self.lpips is not None:
-                terms["cycle_lpips"] = self.lpips(
-                    again.contiguous(memory_format=self.memory_format), x
-                ).mean()
-        weights = {"identity": max(w.identity, 10.0), "style_consistency": 1.0, "latent": 1.0}
-        total = torch.stack([v * weights.get(k, w.cycle_lpips) for k, v in terms.items()]).sum()
-        self._update_generators(total)
-        return terms
-
     def _end_warmup(self) -> None:
         """Both directions start from the autoencoder."""
         trained = self.networks.ema_ab.state_dict()
@@ -613,104 +373,6 @@ class Trainer:
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         for average, live in self.networks.averaged():
             torch._foreach_lerp_(list(average.parameters()), list(live.parameters()), 1 - decay)
-
-    # -- the loop
-
-    def run(
-        self,
-        *,
-        minutes: float | None = None,
-        steps: int | None = None,
-        log_every: int = 50,
-        sample_every: int = 500,
-        save_every_seconds: float = 300.0,
-        progress: Callable[[str], None] = log.info,
-        scalars: Callable[[int, dict[str, float]], None] | None = None,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Train until the recipe's end, `steps` in all, `minutes` of this run, or `stop()` answers true.
-
-        Writes the checkpoint and the weights every `save_every_seconds` and at the end, whatever ends it.
-
-        Raises:
-            TrainingDiverged: a loss is not finite. The checkpoint on disk is the last good one.
-        """
-        end = self.recipe.steps if steps is None else steps
-        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        clock, saved = Clock(), time.monotonic()
-        window = Window()
-        try:
-            while self.step < end and not any_of(time.monotonic() >= deadline or stop(), self.device):
-                window.add(self.step + 1, self.train_step())
-                clock.steps += 1
-                if self.step % log_every == 0 or self.step == end:
-                    means = self._check(window)
-                    if rank() == 0:
-                        self._log(means, clock, end, deadline, progress)
-                        if scalars is not None:
-                            scalars(self.step, means)
-                    window = Window()
-                if self.step % sample_every == 0 and rank() == 0:
-                    self.write_sheet()
-                if time.monotonic() - saved > save_every_seconds and rank() == 0:
-                    self._check_own(window)
-                    self.save()
-                    saved = time.monotonic()
-        except TrainingDiverged:
-            raise
-        except BaseException:
-            self._check_own(window)
-            if rank() == 0:
-                self.save()
-            raise
-        self._check(window)
-        if rank() == 0:
-            self.save()
-            self.write_sheet()
-
-    def _check(self, window: Window) -> dict[str, float]:
-        """The means, which must be finite in every process."""
-        means = window.means()
-        bad = [name for name, value in means.items() if not math.isfinite(value)]
-        if bad:
-            raise self._diverged(*(window.first_bad() or (self.step, bad)))
-        return means
-
-    def _check_own(self, window: Window) -> None:
-        """The same without asking the other processes."""
-        if (bad := window.first_bad()) is not None:
-            raise self._diverged(*bad)
-
-    def _diverged(self, step: int, names: list[str]) -> TrainingDiverged:
-        losses = f"the {names[0]} loss is" if len(names) == 1 else f"the losses {', '.join(names)} are"
-        kept = self.out / STATE
-        return TrainingDiverged(
-            f"{losses} not finite at step {step}",
-            f"the last good checkpoint is in {self.out}: resume from it with a lower --lr or a higher --r1"
-            if kept.is_file()
-            else "no checkpoint had been written yet: start with a lower --lr or a higher --r1",
-        )
-
-    def _log(
-        self,
-        means: dict[str, float],
-        clock: Clock,
-        end: int,
-        deadline: float,
-        progress: Callable[[str], None],
-    ) -> None:
-        pace = clock.seconds_per_step()
-        left = min((end - self.step) * pace, deadline - time.monotonic())
-        values = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
-        progress(
-            f"step {self.step}/{end}  {self.size}px  {pace:.2f} s/step  "
-            f"{max(left, 0) / 60:.0f} min left  {values}"
-        )
-        record = {"step": self.step, "size": self.size, "seconds_per_step": round(pace, 4), **means}
-        with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-
-    # -- what is written
 
     @torch.no_grad()
     def write_sheet(self) -> Path:
@@ -732,104 +394,6 @@ class Trainer:
         save_png(sample_sheet(rows), path)
         return path
 
-    def save(self) -> None:
-        """Checkpoint (everything needed to go on) and weights file, each written beside and renamed.
-
-        Raises:
-            TrainingDiverged: a network holds numbers that are not finite. What was saved before stays.
-        """
-        # A gradient can be NaN where the loss is finite, and the next loss is not known yet.
-        for name, net in self.networks.all().items():
-            if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
-                raise TrainingDiverged(
-                    f"the update of {name} at step {self.step} was not finite",
-                    f"the checkpoint in {self.out} is from before: resume with a lower --lr or a higher --r1",
-                )
-        state = {
-            "networks": {name: net.state_dict() for name, net in self.networks.all().items()},
-            "optimisers": [self.g_optimiser.state_dict(), self.d_optimiser.state_dict()],
-            "step": self.step,
-            "size": self.size,
-            "recipe": self.recipe.name,
-            "architecture": self.recipe.architecture.to_json(),
-            "path_means": self.path_means,
-            "painted": self.painted,
-            "codes": self.codes,
-            "ada": {name: ada.state_dict() for name, ada in self.ada.items()},
-            "rng": self.generator.get_state(),
-            "torch_rng": torch.get_rng_state(),
-            "seed": self.seed,
-        }
-        target = self.out / STATE
-        partial = target.with_name(".state.pt.part")
-        torch.save(state, partial)
-        os.replace(partial, target)
-        self.export(self.out / "weights.safetensors")
-
-    def export(self, path: Path, **metadata: str) -> None:
-        """Weights file of the averaged generators, as the run-time reads it."""
-        tensors: dict[str, Any] = dict(self.networks.ema_ab.state_dict())
-        for name, tensor in self.networks.ema_ba.encoder.state_dict().items():
-            tensors[STYLE_ENCODER + name] = tensor
-        tensors = {
-            name: tensor
-            for name, tensor in tensors.items()
-            if ".fade." not in name and not name.startswith("encoder.style.")
-        }
-        meta = {
-            "name": f"{self.recipe.name} {self.size}px, step {self.step}",
-            "provenance": f"gnr-video train, recipe {self.recipe.name}, {self.step} steps",
-            "licence": LICENCE,
-            "step": str(self.step),
-            "recipe": self.recipe.name,
-        }
-        save_weights(path, self.networks.g_ab.architecture, tensors, {**meta, **metadata})
-
-    def resume(self) -> bool:
-        """Go on from the checkpoint in the output folder; false when there is none.
-
-        Raises:
-            WeightsError: the checkpoint is damaged, or of another recipe or architecture.
-        """
-        path = self.out / STATE
-        if not path.is_file():
-            return False
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            made_with = state["recipe"]
-        except Exception as error:
-            raise WeightsError(
-                f"cannot read the checkpoint {path}: it is damaged, or another program's",
-                "choose another --out, or --fresh to start over",
-            ) from error
-        mend = f"resume with --recipe {made_with}, choose another --out, or --fresh to start over"
-        if made_with != self.recipe.name:
-            raise WeightsError(f"{path} is of the recipe {made_with!r}, not {self.recipe.name!r}", mend)
-        if state["architecture"] != self.recipe.architecture.to_json():
-            raise WeightsError(f"{path} is of another architecture than the recipe's", mend)
-        try:
-            self._grow_to(state["size"])
-            for name, net in self.networks.all().items():
-                net.load_state_dict(state["networks"][name])
-            self.g_optimiser.load_state_dict(state["optimisers"][0])
-            self.d_optimiser.load_state_dict(state["optimisers"][1])
-        except (KeyError, RuntimeError, ValueError) as error:
-            # The generators fit: it is the discriminators' sizes, or a stage's.
-            raise WeightsError(
-                f"{path} was made with other settings of {made_with!r} ({str(error).splitlines()[0]})", mend
-            ) from error
-        # Options may be switched on and off on the way.
-        for name, average in state.get("path_means", {}).items():
-            self.path_means[name].copy_(average)
-        self.painted = [colours.to(self.device) for colours in state.get("painted", [])]
-        self.codes = state.get("codes", self.codes).to(self.device)
-        for name in self.ada.keys() & state.get("ada", {}).keys():
-            self.ada[name].load_state_dict(state["ada"][name])
-        self.step = state["step"]
-        self.generator.set_state(state["rng"])
-        torch.set_rng_state(state["torch_rng"])
-        return True
-
 
 def _check_data(data: Domains, recipe: Recipe) -> None:
     size = recipe.architecture.size
@@ -849,23 +413,6 @@ def _check_data(data: Domains, recipe: Recipe) -> None:
 
 def _seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def tensorboard_scalars(out: Path) -> Callable[[int, dict[str, float]], None] | None:
-    """A `scalars` callback for `Trainer.run` that writes TensorBoard events, or None without TensorBoard."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        log.info("no TensorBoard scalars: %s (%s)", error, install_line("train"))
-        return None
-    writer = SummaryWriter(str(out / "tensorboard"))
-
-    def write(step: int, means: dict[str, float]) -> None:
-        for name, value in means.items():
-            writer.add_scalar(f"loss/{name}", value, step)
-        writer.flush()
-
-    return write
 
 
 def has_fast_bf16(device: torch.device) -> bool:

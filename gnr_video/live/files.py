@@ -15,7 +15,7 @@ from typing import Any
 from engines.errors import GnrVideoError, InputError, OutputError
 from gnr_video.live.controls import Controls
 from gnr_video.live.measure import picture_size
-from gnr_video.media.open import anime_name, open_source
+from gnr_video.media.open import anime_name, open_source, picture_format
 from gnr_video.options import OutputOptions
 from gnr_video.pipeline import Counts
 from gnr_video.translator import Translator
@@ -109,7 +109,7 @@ class FileTranslations:
             if 2 * size > free:
                 raise OutputError(f"{source.name} does not fit on the disk: {free / 1e9:.1f} GB are free")
             self._stop.clear()
-            self.job = Job(source, anime_name(source), frames=size)
+            self.job = Job(source, anime_name(source, picture_format(str(source))), frames=size)
             return self.job
 
     def start(self) -> None:
@@ -145,6 +145,7 @@ class FileTranslations:
         assert job is not None
         job.stage, job.started, job.done, job.frames = "translation", time.perf_counter(), 0, None
         try:
+            job.target = anime_name(job.source, picture_format(str(job.source)))
             job.message = self._translate(job)
             job.stage = "done"
         except _Stopped:

@@ -11,7 +11,7 @@ from engines.errors import GnrVideoError, OutputError
 from gnr_video.frame import Frame
 from gnr_video.live.session import LiveSession
 from gnr_video.live.sinks import ThreadedSink
-from gnr_video.media.encoders import CONTAINERS
+from gnr_video.media.encoders import ANIMATIONS, CONTAINERS
 from gnr_video.media.open import open_sink
 from gnr_video.media.sink import VideoSink
 from gnr_video.media.source import SourceInfo, VideoSource
@@ -185,8 +185,8 @@ class Recorder:
 
 def check_recording(path: Path, overwrite: bool) -> None:
     """Raise OutputError where a recording could not be written under this name."""
-    if path.suffix.lower() not in CONTAINERS or path.suffix.lower() == ".gif":
-        known = ", ".join(e for e in CONTAINERS if e != ".gif")
+    if path.suffix.lower() not in CONTAINERS or path.suffix.lower() in ANIMATIONS:
+        known = ", ".join(e for e in CONTAINERS if e not in ANIMATIONS)
         raise OutputError(f"cannot record to {path}", f"use one of {known}")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists already", "give --overwrite to replace it, or another --record")

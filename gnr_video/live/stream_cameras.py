@@ -13,8 +13,9 @@ from engines.errors import InputError
 from gnr_video.channels import Latest
 from gnr_video.frame import Image
 from gnr_video.live.camera import Camera, CameraLost, Shot
-from gnr_video.media.image_sources import IMAGE_RATE, natural_key
-from gnr_video.media.images import IMAGE_EXTENSIONS, fitted, read_image
+from gnr_video.media.image_files import read_image
+from gnr_video.media.image_sources import IMAGE_RATE, image_files
+from gnr_video.media.images import fitted
 from gnr_video.media.open import open_source
 
 log = logging.getLogger(__name__)
@@ -142,10 +143,7 @@ class PictureFolder:
     def __init__(self, folder: Path) -> None:
         with open_source(folder) as source:  # says what is wrong with it
             self.size = source.info.size
-        pictures = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_EXTENSIONS)
-        self._files = sorted(
-            (file for file in pictures if file.name[0] != "."), key=lambda file: natural_key(file.name)
-        )
+        self._files = image_files(folder)
 
     def __iter__(self) -> Iterator[tuple[float, Image]]:
         for index, file in enumerate(self._files):

@@ -149,11 +149,10 @@ def train(
     """
     from engines.weights import load_weights
     from gnr_video.checkpoints import resolve_weights
-    from train import distributed
+    from train import checkpoint, distributed, loop
     from train.data import load_dataset
-    from train.one_sided import OneWayTrainer
+    from train.one_sided import OneSidedTrainer
     from train.recipes import continued
-    from train.trainer import tensorboard_scalars
 
     weights = load_weights(resolve_weights(start)) if start else None
     if weights is not None:
@@ -168,13 +167,18 @@ def train(
     say(
         f"{len(images.train_a)} faces, {len(images.train_b)} anime pictures; recipe {plan.name}; on {made.device}"
     )
-    if not fresh and made.resume():
+    if not fresh and checkpoint.resume(made):
         say(f"goes on from step {made.step} in {out}")
-    elif weights is not None and isinstance(made, OneWayTrainer):
+    elif weights is not None and isinstance(made, OneSidedTrainer):
         made.start_from(weights)
         say(f"begins with the weights {start}")
     try:
-        made.run(**run, progress=say, scalars=tensorboard_scalars(out) if distributed.rank() == 0 else None)
+        loop.run(
+            made,
+            **run,
+            progress=say,
+            scalars=loop.tensorboard_scalars(out) if distributed.rank() == 0 else None,
+        )
         say(f"weights: {out / 'weights.safetensors'}")
     finally:
         distributed.leave()
@@ -189,11 +193,13 @@ def _trainer(
     seed: int,
     lpips_trunk: Path | None,
     trunk: Path | None,
-) -> Trainer:
+) -> Trainer[Any]:
     from engines.devices import best_device
-    from train.one_sided import trainer_class
+    from train.one_sided import OneSidedTrainer
     from train.trunk import Trunk
+    from train.two_sided import TwoSidedTrainer
 
-    options = {"trunk": Trunk.load(trunk)} if plan.one_way else {"lpips_trunk": lpips_trunk}
     where = best_device() if device == "auto" else device
-    return trainer_class(plan)(images, plan, out, device=where, seed=seed, **options)
+    if plan.one_way:
+        return OneSidedTrainer(images, plan, out, device=where, seed=seed, trunk=Trunk.load(trunk))
+    return TwoSidedTrainer(images, plan, out, device=where, seed=seed, lpips_trunk=lpips_trunk)
