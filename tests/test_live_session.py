@@ -9,7 +9,7 @@ import threading
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -256,6 +256,23 @@ class TestEnding:
             session.stop()
         assert recorder.last == tmp_path / "out.mp4"
         assert len(read_pictures(tmp_path / "out.mp4")) > 3
+
+    def test_a_stage_that_is_slow_to_end_leaves_no_thread(
+        self, tiny: Path, face_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The drawings' thread too, which nobody else would end; `no_threads_left` looks."""
+        with live_session(tiny, face_clip, folder=tmp_path) as session:
+            session.hold = 2
+            until(lambda: session._drawings._thread.is_alive())
+            find, held = session._finder.tracker.track, threading.Event()
+
+            def slow(*args: Any) -> Any:
+                held.set()
+                time.sleep(2.0)
+                return find(*args)
+
+            monkeypatch.setattr(session._finder.tracker, "track", slow)
+            assert held.wait(20)
 
     def test_a_bug_in_a_stage_ends_the_session(
         self, tiny: Path, face_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

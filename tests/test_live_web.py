@@ -626,27 +626,6 @@ class TestTransport:
         visit(sink.url, work)
         sink.close()
 
-    def test_several_pictures_are_on_their_way(self, served: WebSink) -> None:
-        """Over a line of 80 ms there and back, more than one picture comes in that time."""
-
-        async def work(http: Any) -> float:
-            async with http.ws_connect(served.url + "socket", max_msg_size=0) as page:
-                await page.send_json({"command": "jpeg"})
-
-                async def acknowledge() -> None:
-                    await asyncio.sleep(0.4)
-                    await page.send_json({"command": "drawn"})
-
-                tasks, end = [], time.perf_counter() + 4
-                while time.perf_counter() < end:
-                    message = await page.receive(timeout=5)
-                    if message.type == aiohttp.WSMsgType.BINARY:
-                        tasks.append(asyncio.ensure_future(acknowledge()))
-                await asyncio.gather(*tasks)
-                return len(tasks) / 4
-
-        assert visit(served.url, work) > 1.5 / 0.4
-
     def test_pictures_are_measured_before_they_are_decoded(
         self, served: WebSink, session: LiveSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -683,20 +662,26 @@ class TestTransport:
 
         visit(served.url, work)
 
-    def test_a_page_that_does_not_draw_gets_no_more(self, served: WebSink) -> None:
-        """Flow control: nothing piles up for a page that is slow or asleep."""
+    def test_a_few_pictures_are_on_their_way_and_no_more(self, served: WebSink) -> None:
+        """One alone would wait for the line there and back; more would pile up for a page that is slow or asleep."""
 
         async def work(http: Any) -> None:
-            async with http.ws_connect(served.url + "socket", max_msg_size=0) as page:
-                await page.send_json({"command": "jpeg"})
+            async with Visitor(http, served.url) as page:
+                drawn = page.send
+
+                async def asleep(command: str, value: Any = None) -> None:
+                    if command != "drawn":
+                        await drawn(command, value)
+
+                page.send = asleep  # type: ignore[method-assign]
+                await page.send("jpeg")
+                await page.until(lambda: len(page.jpegs) == UNDRAWN)
                 await asyncio.sleep(1.0)
-                await page.send_json({"command": "style", "value": "3"})
-                binary = 0
-                end = time.perf_counter() + 1.0
-                while time.perf_counter() < end:
-                    message = await page.receive(timeout=5)
-                    binary += message.type == aiohttp.WSMsgType.BINARY
-                assert binary == UNDRAWN
+                assert len(page.jpegs) == UNDRAWN
+                await drawn("drawn")
+                await page.until(lambda: len(page.jpegs) == UNDRAWN + 1)
+                await asyncio.sleep(0.5)
+                assert len(page.jpegs) == UNDRAWN + 1
 
         visit(served.url, work)
 

@@ -210,12 +210,20 @@ class LiveSession:
             self._thread.join(0.5)
         for stage in reversed(self._stages):
             stage.close(0.5)
-        # What is still in use must not be closed under its user.
-        if self._started and not any(stage.alive for stage in self._stages):
-            self._finder.close()
-            self._drawings.close(0.5)
-            self._look.close()
+        if self._started:
             self._started = 0.0
+            if any(stage.alive for stage in self._stages):  # a slow machine is within the network still
+                threading.Thread(target=self._let_go, name="gnr-video end", daemon=True).start()
+            else:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Close what the stages used, once none of them does: not under its user."""
+        for stage in reversed(self._stages):
+            stage.close()
+        self._finder.close()
+        self._drawings.close(0.5)
+        self._look.close()
 
     def __enter__(self) -> LiveSession:
         self.start()
