@@ -117,8 +117,6 @@ class LiveSession:
         self._tidied = 0.0
         self._seconds = 0.0
 
-    # -- sinks
-
     def add_sink(self, sink: LiveSink) -> None:
         """Show pictures in `sink` from now on; it is closed by `remove_sink` or `stop`."""
 
@@ -233,8 +231,6 @@ class LiveSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-    # -- how it is doing
 
     def status(self) -> Status:
         """How it is doing just now."""
