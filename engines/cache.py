@@ -7,13 +7,14 @@ import hashlib
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from engines.errors import EngineError, GnrVideoError
 from engines.files import write_atomically
@@ -267,30 +268,28 @@ class EngineCache:
             EngineError: another process kept it for longer than `lock_seconds`.
         """
         folder = self.folder / "locks"
+        lock = FileLock(folder / f"{key.digest[:12]}.lock")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stream = (folder / f"{key.digest[:12]}.lock").open("a+b")
-        except OSError as error:
+            lock.acquire(blocking=False)
+        except Timeout:
+            log.info("another process builds %s; waiting", key.filename)
+            self._wait_for(lock, key)
+        except (OSError, NotImplementedError) as error:  # read-only, or a file system without locks
             log.log(self._severity, "no locks in %s: %s", folder, error)
+        try:
             yield
-            return
-        with stream:
-            end = time.monotonic() + self.lock_seconds
-            said = False
-            while not _try_lock(stream.fileno()):
-                if not said:
-                    log.info("another process builds %s; waiting", key.filename)
-                    said = True
-                if time.monotonic() > end:
-                    raise EngineError(
-                        f"another process has been building {key.filename} for {self.lock_seconds:.0f} s",
-                        "end it, or wait for it",
-                    )
-                time.sleep(0.05)
-            try:
-                yield
-            finally:
-                _unlock(stream.fileno())
+        finally:
+            lock.release()
+
+    def _wait_for(self, lock: BaseFileLock, key: EngineKey) -> None:
+        try:
+            lock.acquire(timeout=self.lock_seconds)
+        except Timeout:
+            raise EngineError(
+                f"another process has been building {key.filename} for {self.lock_seconds:.0f} s",
+                "end it, or wait for it",
+            ) from None
 
     @staticmethod
     def _sidecar(path: Path) -> Path:
@@ -302,32 +301,3 @@ class EngineCache:
         except (OSError, ValueError):
             return {}
         return about if isinstance(about, dict) else {}
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(descriptor: int) -> None:
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _unlock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -1,8 +1,9 @@
-"""Writes a small file whole or not at all: under a temporary name beside the target, then renamed."""
+"""Files: hashed, and small ones written whole or not at all, under a temporary name beside the target, then renamed."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 from pathlib import Path
@@ -30,3 +31,9 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

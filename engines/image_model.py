@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from engines.base import Crops, Engine, Fallback
 from engines.errors import EngineError, StyleError, WeightsError
+from engines.files import file_sha256
 from engines.onnx_engine import Session
 from engines.onnx_export import import_onnx
 
@@ -97,11 +98,11 @@ class ImageModel(Engine):
     ) -> None:
         options = options or ImageModelOptions()
         self.path = Path(path)
-        self.weights_hash = ""
         self.device = device
         self.fallback = Fallback()
         self._lock = threading.RLock()
         model = _load(self.path)
+        self.weights_hash = file_sha256(self.path)
         self._session: Session | None = Session(str(self.path), device=device, threads=threads)
         self._input, self._output = (
             self._picture(self._session.inputs),

@@ -119,7 +119,6 @@ class TestMistakes:
             (["clip.mp4", "--engine", "steam"], "steam"),
             (["clip.mp4", "--start", "soon"], "soon"),
             (["clip.mp4", "--colour"], "--colour"),
-            (["clip.mp4", "other.mp4"], "other.mp4"),
             (["--quiet"], "INPUT"),
             (["weights", "paint"], "paint"),
             (["weights", "pull", "unofficial"], "unofficial"),

@@ -14,7 +14,7 @@ import pytest
 
 from gnr_video.frame import Frame
 from gnr_video.live.recorder import TIME_BASE, Recorder, RecordSink
-from gnr_video.live.session import IN_FLIGHT
+from gnr_video.live.session import IN_FLIGHT, QUICK_IN_FLIGHT
 from gnr_video.live.sinks import ThreadedSink
 from gnr_video.media.images import before_after, fitted
 from tests.live_helpers import Kept, Still, live_session, until
@@ -118,6 +118,28 @@ class TestDelay:
         assert dropped > 5
         # However long it runs: a picture is shown while at most one other follows it.
         assert max(on_their_way) <= IN_FLIGHT
+
+    @pytest.mark.parametrize(("fps", "most"), [(30, IN_FLIGHT), (60, QUICK_IN_FLIGHT)])
+    def test_a_quick_camera_has_one_more_on_the_way(
+        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fps: float, most: int
+    ) -> None:
+        """As many as may enter while nothing is shown."""
+        go = threading.Event()
+        with live_session(tiny, Still(picture(160, 90), fps), folder=tmp_path) as session:
+            compositor, sink = session.translator.compositor, Kept()
+            compose = compositor.compose
+            session.add_sink(sink)
+            monkeypatch.setattr(compositor, "compose", lambda *args: go.wait(30) and compose(*args))
+
+            def on_their_way() -> int:
+                entered = session.times.summary().get("wait")
+                return (entered.count if entered else 0) - sink.count
+
+            until(lambda: on_their_way() == most)
+            time.sleep(0.3)
+            assert on_their_way() == most
+            go.set()
+            until(lambda: sink.count > most)
 
     def test_a_sink_that_hangs_holds_up_nobody(self, tiny: Path, tmp_path: Path) -> None:
         released = threading.Event()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from gnr_video.batch.jobs import Job
     from gnr_video.pipeline import Counts
 
 
@@ -29,6 +30,35 @@ def frame_progress(quiet: bool) -> Iterator[Callable[[Counts, int | None], None]
             bar.update(counts.frames - bar.n)
 
         yield update
+
+
+@contextmanager
+def batch_progress(quiet: bool, jobs: Sequence[Job]) -> Iterator[Callable[[Job], Callable[..., None] | None]]:
+    """Progress bar over the bytes of many inputs, with the name of the one in work; none where nobody looks."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda job: None
+        return
+    from tqdm import tqdm
+
+    size = {job: job.source.stat().st_size if job.source.exists() else 0 for job in jobs}
+    before = {}
+    done = 0
+    for job in jobs:
+        before[job], done = done, done + size[job]
+    layout = "{desc}{percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
+    with tqdm(total=done, bar_format=layout, dynamic_ncols=True, leave=False) as bar:
+
+        def begin(job: Job) -> Callable[[Counts, int | None], None]:
+            bar.set_description_str(f"{job.source.name} ({list(size).index(job) + 1} of {len(size)}) ")
+            bar.update(before[job] - bar.n)
+
+            def update(counts: Counts, total: int | None) -> None:
+                if total:
+                    bar.update(before[job] + round(size[job] * min(counts.frames / total, 1)) - bar.n)
+
+            return update
+
+        yield begin
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -19,12 +21,15 @@ from gnr_video.commands.options import (
     report_option,
     weights_option,
 )
-from gnr_video.commands.progress import build_progress, frame_progress, warn
+from gnr_video.commands.progress import batch_progress, build_progress, frame_progress, warn
 from gnr_video.options import EngineOptions, LookOptions, OutputOptions
 
 if TYPE_CHECKING:
+    from gnr_video.batch.jobs import Job
+    from gnr_video.batch.run import Outcome
     from gnr_video.report import Report
     from gnr_video.styles.schedule import Mode, StylePlan
+    from gnr_video.translator import Translator
 
 EXAMPLES = """\b
 Examples:
@@ -38,6 +43,7 @@ Examples:
   gnr-video clip.mp4 --mode beat             a new look on every beat of the sound track
   gnr-video clip.mov --paste side-by-side --start 3 --end 8
   gnr-video photo.jpg -o anime.png
+  gnr-video clips/*.mp4 -o out/              many; again: what is done is passed over
   gnr-video live --virtual-camera            your webcam in a video call
   gnr-video styles sheet photo.jpg           try 15 seeds on one face
   gnr-video doctor                           what is installed, what is missing
@@ -72,10 +78,69 @@ def _plan(
     return StylePlan(styles, mode, change, parse_seconds(every), bpm, amount)
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What is to be translated.
+
+    Attributes:
+        named: on the command line.
+        listed: a file with more.
+        recursive: folders within folders, too.
+    """
+
+    named: tuple[str, ...]
+    listed: Path | None
+    recursive: bool
+
+    def jobs(self, output: str | None) -> list[Job]:
+        """Those of a run over many inputs; none for a single one, which may be a URL, a pipe or a folder of images.
+
+        Raises:
+            UsageError, InputError, OutputError: there is none, one does not exist, or `output` is a file's name.
+        """
+        from gnr_video.batch.jobs import holds_videos, plan, read_list
+
+        texts = [*self.named, *(read_list(self.listed) if self.listed else ())]
+        if not texts:
+            raise click.UsageError("Missing argument 'INPUT...'.")
+        first = Path(texts[0])
+        is_folder = output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir())
+        is_many = (
+            len(texts) > 1
+            or self.listed is not None
+            or (first.is_dir() and (self.recursive or holds_videos(first)))
+            or (first.is_file() and is_folder)
+        )
+        if not is_many:
+            return []
+        if output is not None and (Path(output).suffix or Path(output).is_file()) and not is_folder:
+            raise OutputError(
+                f"{output} is one file, for many inputs", f"name a folder: -o {Path(output).stem}/"
+            )
+        return plan(texts, None if output is None else Path(output), recursive=self.recursive)
+
+
 @click.command(epilog=EXAMPLES)
 @common_options
-@click.argument("input", metavar="INPUT")
-@click.option("-o", "--output", metavar="FILE", help="Container by extension.  [default: INPUT_anime.mp4]")
+@grouped(
+    "inputs",
+    Inputs,
+    click.argument("named", metavar="INPUT...", nargs=-1),
+    click.option(
+        "--list",
+        "listed",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Further inputs, one a line.",
+    ),
+    click.option("--recursive", is_flag=True, help="Folders within folders, too."),
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE|DIR/",
+    help="Container by extension; the folder of many outputs.  [default: INPUT_anime.mp4]",
+)
 @click.option(
     "--style",
     metavar="STYLE[,STYLE...]",
@@ -157,7 +222,7 @@ def _plan(
 )
 @report_option
 def translate(
-    input: str,
+    inputs: Inputs,
     output: str | None,
     style: str | None,
     plan: StylePlan,
@@ -168,39 +233,95 @@ def translate(
     report: Path | None,
     quiet: bool,
 ) -> None:
-    """Translate INPUT: a video, an image, a folder of images, a URL, or - for standard input."""
-    target = output or default_output(input)
-    if not result.overwrite and Path(target).is_file():
-        raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
-    if report is not None:
-        check_writable(report)
-    from gnr_video.media.open import STANDARD_INPUT, is_url, local_path, open_source
+    """Translate INPUT: a video, an image, a folder, a URL, or - for standard input; or many of them.
+
+    Many inputs, or a folder of videos: what is done already is passed over, and what fails does not end the others.
+    A folder of images alone is one input.
+    """
     from gnr_video.styles.grammar import parse_expressions
     from gnr_video.tracking.selection import FaceChoice
     from gnr_video.translator import Translator
 
-    # What does not parse is said before anything slow is loaded.
+    if report is not None:
+        check_writable(report)
+    # What does not parse, cannot be read or must not be replaced is said before anything slow is loaded.
     if style is not None:
         parse_expressions(style)
     FaceChoice.parse(look.faces)
-    # What comes through a pipe comes once.
-    if input not in STANDARD_INPUT and not is_url(input) and not local_path(input).is_fifo():
-        with open_source(
-            input, start=result.start, end=result.end, stream=result.stream
-        ) as source:  # before anything slow is loaded
-            if not quiet:
-                click.echo(source.info.describe(), err=True)
+    jobs = inputs.jobs(output)
+    target = ""
+    if not jobs:
+        (input,) = inputs.named
+        target = output or default_output(input)
+        _check_single(input, target, result, quiet)
     with (
         build_progress(quiet) as building,
         Translator(
             weights, style, engine=engine, look=replace(look, plan=plan), build_progress=building
         ) as translator,
-        frame_progress(quiet) as progress,
     ):
-        done = translator.translate_video(input, target, result, progress=progress)
+        if jobs:
+            _translate_all(translator, jobs, Path(output) if output else None, result, report, quiet)
+            return
+        with frame_progress(quiet) as progress:
+            done = translator.translate_video(input, target, result, progress=progress)
     if report is not None:
         done.write(report)
     _summary(done, quiet)
+
+
+def _check_single(input: str, target: str, result: OutputOptions, quiet: bool) -> None:
+    from gnr_video.media.open import STANDARD_INPUT, is_url, local_path, open_source
+
+    if not result.overwrite and os.path.isfile(target):
+        raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
+    # What comes through a pipe comes once.
+    if input not in STANDARD_INPUT and not is_url(input) and not local_path(input).is_fifo():
+        with open_source(input, start=result.start, end=result.end, stream=result.stream) as source:
+            if not quiet:
+                click.echo(source.info.describe(), err=True)
+
+
+def _translate_all(
+    translator: Translator,
+    jobs: Sequence[Job],
+    out: Path | None,
+    result: OutputOptions,
+    report: Path | None,
+    quiet: bool,
+) -> None:
+    """Translate many, say what became of each, and end with status 1 if any failed."""
+    from gnr_video.batch.run import run
+
+    outcomes = []
+    if report is not None:
+        report.unlink(missing_ok=True)
+    with batch_progress(quiet, jobs) as progress:
+        for outcome in run(jobs, translator, result, out=out, progress=progress):
+            outcomes.append(outcome)
+            if report is not None:
+                with report.open("a", encoding="utf-8") as stream:
+                    stream.write(f"{outcome.to_json()}\n")
+            if not quiet:
+                click.echo(_line(outcome, f"{len(outcomes)}/{len(jobs)}"), err=True)
+    failed = [one for one in outcomes if one.status == "failed"]
+    counts = ", ".join(
+        f"{sum(one.status == status for one in outcomes)} {status}"
+        for status in ("done", "skipped", "failed")
+    )
+    click.echo(counts, err=True)
+    for one in failed:
+        click.secho(f"failed: {one.job.source}: {one.why}", fg="red", err=True)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _line(outcome: Outcome, number: str) -> str:
+    job, report = outcome.job, outcome.report
+    if report is not None:
+        warned = "".join(f"\n  warning: {text}" for text in [*report.fallbacks, *report.warnings])
+        return f"{number} {job.target}: {report.frames} frames in {report.seconds:.1f} s{warned}"
+    return f"{number} {job.source}: {'done before' if outcome.status == 'skipped' else outcome.why}"
 
 
 def default_output(input: str) -> str:

@@ -36,7 +36,7 @@ def check_person_model() -> Iterator[Check]:
 
 def _model_check(name: str, model: ModelFile, constant: str) -> Check:
     """Where `model_files.<constant>` is, or how it gets there."""
-    from gnr_video.tracking.model_files import file_sha256
+    from engines.files import file_sha256
 
     fetch = (
         f'{_python()} -c "from gnr_video.tracking.model_files import {constant} as m; print(m.resolve())"'

@@ -36,13 +36,15 @@ from gnr_video.pipeline import Counts
 from gnr_video.report import Report
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import crop_face, face_part, mirrored
-from gnr_video.tracking.matte import PersonMatte
 from gnr_video.translator import Translator
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 2
-"""Pictures between capture and sinks: one in the tracker while another is in the network."""
+IN_FLIGHT, QUICK_IN_FLIGHT = 2, 3
+"""Pictures between capture and sinks: one in the tracker while another is in the network; where the camera is quick,
+one more, which is pasted and shown."""
+QUICK_FPS = 45.0
+"""Of a quick camera: the delay of three pictures in flight is then below that of two from a usual one."""
 
 TIME_BASE = Fraction(1, 1_000_000)
 STILL_SECONDS = 0.2
@@ -148,13 +150,13 @@ class LiveSession:
         self._sinks: list[LiveSink] = []
         self._failed: set[LiveSink] = set()
         self._sinks_lock = threading.Lock()
-        self._permits = threading.Semaphore(IN_FLIGHT)
+        quick = (capture.camera.fps or USUAL_FPS) >= QUICK_FPS
+        self._permits = threading.Semaphore(QUICK_IN_FLIGHT if quick else IN_FLIGHT)
         self._stopping = threading.Event()
         self._shown: deque[float] = deque(maxlen=WINDOW)
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._stages: list[Threaded[Any]] = []
         self._drawings = DrawingsAhead(translator.engine, translator.effects, self.times)
-        self._matte: PersonMatte | None = None
         self._thread = threading.Thread(target=self._present, name="gnr-video present", daemon=True)
         self._started = 0.0
         self._tidied = 0.0
@@ -192,8 +194,7 @@ class LiveSession:
 
         share_heaps()
         self._finder = Finder(self.translator.face_model, self.translator.faces)
-        self._matte = self.translator.open_matte()
-        self._look = self.translator.look(self._matte)
+        self._look = self.translator.open_look(any_paste=True)
         size = self.translator.crop_side
         styles = self.controls.styles
         codes = None if styles is None else styles.codes_at(0.0, [0])
@@ -257,8 +258,7 @@ class LiveSession:
         if self._started and not any(stage.alive for stage in self._stages):
             self._finder.close()
             self._drawings.close(0.5)
-            if self._matte is not None:
-                self._matte.close()
+            self._look.close()
             self._started = 0.0
 
     def __enter__(self) -> LiveSession:
@@ -390,7 +390,9 @@ class LiveSession:
         """Compose, and hand the pictures to the sinks."""
         try:
             compositor = self.translator.compositor
-            for frame in pipeline.compose(self._stages[-1], self._look, self.times, self.counts):
+            for item in pipeline.compose(self._stages[-1], self._look, self.times):
+                self.counts.add(item)
+                frame = item.frame
                 frame = Frame(self._view(frame), frame.pts, frame.time_base, frame.index, frame.props)
                 self._shown.append(time.perf_counter())
                 for sink in self.sinks:

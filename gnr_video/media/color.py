@@ -149,8 +149,9 @@ def to_rgb(
     scaled = (width, height) != (frame.width, frame.height)
     tags = frame_tags(frame).resolved(frame.height)
     name = frame.format.name
-    if name in ("yuv420p", "yuvj420p") and not scaled:
-        return _yuv420_to_rgb(_planes(frame), yuv_to_rgb_matrix(tags.matrix, tags.full_range))
+    if name in ("yuv420p", "yuvj420p", "nv12") and not scaled:
+        planes = _nv12_planes(frame) if name == "nv12" else _planes(frame)
+        return _yuv420_to_rgb(planes, yuv_to_rgb_matrix(tags.matrix, tags.full_range))
     options: dict[str, Any] = {"format": "rgb24", "width": width, "height": height}
     if name.startswith(("yuv", "nv", "p0", "p2", "p4", "uyvy", "yvyu", "y2", "vuy", "xv")):
         from av.video.reformatter import Interpolation
@@ -254,6 +255,18 @@ def _planes(frame: av.VideoFrame) -> list[NDArray[np.uint8]]:
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]  # type: ignore[call-overload]
         for plane in frame.planes
     ]
+
+
+def _nv12_planes(frame: av.VideoFrame) -> list[NDArray[np.uint8]]:
+    """As `_planes` has them of yuv420p: luma, and the two chromas that nv12 has in turns."""
+    import cv2
+
+    luma, chroma = frame.planes
+    rows, columns = (frame.height + 1) // 2, (frame.width + 1) // 2
+    pairs = np.frombuffer(chroma, np.uint8).reshape(-1, chroma.line_size)[:rows, : 2 * columns]  # type: ignore[call-overload]
+    blue, red = cv2.split(pairs.reshape(rows, columns, 2))
+    whole = np.frombuffer(luma, np.uint8).reshape(-1, luma.line_size)  # type: ignore[call-overload]
+    return [whole[: frame.height, : frame.width], np.asarray(blue, np.uint8), np.asarray(red, np.uint8)]
 
 
 def _yuv420_to_rgb(planes: list[NDArray[np.uint8]], matrix: NDArray[np.float32]) -> Image:

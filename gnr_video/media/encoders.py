@@ -102,6 +102,21 @@ def holds_alpha(codec: str, extension: str) -> bool:
     return codec == "gif" or (codec in _ALPHA_FORMATS and extension != ".mp4")
 
 
+def gpu_codec(target: str | os.PathLike[str], size: tuple[int, int]) -> str | None:
+    """NVIDIA's H.264 encoder, for a target that would get libx264 by default, where it works for pictures of that size.
+
+    Not every NVIDIA GPU has it: H100 and A100 have none. For runs whose network is on such a GPU: it takes the encoder
+    off the CPU, which is then what limits.
+    """
+    text = os.fspath(target)
+    extension = os.path.splitext(text)[1].lower()
+    if extension not in CONTAINERS or default_codec(extension) != "libx264" or os.path.isdir(text):
+        return None
+    width, height = (length + length % 2 for length in size)
+    settings = EncoderSettings("h264_nvenc", width, height, Fraction(1, 30), Fraction(30))
+    return None if probe(settings) else settings.codec
+
+
 def fallback_codecs(extension: str) -> tuple[str, ...]:
     """Encoders to try in this order when the one asked for does not open."""
     if extension == ".webm":

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import FaceModelError, ModelFileError
+from engines.files import file_sha256
 from engines.paths import CACHE_VARIABLE, cache_dir
 
 log = logging.getLogger(__name__)
@@ -209,15 +210,6 @@ class ModelFile:
         finally:
             if partial is not None:
                 partial.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 FACE_MODEL = ModelFile(

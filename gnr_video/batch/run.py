@@ -1,0 +1,123 @@
+"""The run over many inputs, one after the other: what is done is passed over, failures are collected."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from engines.errors import GnrVideoError
+from gnr_video._version import __version__
+from gnr_video.batch.jobs import Job
+from gnr_video.batch.ledger import Ledger
+from gnr_video.options import OutputOptions
+from gnr_video.pipeline import Counts
+from gnr_video.report import Report
+from gnr_video.translator import Translator
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[Counts, int | None], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+        why: of a failure, one line with what to do.
+        report: of a translation.
+    """
+
+    job: Job
+    status: Literal["done", "skipped", "failed"]
+    why: str = ""
+    report: Report | None = None
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        values = {"source": str(self.job.source), "target": str(self.job.target), "status": self.status}
+        values |= {"why": self.why} if self.why else {}
+        values |= {} if self.report is None else {"report": json.loads(self.report.to_json())}
+        return json.dumps(values)
+
+
+def run(
+    jobs: Iterable[Job],
+    translator: Translator,
+    output: OutputOptions,
+    *,
+    out: Path | None = None,
+    progress: Callable[[Job], Progress | None] = lambda job: None,
+) -> Iterator[Outcome]:
+    """Translate inputs one after the other.
+
+    Args:
+        output: of every one. What was translated with other settings is replaced, also without `overwrite`; what
+            other programs wrote is not.
+        out: the folder that all targets are in; None: each is beside its input.
+        progress: asked before each translation for what is told of its frames.
+
+    Yields:
+        What became of each, in order.
+
+    Raises:
+        OutputError: another run works on the folder.
+    """
+    settings = fingerprint(translator, output)
+    with ExitStack() as held:
+        ledger: Ledger | None = None
+        for job in jobs:
+            folder = out or job.target.parent
+            if ledger is None or ledger.folder != folder:
+                held.pop_all().close()
+                ledger = held.enter_context(Ledger(folder))
+            yield _one(job, translator, output, ledger, settings, progress)
+
+
+def _one(
+    job: Job,
+    translator: Translator,
+    output: OutputOptions,
+    ledger: Ledger,
+    settings: str,
+    progress: Callable[[Job], Progress | None],
+) -> Outcome:
+    try:
+        before = job.source.stat()
+        if ledger.is_done(job.source, job.target, settings):
+            return Outcome(job, "skipped")
+        options = replace(output, overwrite=output.overwrite or ledger.is_ours(job.target))
+        report = translator.translate_video(job.source, job.target, options, progress=progress(job))
+        ledger.add(job.source, job.target, settings, before)
+    except (GnrVideoError, OSError) as error:
+        return Outcome(job, "failed", str(error))
+    except Exception as error:  # a bug with one input must not end the others
+        log.debug("%s failed", job.source, exc_info=True)
+        return Outcome(job, "failed", f"{type(error).__name__}: {error} (--debug says more)")
+    return Outcome(job, "done", report=report)
+
+
+def fingerprint(translator: Translator, output: OutputOptions) -> str:
+    """Hash of all that decides what a translation looks like, but for its input; where it is made does not count."""
+    looks = translator.looks
+    deciding = {
+        "version": __version__,
+        "weights": translator.engine.weights_hash or translator.weights_name,
+        "precision": translator.engine.precision,
+        "styles": [] if looks is None else [code.array().tolist() for code in looks.codes],
+        "plan": asdict(translator.plan),
+        "paste": translator.compositor.mode,
+        "background": translator.backdrop and translator.backdrop.describe(),
+        "effects": translator.effects.state,
+        "faces": str(translator.faces),
+        "hold": translator.hold,
+        "lookahead": translator.lookahead,
+        "output": asdict(replace(output, overwrite=False)),
+    }
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()
