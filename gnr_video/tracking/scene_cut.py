@@ -28,6 +28,9 @@ class SceneCut:
         structure: least change of structure, 0..1 (1 - normalised correlation of the luma).
         histogram: least histogram distance, 0..1 (half the L1 distance of the colour histograms).
         contrast: by what factor the change must exceed the running mean of the changes before.
+
+    Attributes:
+        is_flat: whether the last frame was all of one colour.
     """
 
     def __init__(self, *, structure: float = 0.3, histogram: float = 0.15, contrast: float = 3.0) -> None:
@@ -38,13 +41,15 @@ class SceneCut:
 
     def reset(self) -> None:
         """The next frame is a first frame again."""
+        self.is_flat = False
         self._last: _Description | None = None
         self._usual = 0.0
 
     def is_cut(self, image: Image) -> bool:
         """Whether this frame (uint8 HxWx3 RGB) begins a new scene. The first frame does not."""
         luma, colours = _describe(image)
-        if luma.std() < FLAT:
+        self.is_flat = bool(luma.std() < FLAT)
+        if self.is_flat:
             return False
         last, self._last = self._last, (luma, colours)
         if last is None:
