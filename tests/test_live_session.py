@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from gnr_video.frame import Frame
 from gnr_video.live.recorder import TIME_BASE, Recorder, RecordSink
 from gnr_video.live.session import IN_FLIGHT, QUICK_IN_FLIGHT
 from gnr_video.live.sinks import ThreadedSink
+from gnr_video.live.status import Status, limit_of
 from gnr_video.media.images import before_after, fitted
 from tests.live_helpers import Kept, Still, live_session, until
 from tests.media_helpers import frame_times, picture, read_pictures
@@ -183,6 +186,36 @@ class TestDelay:
         assert stages["to window"].p50_ms >= stages["network"].p50_ms
 
 
+class TestStatus:
+    """15 of 30 pictures a second: whose fault is it?"""
+
+    RECENT: ClassVar = {"track": 0.01, "matte": 0.02, "network": 0.062, "compose": 0.005}
+
+    @pytest.mark.parametrize(
+        ("fps", "given", "limit"),
+        [(15, 30, "drawing (62 ms)"), (15, 15, "the camera"), (28, 30, "the camera"), (0, 0, "the camera")],
+    )
+    def test_what_limits(self, fps: float, given: float, limit: str) -> None:
+        assert limit_of(fps, given, self.RECENT) == limit
+
+    def test_in_a_sentence(self) -> None:
+        slow = Status(15, 15, 120, 150, 268, "drawing (62 ms)", "", "", 30.0)
+        assert slow.sentence() == (
+            "15 of the camera's 30 pictures a second, 120 ms late: this machine is busy with drawing (62 ms)."
+        )
+        fine = Status(15, 15, 31, 44, 0, "the camera", "", "", 15.0)
+        assert fine.sentence() == "15 pictures a second, as the camera gives them, 31 ms late."
+        assert Status(0, 0, 0, 0, 0, "the camera", "", "").sentence() == ""
+
+    def test_whether_there_is_a_face(self, tiny: Path, face_clip: Path, tmp_path: Path) -> None:
+        with live_session(tiny, face_clip, folder=tmp_path) as session:
+            until(lambda: session.status().face)
+            still = Still(np.full((180, 320, 3), 90, np.uint8))
+            session.capture.switch(lambda: still, still)
+            until(lambda: not session.status().face)
+            assert session.status().fps > 1
+
+
 class TestEnding:
     def test_the_last_picture_stays_while_the_camera_is_gone(self, tiny: Path, tmp_path: Path) -> None:
         from engines.errors import InputError
@@ -307,6 +340,11 @@ class TestRecording:
             until(lambda: recording.failure is not None)
             assert "no room left" in str(recording.failure)
             until(lambda: (tmp_path / "out.mp4").exists())
+            assert not recorder.running and recorder.last == tmp_path / "out.mp4"
+            session.wait(20)  # nothing shows the pictures any more
+            assert "no room left" in session.controls.message
+            assert session.failures == [recording.failure]
+            assert re.fullmatch(r"recorded only \d+\.\d s, until it failed: .*out.mp4", recorder.stopped())
         assert len(read_pictures(tmp_path / "out.mp4")) >= 60
 
 

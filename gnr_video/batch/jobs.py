@@ -99,11 +99,10 @@ def plan(inputs: Sequence[str], out: Path | None, *, recursive: bool = False) ->
         raise InputError(
             "there are no videos and no pictures in there", "--recursive looks into folders within"
         )
-    names = {source: anime_name(source, picture_format(str(source))) for source in found}
-    places = [
-        names[source] if out is None else out / place.with_suffix(names[source].suffix)
-        for source, place in found.items()
-    ]
+    places = []
+    for source, place in found.items():
+        beside = anime_name(source, picture_format(str(source)))
+        places.append(beside if out is None else out / place.with_suffix(beside.suffix))
     jobs = [Job(source, target) for source, target in zip(found, _apart(found, places), strict=True)]
     for job in jobs:
         if job.target in found:

@@ -1,4 +1,4 @@
-"""Single pictures: resized, captioned, put beside each other, as JPEG and back."""
+"""Single pictures: resized, put beside each other, as JPEG and back."""
 
 from __future__ import annotations
 
@@ -8,16 +8,6 @@ import numpy as np
 from gnr_video.frame import Image
 
 JPEG_QUALITY = 85
-
-
-def captioned(picture: Image, text: str) -> Image:
-    """A copy of a picture (uint8 HxWx3) with a text in its lower left corner. ASCII only, else "?"."""
-    picture = picture.copy()
-    text = text.encode("ascii", "replace").decode()
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        place = (8, picture.shape[0] - 10)
-        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, thickness, cv2.LINE_AA)
-    return picture
 
 
 def resized(crop: Image, size: int) -> Image:
@@ -51,13 +41,6 @@ def before_after(before: Image, after: Image) -> Image:
     out[:, :half] = before[:, left : left + half]
     out[:, half:] = after[:, left : left + width - half]
     return out
-
-
-def write(image: Image, text: str, place: tuple[int, int], scale: float = 0.5) -> None:
-    """White letters with a dark rim, in place; letters that OpenCV lacks become "?"."""
-    text = text.encode("ascii", "replace").decode()
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
 
 
 def even(image: Image) -> Image:

@@ -24,14 +24,16 @@ RADIUS = 128.0
 """Half the crop: what turns ln scale and angle into pixels at the crop's edge."""
 
 LOOKAHEAD = 15
-HOLD_FRAMES = 5
-FADE_OUT_FRAMES = 8
-FADE_IN_FRAMES = 5
+HOLD_SECONDS = 5 / 30
+FADE_OUT_SECONDS = 8 / 30
+FADE_IN_SECONDS = 5 / 30
+"""How long a lost face is held, how long it then takes to go, and a new one to come."""
 SCENE_START_FRAMES = 3
 
 PROCESS_NOISE = 1e4
 MEASUREMENT_NOISE = 1.0
 MIN_DT = 1e-3
+_SAME = 1e-6  # seconds that two sums of frame times may differ by and mean the same
 LAG_SECONDS = 0.001
 """How late the landmarks of a moving face are (benchmarks/tracking.py)."""
 
@@ -203,9 +205,10 @@ class _Track:
     """The newest entry, which may have left the window."""
     segment: int = 0
     missing: int = 0
+    missing_seconds: float = 0.0
     angle: float = 0.0
     shown: Alignment | None = None
-    unseen: int = 0
+    unseen_seconds: float = 0.0
 
     def append(self, observation: _Observation | None) -> None:
         self.window.append(observation)
@@ -239,7 +242,8 @@ class Aligner:
         self.lag_seconds = lag_seconds
         self._motion = FILE_MOTION if lookahead else LIVE_MOTION
         self._tracks: dict[int, _Track] = {}
-        self._pending = 0
+        self._pending: deque[float] = deque()
+        """Seconds from the frame before, of each frame that is not final."""
         self._time: float | None = None
         self._scene_frame = 0
 
@@ -265,8 +269,8 @@ class Aligner:
         for track_id, sight in seen.items():
             self._tracks[track_id] = self._new_track(sight)
         self._scene_frame += 1
-        self._pending += 1
-        if self._pending > self.lookahead:
+        self._pending.append(max(dt, MIN_DT))
+        if len(self._pending) > self.lookahead:
             final.append(self._emit())
         return final
 
@@ -286,7 +290,7 @@ class Aligner:
         # In the first frames of a scene the tracker is only just finding what was there all along.
         opacity = 1.0 if self._scene_frame < SCENE_START_FRAMES else 0.0
         # Its window reaches back over the pending frames in which it was not there.
-        track = _Track(deque([None] * self._pending), opacity)
+        track = _Track(deque([None] * len(self._pending)), opacity)
         self._start_segment(track, sight)
         return track
 
@@ -295,7 +299,7 @@ class Aligner:
         fit, landmarks = sight
         parameters = to_parameters(fit)
         track.segment += 1
-        track.missing = 0
+        track.missing, track.missing_seconds = 0, 0.0
         track.angle = fit.angle
         track.append(_Observation(kalman_start(parameters), track.segment, landmarks))
 
@@ -303,8 +307,10 @@ class Aligner:
         last = track.last
         if sight is None:
             track.missing += 1
+            track.missing_seconds += dt
             # The two sides of a longer gap are never bridged, so there is nothing to predict.
-            if last is None or track.missing > max(self.lookahead, HOLD_FRAMES):
+            is_held = track.missing_seconds <= HOLD_SECONDS + _SAME
+            if last is None or not (is_held or track.missing <= self.lookahead):
                 track.append(None)
             else:
                 track.append(
@@ -317,16 +323,16 @@ class Aligner:
         fit, landmarks = sight
         parameters = to_parameters(fit, track.angle)
         track.angle = float(parameters[3]) / RADIUS
-        track.missing = 0
+        track.missing, track.missing_seconds = 0, 0.0
         step = kalman_step(last.step, dt, parameters, self._motion)
         track.append(_Observation(step, track.segment, landmarks))
 
     def _emit(self) -> list[Alignment]:
         """The oldest pending frame's alignments; its observations leave the windows."""
-        self._pending -= 1
+        dt = self._pending.popleft()
         shown = []
         for track_id, track in list(self._tracks.items()):
-            alignment = self._show(track_id, track)
+            alignment = self._show(track_id, track, dt)
             track.window.popleft()
             if alignment is not None:
                 shown.append(alignment)
@@ -334,26 +340,26 @@ class Aligner:
                 del self._tracks[track_id]
         return sorted(shown, key=lambda a: a.track_id)
 
-    def _show(self, track_id: int, track: _Track) -> Alignment | None:
+    def _show(self, track_id: int, track: _Track, dt: float) -> Alignment | None:
         observation = track.window[0]
         if observation is not None:
             seen = observation.landmarks is not None
             if seen or self._returns(track, observation.segment):
-                track.unseen = 0
-                return self._present(track_id, track, observation)
+                track.unseen_seconds = 0.0
+                return self._present(track_id, track, observation, dt)
         if track.shown is None:
             return None
-        track.unseen += 1
-        if track.unseen > HOLD_FRAMES:
-            track.opacity = max(0.0, track.opacity - 1.0 / FADE_OUT_FRAMES)
+        track.unseen_seconds += dt
+        if track.unseen_seconds > HOLD_SECONDS + _SAME:
+            track.opacity = max(0.0, track.opacity - dt / FADE_OUT_SECONDS)
         if track.opacity <= 1e-9:
             track.opacity = 0.0
             return None
         return replace(track.shown, opacity=track.opacity)
 
-    def _present(self, track_id: int, track: _Track, observation: _Observation) -> Alignment:
+    def _present(self, track_id: int, track: _Track, observation: _Observation, dt: float) -> Alignment:
         if track.shown is not None or track.opacity == 0.0:
-            track.opacity = min(1.0, track.opacity + 1.0 / FADE_IN_FRAMES)
+            track.opacity = min(1.0, track.opacity + dt / FADE_IN_SECONDS)
         # Without look-ahead the window is this one frame, and the smoother returns the filter's answer.
         steps = [o.step for o in track.window if o is not None and o.segment == observation.segment]
         position, velocity = deque(_backward(steps), maxlen=1)[0]
