@@ -28,10 +28,11 @@ from gnr_video.media.formats import (
 )
 from gnr_video.media.image_sinks import NUMBER_PATTERN, ImageSequenceSink, StillSink
 from gnr_video.media.image_sources import AnimationSource, ImageFolderSource, StillSource
-from gnr_video.media.sink import VideoSink
+from gnr_video.media.sink import VideoSink, shortened
 from gnr_video.media.source import VideoSource
 
 _DOWNLOAD_TIMEOUT = 60.0  # seconds
+_LONGEST_NAME = 255  # bytes
 
 STANDARD_INPUT = ("-", "pipe:", "pipe:0")
 
@@ -73,7 +74,7 @@ def open_source(
     if is_url(text):
         return _open_url(text, part)
     file = local_path(text)
-    if not file.exists():
+    if not os.path.exists(file):  # unlike pathlib's, it answers whatever the name
         raise InputError(f"no such file: {text}", _similar(file))
     if file.is_dir():
         return ImageFolderSource(file, start=start, end=end)
@@ -162,7 +163,16 @@ def anime_name(path: Path, kind: ImageFormat | None = None) -> Path:
         suffix = ".png"
         if kind.keeps:
             suffix = own if own in kind.suffixes and own in IMAGE_OUTPUTS else kind.suffixes[0]
-    return path.with_name(f"{path.stem}_anime{suffix}")
+    ending = f"_anime{suffix}"
+    return path.with_name(f"{shortened(path.stem, _longest_name(path.parent) - len(ending))}{ending}")
+
+
+def _longest_name(folder: Path) -> int:
+    """Bytes of a name in a folder."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (OSError, ValueError, AttributeError):  # no such folder, or Windows
+        return _LONGEST_NAME
 
 
 def picture_format(text: str) -> ImageFormat | None:
@@ -173,7 +183,7 @@ def picture_format(text: str) -> ImageFormat | None:
     try:
         if text in STANDARD_INPUT:
             sniffed = sniff(_standard_input())
-        elif is_url(text) or not local_path(text).is_file():
+        elif is_url(text) or not os.path.isfile(local_path(text)):
             named = by_suffix(Path(urlsplit(text).path if is_url(text) else text))
             return None if named is GIF else named
         else:
@@ -237,7 +247,7 @@ def open_sink(
     size = size or source.info.size
     if (
         text.endswith(("/", os.sep))
-        or target.is_dir()
+        or os.path.isdir(target)
         or (NUMBER_PATTERN.search(target.name) and suffix in IMAGE_OUTPUTS)
     ):
         if codec is not None:
@@ -249,9 +259,10 @@ def open_sink(
             f"cannot tell the format of {text!r} from its extension {suffix!r}",
             f"use one of {known}, or a folder for an image sequence",
         )
-    if target.exists() and Path(source.info.path).exists() and target.samefile(source.info.path):
+    given = local_path(source.info.path)
+    if os.path.exists(target) and os.path.exists(given) and target.samefile(given):
         raise OutputError(f"the output {text} is the input itself", "choose another name for the output")
-    if target.exists() and not overwrite:
+    if os.path.exists(target) and not overwrite:
         raise OutputError(f"{text} exists already", "give --overwrite to replace it")
     if suffix in IMAGE_OUTPUTS and (source.info.is_still or suffix not in CONTAINERS):
         if not source.info.is_still:
