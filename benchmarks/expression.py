@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from contextlib import nullcontext
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 
@@ -38,10 +38,9 @@ def drawings(translator: Translator, clip: Path, frames: int) -> list[tuple[Alig
     with (
         open_source(clip) as video,
         Finder(lookahead=15) as finder,
-        translator.open_matte() or nullcontext() as matte,
+        closing(translator.open_look()) as look,
     ):
         taken = (frame for frame, _ in zip(video, range(frames)))
-        look = translator.look(matte)
         made = draw(
             cut(finder.track(taken, times), look, times),
             look,

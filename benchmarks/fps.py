@@ -7,7 +7,8 @@
 Networks: the official size (random weights) and the default weights. Parts:
 
     network  uint8 crop to uint8 crop; latency (all take turns) and throughput (back to back) apart, with the
-             official eager path in the same run, the measured convolution ceiling, and all pictures compared
+             official eager path on the same device in the same run, the measured convolution ceiling, and all
+             pictures compared
     file     a clip from file to file: frames a second and the time of every stage
     live     the clip as a camera: frames a second, and the delay from camera to screen
     cold     a fresh process until its first translated frame
@@ -94,7 +95,11 @@ def regressions(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         before = old.get("network", {}).get(name, {})
         for label, row in result["executions"].items():
             was = before.get("executions", {}).get(label)
-            if was and label != network.BASELINE and row["times_faster"] < WORSE * was["times_faster"]:
+            if (
+                was
+                and label != network.baseline_of(label)
+                and row["times_faster"] < WORSE * was["times_faster"]
+            ):
                 found.append(
                     f"{name}, {label}: {row['times_faster']:g} times the official path, was {was['times_faster']:g}"
                 )
@@ -163,7 +168,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for axis, (title, unit, rows) in zip(axes, panels):
-        colours = ["#999999" if label == network.BASELINE else "#4477aa" for label in rows]
+        colours = ["#999999" if label == network.baseline_of(label) else "#4477aa" for label in rows]
         drawn = axis.barh(list(rows), list(rows.values()), color=colours)
         axis.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8)
         axis.invert_yaxis()

@@ -44,15 +44,16 @@ class OfficialGenerator:
 
     Args:
         weights: tensors under the official names; with `style_encoder.*`, `encode_style` works.
+        device: that it runs on, of torch's names.
     """
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, device: str = "cpu") -> None:
         import torch
 
         self.architecture = weights.architecture
-        self.tensors = weights.tensors
+        self.tensors = {name: tensor.to(device) for name, tensor in weights.tensors.items()}
         taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-        self.blur_kernel = torch.outer(taps, taps) / 64
+        self.blur_kernel = (torch.outer(taps, taps) / 64).to(device)
 
     def _activate(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         from torch.nn import functional

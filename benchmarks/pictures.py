@@ -20,7 +20,8 @@ from engines.files import write_atomically
 from gnr_video.contact_sheet import before_after_sheet, contact_sheet, save_png, style_sheet
 from gnr_video.demo import STYLE
 from gnr_video.frame import Image
-from gnr_video.media.images import IMAGE_EXTENSIONS, read_image
+from gnr_video.media.image_files import read_image
+from gnr_video.media.image_sources import image_files
 from gnr_video.samples.portrait import make_demo_clip, portrait
 from gnr_video.still import StillFace
 from gnr_video.translator import Translator
@@ -33,7 +34,7 @@ COLOURS = ("hair:blond", "hair:red", "hair:blue", "hair:pink+skin:tan")
 
 def found_faces(translator: Translator, folder: Path, count: int) -> tuple[list[Image], list[Image]]:
     """The last `count` images of a folder in which a face is found (the trainer holds those out), and its crops."""
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_EXTENSIONS)
+    files = image_files(folder)
     pictures: list[Image] = []
     faces: list[Image] = []
     for file in reversed(files):

@@ -7,7 +7,7 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from engines.devices import best_device, candidates, default_precision
+from engines.devices import best_device, candidates, default_precision, numbered
 from engines.errors import EngineError
 from engines.installation import install_line
 
@@ -89,15 +89,18 @@ def create(
         raise EngineError(f"no engine is called {engine!r}", f"choose auto, {', '.join(ENGINES)}")
     if precision not in ("auto", *PRECISIONS):
         raise EngineError(f"no precision is called {precision!r}", f"choose auto, {', '.join(PRECISIONS)}")
+    chosen_here = device == "auto" and engine == "auto"
     if device == "auto":
         device = "cpu" if engine in ("openvino", "onnx") or precision == "int8" else best_device()
         if engine in TENSORRT:
             device = "cuda"
     if device != "cpu" and not device.startswith("cuda"):
         raise EngineError(f"no device is called {device!r}", "choose auto, cpu, cuda or cuda:N")
+    device = numbered(device)
     side = side or weights.architecture.size
     if not weights.architecture.fits(side):
         raise EngineError(f"these weights take no crops of {side}x{side}")
+    on_cpu = default_precision("cpu") if precision == "auto" else precision
     if precision == "auto":
         precision = default_precision(device, engine)
     if engine == "auto" and precision == "int8":
@@ -110,20 +113,22 @@ def create(
     from engines.base import Fallback
 
     passed_over = []
-    names = candidates(device)
-    for name in names[:-1]:
+    tried = [(name, device, precision) for name in candidates(device)]
+    if device != "cpu" and chosen_here:  # a GPU that nobody asked for, and that may be full or broken
+        tried += [(name, "cpu", on_cpu) for name in candidates("cpu")]
+    for name, where, how in tried:
         try:
             make = _make_behind if name in TENSORRT else _make
-            made = make(name, weights, device, precision, threads, side)
+            made = make(name, weights, where, how, threads, side)
         except (EngineError, RuntimeError, ImportError, OSError) as error:
-            log.info("engine %s passed over: %s", name, error)
-            passed_over.append(f"{name}: {error}")
+            if (name, where, how) == tried[-1]:
+                raise
+            log.info("engine %s on %s passed over: %s", name, where, error)
+            passed_over.append(f"{name}: {error}" if where == device else f"{name} on {where}: {error}")
         else:
             break
-    else:
-        made = _make(names[-1], weights, device, precision, threads, side)
     if passed_over:
-        made.fallback = Fallback("; ".join([*passed_over, *filter(None, [made.fallback.reason])]))
+        made.fallback = Fallback().plus(*passed_over, made.fallback.reason)
     log.info("engine %s, %s on %s", made.name, made.precision, made.device)
     return made
 
@@ -157,6 +162,7 @@ def _make_behind(
 
     waiting = f"torch ran while {name} was being built; `gnr-video engine build` does that beforehand"
     now = _make("torch", weights, device, precision, threads, side)
+    now.warm_up(side)  # while TensorRT compiles, no CUDA graph can be recorded
     return SwapEngine(weights, now, build, waiting, side=side)
 
 

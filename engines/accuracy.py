@@ -121,5 +121,5 @@ def make_accurate(
             passed_over.append(f"{precision}: {error.message}")
             precision = STEPS[precision]
         else:
-            engine.fallback = Fallback("; ".join(passed_over))
+            engine.fallback = Fallback().plus(*passed_over, engine.fallback.reason)
             return engine

@@ -7,6 +7,7 @@ whatever executes the convolutions; a subclass brings only `_encode` and `_decod
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from engines.style_colours import StyleColours
     from engines.style_space import StyleSpace
     from engines.weights import Weights
+
+log = logging.getLogger(__name__)
 
 Crops = NDArray[np.uint8]
 """uint8 (N, S, S, 3) RGB; S is the engine's `size`, or any other side that fits (`Engine.fits`)."""
@@ -44,6 +47,14 @@ class Fallback:
     def __str__(self) -> str:
         return self.reason or "no fallback"
 
+    def plus(self, *reasons: str) -> Fallback:
+        """With further reasons behind it; empty ones and those that it has are left out."""
+        found = [self.reason] if self.reason else []
+        for reason in reasons:
+            if reason and reason not in "; ".join(found):
+                found.append(reason)
+        return Fallback("; ".join(found))
+
 
 class Engine(ABC):
     """A generator that can be run.
@@ -59,10 +70,12 @@ class Engine(ABC):
         size: side of the crops that the weights were trained on, pixels.
         weights_hash: of the weights it runs, hexadecimal; "" if they are in no file.
         fallback: why faster engines were passed over.
+        prepared_batches: numbers of crops that `warm_up` prepares for.
         takes_styles: False for a foreign model of one look (`engines.image_model`): it only translates.
     """
 
     name: str = ""
+    prepared_batches: tuple[int, ...] = (1,)
     takes_styles: bool = True
 
     def __init__(self, weights: Weights, *, device: str, precision: str) -> None:
@@ -262,17 +275,23 @@ class Engine(ABC):
             return self._translate(crops, self._rows(styles, len(crops)))
 
     def warm_up(self, side: int | None = None) -> None:
-        """Run once, so that the first real frame is as fast as the others; the style stays as it is.
+        """Run a little, so that the first real frame is as fast as the others; the style stays as it is.
 
         Args:
             side: of the crops that will come; None: `size`.
         """
-        crops = np.full((1, side or self.size, side or self.size, 3), 127, np.uint8)
         styles = (
             None if self._vectors is not None else np.zeros((1, self.architecture.latent_dim), np.float32)
         )
-        for _ in range(2):
-            self.translate(crops, styles)
+        for count in self.prepared_batches:
+            crops = np.full((count, side or self.size, side or self.size, 3), 127, np.uint8)
+            for _ in range(2):
+                self.translate(crops, styles)
+
+    def _slower(self, reason: str) -> None:
+        """Tell that it runs in a slower way than it could."""
+        log.warning("%s on %s: %s", self.name, self.device, reason)
+        self.fallback = self.fallback.plus(reason)
 
     def close(self) -> None:
         """Free the device; any later call raises EngineError. May be called twice."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
+
+from engines.errors import EngineError
 
 
 def native_bf16() -> bool:
@@ -18,6 +21,36 @@ def best_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def no_cuda() -> EngineError:
+    """Why torch sees no CUDA device, for `raise`."""
+    import torch
+
+    if torch.version.cuda is None:
+        return EngineError(
+            f"torch sees no CUDA device (torch {torch.__version__} is built for the CPU only)",
+            "use --device cpu, or install a CUDA build of torch: https://pytorch.org/get-started/locally",
+        )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and not visible.strip(" -1"):
+        return EngineError(
+            f"torch sees no CUDA device: CUDA_VISIBLE_DEVICES={visible} hides all",
+            "unset it, or use --device cpu",
+        )
+    return EngineError(
+        f"torch sees no CUDA device: no NVIDIA GPU, or a driver too old for CUDA {torch.version.cuda}",
+        "`nvidia-smi` must list the GPU and at least that CUDA; update the driver, or use --device cpu",
+    )
+
+
+def numbered(device: str) -> str:
+    """ "cuda" as "cuda:N", N being this thread's current GPU: on another thread "cuda" may be another one."""
+    import torch
+
+    if device == "cuda" and torch.cuda.is_available():
+        return f"cuda:{torch.cuda.current_device()}"
+    return device
 
 
 def default_precision(device: str, engine: str = "auto") -> str:

@@ -42,7 +42,8 @@ def export(
     | openvino | the same with `.xml` and `.bin` |
     | tensorrt | `NAME-encoder-PRECISION.engine`, `NAME-decoder-PRECISION.engine`, for this GPU; with `targets`
       by TensorRT for RTX, which then stands in the name: `NAME-encoder-PRECISION-rtx-sm86-sm89.engine` |
-    | torch2trt | `.pth` instead of `.engine`: state dicts of torch2trt's TRTModule |
+    | torch2trt | `.pth` instead of `.engine`: state dicts of torch2trt's TRTModule, which knows no bytes: pictures are
+      float32 there, of whole numbers from 0 to 255 |
 
     Where `side` is given it stands behind the precision.
 
@@ -133,13 +134,24 @@ def _write_compiled(
 
     if form == "torch2trt" and targets:
         raise EngineError("torch2trt does not read engines of TensorRT for RTX", "leave --target out")
+    if form == "torch2trt" and precision == "bf16":
+        raise EngineError("torch2trt knows no bf16", "use --precision fp16")
     trt = import_tensorrt("tensorrt-rtx" if targets else form)
     if not targets and not torch.cuda.is_available():
         raise EngineError(
             "an engine is compiled for the GPU that is there, and torch sees none",
             "run this on the GPU, or compile ahead with TensorRT for RTX: --target sm86",
         )
-    plan = build_part(trt, weights, part, precision, side=side, targets=targets, progress=progress)
+    plan = build_part(
+        trt,
+        weights,
+        part,
+        precision,
+        side=side,
+        targets=targets,
+        float_pictures=form == "torch2trt",
+        progress=progress,
+    )
     if form == "tensorrt":
         write_atomically(target, plan)
     else:

@@ -318,7 +318,8 @@ def _transposed_kernel(weight: Tensor, up: Upsampling) -> Tensor:
 
 def _shuffle(x: Tensor) -> Tensor:
     """(N, 4C, H, W), phase first -> (N, C, 2H, 2W); moves whole pixels in channels_last memory."""
-    if torch.onnx.is_in_onnx_export():
+    # torch's word on exports is the whole process's: an engine that runs meanwhile must not hear it.
+    if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
         return _DepthToSpace.apply(x)
     n, c4, h, w = x.shape
     x = x.permute(0, 2, 3, 1).reshape(n, h, w, 2, 2, c4 // 4)
@@ -474,6 +475,10 @@ class Decoder(nn.Module):
         assert rgb is not None
         return rgb
 
-    def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
+    def pictures(self, content: Tensor, style: Tensor | None = None) -> Tensor:
+        """What `forward` gives, before it becomes bytes: float32 (N, S, S, 3), whole numbers from 0 to 255."""
         rgb = self.features(content, style).float()
-        return (rgb * 127.5 + 127.5).round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
+        return (rgb * 127.5 + 127.5).round().clamp(0, 255).permute(0, 2, 3, 1)
+
+    def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
+        return self.pictures(content, style).to(torch.uint8)

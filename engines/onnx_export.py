@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +32,9 @@ Side = int | Literal["any"] | None
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 OPSETS = {"fp32": 18, "fp16": 18, "bf16": 22}
 """bf16 convolutions are in the standard from opset 22 on; everything else is as old as every runtime likes."""
+
+_EXPORTER = threading.Lock()
+"""torch's exporter keeps its state for the whole process: a second export meanwhile is an error."""
 
 
 def import_onnx() -> Any:
@@ -57,6 +61,17 @@ class _Style(nn.Module):
         return self.vectors(self.mapping(z))
 
 
+class _FloatPictures(nn.Module):
+    """A decoder whose pictures stay float32."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, content: Tensor, style: Tensor) -> Tensor:
+        return self.decoder.pictures(content, style)
+
+
 def export_part(
     weights: Weights,
     part: Part,
@@ -64,6 +79,7 @@ def export_part(
     *,
     side: Side = None,
     up: Upsampling = "transposed",
+    float_pictures: bool = False,
 ) -> onnx.ModelProto:
     """One graph, checked by ONNX's own checker with shape inference.
 
@@ -80,6 +96,7 @@ def export_part(
         precision: "fp32", "fp16" or "bf16" (opset 22) of the convolutions.
         side: S, see `Side`.
         up: how the decoder doubles the resolution, see `engines.graph.Decoder`.
+        float_pictures: pictures are float32, of whole numbers from 0 to 255, for callers that know no uint8.
 
     Raises:
         EngineError: onnx is missing, no such precision or side, or the graph does not pass the checker.
@@ -93,12 +110,13 @@ def export_part(
     module: nn.Module
     if part == "encoder":
         module = ContentEncoder(weights).to(dtype)
-        example: tuple[Tensor, ...] = (torch.zeros((1, tiny, tiny, 3), dtype=torch.uint8),)
+        pictures = torch.float32 if float_pictures else torch.uint8
+        example: tuple[Tensor, ...] = (torch.zeros((1, tiny, tiny, 3), dtype=pictures),)
         shapes: dict[str, tuple[int, ...]] = {"images": images, "content": content}
     elif part == "decoder":
         decoder = Decoder(weights, up=up)
         style = (sum(decoder.widths),)
-        module = decoder.to(dtype)
+        module = _FloatPictures(decoder).to(dtype) if float_pictures else decoder.to(dtype)
         example = (torch.zeros((1, a.content_channels, 2, 2), dtype=dtype), torch.zeros((1, *style)))
         shapes = {"content": content, "style": style, "images": images}
     else:
@@ -117,10 +135,12 @@ def export_part(
                 dim.dim_value = length
     del model.graph.value_info[:]
     if precision == "bf16":
+        _bytes_through_fp32(onnx, model)
         _deconvolve_in_fp32(onnx, model)
     model.producer_name = "gnr-video"
     model.doc_string = f"GANs N' Roses, {part} ({a.describe()})"
-    onnx.helper.set_model_props(model, _metadata(weights, part, precision))
+    kind = "float32" if float_pictures else "uint8"
+    onnx.helper.set_model_props(model, _metadata(weights, part, precision, kind))
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -145,7 +165,7 @@ def picture_shapes(a: Architecture, side: Side = None) -> tuple[tuple[int, int, 
 def _trace(onnx: Any, module: nn.Module, example: tuple[Tensor, ...], names: list[str]) -> onnx.ModelProto:
     buffer = io.BytesIO()
     inputs, outputs = names[: len(example)], names[len(example) :]
-    with warnings.catch_warnings(), torch.inference_mode():
+    with _EXPORTER, warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # torch announces the retirement of this exporter
         # Its successor (dynamo=True) makes the same graph in 15 s instead of 0.3 s.
         torch.onnx.export(
@@ -159,6 +179,17 @@ def _trace(onnx: Any, module: nn.Module, example: tuple[Tensor, ...], names: lis
             dynamo=False,
         )
     return onnx.load_from_string(buffer.getvalue())
+
+
+def _bytes_through_fp32(onnx: Any, model: onnx.ModelProto) -> None:
+    """Cast pictures to float32 first: TensorRT converts bytes to that and to fp16 only."""
+    for at, node in enumerate(model.graph.node):
+        if node.op_type == "Cast" and node.input[0] == "images":
+            node.input[0] = "images/fp32"
+            fp32 = onnx.TensorProto.FLOAT
+            cast = onnx.helper.make_node("Cast", ["images"], ["images/fp32"], "images/to_fp32", to=fp32)
+            model.graph.node.insert(at, cast)
+            return
 
 
 def _deconvolve_in_fp32(onnx: Any, model: onnx.ModelProto) -> None:
@@ -179,7 +210,7 @@ def _deconvolve_in_fp32(onnx: Any, model: onnx.ModelProto) -> None:
     model.graph.node.extend(nodes)
 
 
-def _metadata(weights: Weights, part: str, precision: str) -> dict[str, str]:
+def _metadata(weights: Weights, part: str, precision: str, pictures: str) -> dict[str, str]:
     """What a graph says of itself; values are text, as ONNX wants them."""
     about = {k: weights.metadata[k] for k in ("name", "provenance", "licence") if k in weights.metadata}
     return {
@@ -189,5 +220,5 @@ def _metadata(weights: Weights, part: str, precision: str) -> dict[str, str]:
         "graph_version": str(GRAPH_VERSION),
         "weights_sha256": weights_hash(weights),
         "architecture": json.dumps(json.loads(weights.architecture.to_json())),
-        "images": "uint8 NHWC RGB, 0 to 255",
+        "images": f"{pictures} NHWC RGB, 0 to 255",
     }

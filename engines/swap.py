@@ -55,7 +55,7 @@ class SwapEngine(Engine):
     ) -> None:
         super().__init__(weights, device=now.device, precision=now.precision)
         self.name = now.name
-        self.fallback = Fallback(waiting) if waiting else now.fallback
+        self.fallback = Fallback(waiting).plus(now.fallback.reason)
         self._side = side
         self._current: Engine | None = now
         self._stop = threading.Event()
@@ -74,19 +74,19 @@ class SwapEngine(Engine):
             successor = build(self._stop.is_set)
             vectors = self._vectors
             if vectors is not None:
-                _give_style(successor, vectors)
+                give_style(successor, vectors)
             successor.warm_up(self._side)
         except Exception as error:  # whatever it is, the engine that runs goes on
             if not self._stop.is_set():
                 log.warning("the engine that was to follow %s cannot be built: %s", self.name, error)
-                self.fallback = Fallback("; ".join(filter(None, (self.fallback.reason, str(error)))))
+                self.fallback = self.fallback.plus(str(error))
             return
         with self._lock:
             if self._current is None:
                 successor.close()
                 return
             if self._vectors is not None and self._vectors is not vectors:
-                _give_style(successor, self._vectors)
+                give_style(successor, self._vectors)
             log.info("engine %s takes over from %s", successor.name, self.name)
             self._current = successor
             self.name, self.precision, self.device = successor.name, successor.precision, successor.device
@@ -98,7 +98,7 @@ class SwapEngine(Engine):
         return self._current
 
     def _use_style(self, vectors: torch.Tensor) -> None:
-        _give_style(self._engine(), vectors)
+        give_style(self._engine(), vectors)
 
     def _encode(self, crops: Crops) -> _Content:
         engine = self._engine()
@@ -133,7 +133,8 @@ class SwapEngine(Engine):
             self._current = None
 
 
-def _give_style(engine: Engine, vectors: torch.Tensor) -> None:
+def give_style(engine: Engine, vectors: torch.Tensor) -> None:
+    """Make style vectors, float32 CPU (1, V), the style of an engine that another one stands before."""
     with engine._lock:
         engine._vectors = vectors
         engine._use_style(vectors)

@@ -8,12 +8,17 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from engines.cuda_graph import no_recording
+from engines.devices import numbered
 from engines.errors import BuildCancelled, EngineError
 from engines.files import write_atomically
 from engines.installation import install_line
@@ -26,11 +31,20 @@ log = logging.getLogger(__name__)
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx", "torch2trt": "tensorrt"}
 EXTRAS = {"tensorrt": "gpu", "tensorrt-rtx": "tensorrt-rtx", "torch2trt": "gpu"}
 OLDEST = 10
-RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120")
-"""GPUs that TensorRT for RTX compiles for ahead of time: Turing to Blackwell."""
+RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+"""GPUs that TensorRT for RTX compiles for, where its version knows them: Turing to Blackwell."""
 
 Progress = Callable[[str, float], bool]
 """Called with what is being done and how much of the whole is (0 to 1), from any thread; False cancels."""
+
+
+class BuildOptions(TypedDict, total=False):
+    """What `build_engine` takes besides; see there."""
+
+    batch: int
+    targets: Sequence[str]
+    device: str
+    timing_cache: Path | None
 
 
 def import_tensorrt(name: str) -> Any:
@@ -52,22 +66,53 @@ def import_tensorrt(name: str) -> Any:
     return trt
 
 
-def make_logger(trt: Any) -> Any:
-    """TensorRT's messages to `logging`; `errors` keeps the latest ones for the exception to quote."""
+@cache
+def logger_of(trt: Any) -> Any:
+    """TensorRT's messages to `logging`: one a process, as TensorRT keeps the first that it gets for ever.
+
+    `errors` numbers them, and keeps the latest for exceptions to quote (`what_went_wrong`).
+    """
 
     class Logger(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: list[str] = []
+            self.count = 0
+            self.errors: deque[tuple[int, str]] = deque(maxlen=20)
 
         def log(self, severity: Any, message: str) -> None:
             bad = severity <= trt.ILogger.Severity.ERROR
             # Not as errors: what counts is whether there is an engine in the end, and that raises.
             log.log(logging.INFO if bad else logging.DEBUG, "%s", message)
             if bad:
-                self.errors = [*self.errors[-4:], message]
+                self.count += 1
+                self.errors.append((self.count, message))
 
     return Logger()
+
+
+def begin(trt: Any, kind: Callable[[Any], Any]) -> Any:
+    """A builder or a runtime of TensorRT.
+
+    Raises:
+        EngineError: it does not begin here, as with a driver, or a CUDA, that it is not made for.
+    """
+    logger = logger_of(trt)
+    since = logger.count
+    try:
+        return kind(logger)
+    except Exception as error:  # the bindings' own, which says nothing
+        import torch
+
+        raise EngineError(
+            f"{trt.__name__} {trt.__version__} does not begin: {what_went_wrong(logger, since)}",
+            f"it has to be made for the CUDA of the driver; torch's is {torch.version.cuda or 'none'}",
+        ) from error
+
+
+def what_went_wrong(logger: Any, since: int) -> str:
+    """First line of TensorRT's latest error after the one of that number (`logger.count`), from any thread."""
+    said = [message.strip() for number, message in list(logger.errors) if number > since]
+    return said[-1].splitlines()[0][:300] if said and said[-1] else "it does not say why"
 
 
 def _make_monitor(trt: Any, progress: Progress, stop: threading.Event) -> Any:
@@ -121,6 +166,7 @@ def build_engine(
     *,
     batch: int = 1,
     targets: Sequence[str] = (),
+    device: str = "",
     timing_cache: Path | None = None,
     progress: Progress | None = None,
 ) -> bytes:
@@ -133,6 +179,7 @@ def build_engine(
         graph: strongly typed; its dynamic batch becomes the fixed `batch`.
         targets: compute capabilities to compile for ahead of time, of `RTX_TARGETS` (TensorRT for RTX only,
             needs no GPU); none: the GPU that is there.
+        device: "cuda:N" of the GPU that it is compiled and timed on; "": the caller's current one, if any.
         timing_cache: file that TensorRT's kernel timings are kept in; the next build is quicker.
         progress: see `Progress`.
 
@@ -145,11 +192,13 @@ def build_engine(
     """
     begun, stop, ended = threading.Event(), threading.Event(), threading.Event()
     outcome: list[bytes | BaseException] = []
+    on_device = _on_device(device)
 
     def work() -> None:
         begun.wait()
         try:
-            outcome.append(_build(trt, graph, batch, targets, timing_cache, progress, stop))
+            with on_device, no_recording():
+                outcome.append(_build(trt, graph, batch, targets, timing_cache, progress, stop))
         except BaseException as error:
             outcome.append(error)
         finally:
@@ -177,6 +226,15 @@ def build_engine(
     return outcome[0]
 
 
+def _on_device(device: str) -> AbstractContextManager[Any]:
+    """CUDA's current device is each thread's own, and the first GPU on a new thread: for TensorRT's to enter."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return nullcontext()
+    return torch.cuda.device(numbered(device or "cuda"))
+
+
 def _build(
     trt: Any,
     graph: onnx.ModelProto,
@@ -186,17 +244,19 @@ def _build(
     progress: Progress | None,
     stop: threading.Event,
 ) -> bytes:
-    logger = make_logger(trt)
+    logger = logger_of(trt)
+    since = logger.count
 
     def fail(what: str) -> EngineError:
         if stop.is_set():
             return BuildCancelled("the build was stopped")
-        said = logger.errors[-1].strip().splitlines()[0] if logger.errors else "it does not say why"
-        return EngineError(f"{trt.__name__} {trt.__version__} cannot {what}: {said[:300]}")
+        return EngineError(
+            f"{trt.__name__} {trt.__version__} cannot {what}: {what_went_wrong(logger, since)}"
+        )
 
     builder = network = parser = config = monitor = timings = None
     try:
-        builder = trt.Builder(logger)
+        builder = begin(trt, trt.Builder)
         # From TensorRT 11 on every network is strongly typed and the flag is on its way out.
         flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         network = builder.create_network(0 if flag is None else 1 << int(flag))
@@ -230,16 +290,27 @@ def _build(
         del timings, config, monitor, parser, network, builder
 
 
-def _set_targets(trt: Any, config: Any, targets: Sequence[str]) -> None:
+def check_target(trt: Any, target: str) -> None:
+    """Whether TensorRT for RTX knows GPUs of that compute capability, "sm86".
+
+    Raises:
+        EngineError: it does not, or `trt` is another TensorRT.
+    """
     known = getattr(trt, "ComputeCapability", None)
     if known is None:
         raise EngineError("only TensorRT for RTX compiles ahead of time", "use --engine tensorrt-rtx")
+    if not hasattr(known, target.upper()):
+        targets = [name for name in RTX_TARGETS if hasattr(known, name.upper())]
+        raise EngineError(
+            f"TensorRT for RTX {trt.__version__} does not compile for {target}",
+            f"it does for {', '.join(targets)}; for other GPUs there is --engine tensorrt",
+        )
+
+
+def _set_targets(trt: Any, config: Any, targets: Sequence[str]) -> None:
+    known = trt.ComputeCapability
     for target in targets:
-        if not hasattr(known, target.upper()):
-            raise EngineError(
-                f"TensorRT for RTX {trt.__version__} does not compile for {target}",
-                f"choose of {', '.join(RTX_TARGETS)}",
-            )
+        check_target(trt, target)
     config.num_compute_capabilities = len(targets)
     for i, target in enumerate(targets):
         config.set_compute_capability(getattr(known, target.upper()), i)

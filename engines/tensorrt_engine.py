@@ -8,14 +8,13 @@ while the other is computed.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -23,24 +22,30 @@ import torch
 from engines.accuracy import make_accurate
 from engines.base import Crops, Engine
 from engines.cache import EngineCache, EngineKey
+from engines.cuda_graph import Replayable, no_recording
+from engines.devices import no_cuda, numbered
 from engines.errors import EngineError, GnrVideoError
 from engines.files import write_atomically
 from engines.graph import GRAPH_VERSION, Upsampling
-from engines.onnx_export import TYPES, export_part, picture_shapes
+from engines.onnx_export import OPSETS, TYPES, export_part, picture_shapes
 from engines.tensorrt_build import (
+    BuildOptions,
     Progress,
+    begin,
     build_engine,
+    check_target,
     import_tensorrt,
-    make_logger,
+    logger_of,
+    what_went_wrong,
 )
 from engines.weights import Weights
 
 if TYPE_CHECKING:
     from engines.onnx_export import Part
 
-log = logging.getLogger(__name__)
-
 PARTS: tuple[Part, ...] = ("encoder", "decoder")
+DTYPES = {"UINT8": torch.uint8, "FLOAT": torch.float32, "HALF": torch.float16, "BF16": torch.bfloat16}
+"""TensorRT's names of types."""
 MAX_SIDES = 4
 """So many sides of crops are held on the GPU; the one not used for longest makes room."""
 
@@ -85,20 +90,24 @@ def build_part(
     precision: str,
     *,
     side: int | None = None,
-    batch: int = 1,
-    targets: Sequence[str] = (),
-    timing_cache: Path | None = None,
+    float_pictures: bool = False,
     progress: Progress | None = None,
+    **options: Unpack[BuildOptions],
 ) -> bytes:
-    """Export and compile one part; arguments and errors as `engines.tensorrt_build.build_engine`.
+    """Export and compile one part; other arguments and errors as `engines.tensorrt_build.build_engine`.
 
     Args:
         side: of the crops, pixels; None: the weights' size.
+        float_pictures: see `engines.onnx_export.export_part`.
     """
     side = side or weights.architecture.size
-    graph = export_part(weights, part, precision, side=side, up=upsampling(precision))
+    graph = export_part(
+        weights, part, precision, side=side, up=upsampling(precision), float_pictures=float_pictures
+    )
+    # Parsers know types by themselves: that bf16's newer opset would be another thing to understand.
+    graph.opset_import[0].version = OPSETS["fp32"]
     told = None if progress is None else partial(_tell, progress, part, f"{part} {side}x{side} {precision}")
-    return build_engine(trt, graph, batch=batch, targets=targets, timing_cache=timing_cache, progress=told)
+    return build_engine(trt, graph, progress=told, **options)
 
 
 def _tell(progress: Progress, part: Part, what: str, phase: str, done: float) -> bool:
@@ -156,15 +165,25 @@ def device_of(device: str) -> tuple[str, str]:
         EngineError: torch sees no such device.
     """
     if not torch.cuda.is_available():
-        raise EngineError(
-            f"torch sees no CUDA device (torch {torch.__version__})",
-            "TensorRT needs an NVIDIA GPU and a CUDA build of torch; on a CPU use --engine openvino",
-        )
+        raise no_cuda()
     try:
         major, minor = torch.cuda.get_device_capability(device)
         return f"sm{major}{minor}", torch.cuda.get_device_name(device)
     except (RuntimeError, AssertionError) as error:
         raise EngineError(f"torch cannot use {device}: {error}") from error
+
+
+def check_gpu(trt: Any, name: str, sm: str, gpu: str) -> None:
+    """Whether a TensorRT runs on GPUs of that compute capability at all, as far as it says.
+
+    Raises:
+        EngineError: it does not.
+    """
+    if name == "tensorrt-rtx":
+        try:
+            check_target(trt, sm)
+        except EngineError as error:
+            raise EngineError(f"{error.message}: {gpu}", error.hint) from error
 
 
 def create_tensorrt(
@@ -191,8 +210,9 @@ def create_tensorrt(
     Raises:
         EngineError: no GPU, TensorRT is missing, or no precision can be built. BuildCancelled: by `progress`.
     """
-    trt, cache = import_tensorrt(name), cache or EngineCache()
+    trt, cache, device = import_tensorrt(name), cache or EngineCache(), numbered(device)
     sm, gpu = device_of(device)
+    check_gpu(trt, name, sm, gpu)
     first = side or weights.architecture.size
 
     def key(part: str, side: int, precision: str) -> EngineKey:
@@ -227,9 +247,15 @@ def create_tensorrt(
 def is_cached(
     weights: Weights, *, name: str, device: str, precision: str, side: int | None = None, batch: int = 1
 ) -> bool:
-    """Whether `create_tensorrt` will not have to build."""
-    version, cache = import_tensorrt(name).__version__, EngineCache()
+    """Whether `create_tensorrt` will not have to build.
+
+    Raises:
+        EngineError: it will not run here at all.
+    """
+    trt, cache = import_tensorrt(name), EngineCache()
     sm, gpu = device_of(device)
+    check_gpu(trt, name, sm, gpu)
+    version = trt.__version__
     keys = (
         engine_key(
             weights, part, precision, name=name, version=version, sm=sm, gpu=gpu, batch=batch, side=side
@@ -266,7 +292,8 @@ def import_engines(
             )
     trt, cache = import_tensorrt(name), cache or EngineCache()
     sm, gpu = device_of(device)
-    side, other = (Plan(trt, module.engine).side for module in modules)
+    with torch.cuda.device(device):
+        side, other = (Plan(trt, module.engine).side for module in modules)
     if side != other or not weights.architecture.fits(side):
         raise EngineError(
             f"the encoder is for crops of {side}x{side}, the decoder of {other}x{other}",
@@ -281,7 +308,7 @@ def import_engines(
         paths.append(cache.path(key))
     engine = create_tensorrt(weights, name=name, device=device, precision=precision, side=side, cache=cache)
     engine.close()
-    if engine.fallback:
+    if engine.precision != precision:
         raise EngineError(f"these engines do not give the weights' pictures: {engine.fallback}")
     return paths
 
@@ -299,12 +326,13 @@ class Plan:
     """
 
     def __init__(self, trt: Any, data: bytes, jit: Path | None = None) -> None:
-        self._logger = make_logger(trt)
-        self._runtime = trt.Runtime(self._logger)
-        self.engine = self._runtime.deserialize_cuda_engine(data)
+        logger = logger_of(trt)
+        since = logger.count
+        with no_recording():
+            self._runtime = begin(trt, trt.Runtime)
+            self.engine = self._runtime.deserialize_cuda_engine(data)
         if self.engine is None:
-            said = self._logger.errors[-1].strip().splitlines()[0] if self._logger.errors else "unknown"
-            raise EngineError(f"the engine does not deserialise: {said[:300]}")
+            raise EngineError(f"the engine does not deserialise: {what_went_wrong(logger, since)}")
         self._config: Any = None
         self._jit_cache: Any = None
         self._jit = jit
@@ -322,17 +350,31 @@ class Plan:
         """Of the pictures that go in or come out, pixels; -1 where it is not fixed."""
         return int(self.engine.get_tensor_shape("images")[1])
 
+    def dtype(self, tensor: str) -> torch.dtype:
+        """Of one of its inputs or outputs.
+
+        Raises:
+            EngineError: no such tensor, or a type that pictures and codes do not have.
+        """
+        kind = self.engine.get_tensor_dtype(tensor).name
+        if kind not in DTYPES:
+            raise EngineError(
+                f"the engine's tensor {tensor!r} is of type {kind}", f"it takes {', '.join(DTYPES)}"
+            )
+        return DTYPES[kind]
+
     @property
     def captures_itself(self) -> bool:
         return self._config is not None
 
     def context(self) -> Any:
         """A new execution context: one for each set of buffers."""
-        context = (
-            self.engine.create_execution_context()
-            if self._config is None
-            else self.engine.create_execution_context(self._config)
-        )
+        with no_recording():
+            context = (
+                self.engine.create_execution_context()
+                if self._config is None
+                else self.engine.create_execution_context(self._config)
+            )
         if context is None:
             raise EngineError(
                 "TensorRT has no memory for an execution context", "free GPU memory, or use a smaller batch"
@@ -347,7 +389,7 @@ class Plan:
 
 
 class _Slot:
-    """Buffers, contexts and a CUDA graph for one batch in flight."""
+    """Buffers, contexts and a CUDA graph for one batch in flight. Made and used with its device as the current one."""
 
     def __init__(
         self,
@@ -357,66 +399,59 @@ class _Slot:
         pictures: tuple[int, ...],
         content: tuple[int, ...],
         vectors: int,
-        dtype: torch.dtype,
         device: str,
+        failed: Callable[[str], None],
     ) -> None:
         batch = pictures[0]
-        self.pinned = torch.zeros(pictures, dtype=torch.uint8, pin_memory=True)
-        self.pinned_style = torch.zeros((batch, vectors), pin_memory=True)
-        self.pinned_result = torch.zeros(pictures, dtype=torch.uint8, pin_memory=True)
-        self.images = torch.zeros(pictures, dtype=torch.uint8, device=device)
-        self.style = torch.zeros((batch, vectors), device=device)
-        self.content = torch.zeros(content, dtype=dtype, device=device)
-        self.result = torch.zeros(pictures, dtype=torch.uint8, device=device)
+        with torch.inference_mode(False):  # what is made in it, cannot be written outside
+            self.pinned = torch.zeros(pictures, dtype=torch.uint8, pin_memory=True)
+            self.pinned_style = torch.zeros((batch, vectors), pin_memory=True)
+            self.pinned_result = torch.zeros(pictures, dtype=torch.uint8, pin_memory=True)
+            self.images = torch.zeros(pictures, dtype=torch.uint8, device=device)
+            self.style = torch.zeros((batch, vectors), device=device)
+            self.content = torch.zeros(content, dtype=encoder.dtype("content"), device=device)
+            self.result = torch.zeros(pictures, dtype=torch.uint8, device=device)
+            # Engines for torch2trt take and give floats: then there are buffers of those between.
+            self._taken = self.images.to(encoder.dtype("images"))
+            self._given = self.result.to(decoder.dtype("images"))
         self.stream = torch.cuda.Stream(device)
+        self.stream.wait_stream(torch.cuda.current_stream())
         self.done = torch.cuda.Event()
         self.count = 0
         self._encode, self._decode = encoder.context(), decoder.context()
-        _bind(self._encode, images=self.images, content=self.content)
-        _bind(self._decode, content=self.content, style=self.style, images=self.result)
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._enqueue()  # TensorRT finishes its set-up in the first run
+        _bind(self._encode, images=self._taken, content=self.content)
+        _bind(self._decode, content=self.content, style=self.style, images=self._given)
+        # TensorRT finishes its set-up in the first run.
+        self._frame = Replayable(self.stream, warm_ups=1, recordable=not encoder.captures_itself)
+        self._frame.run(self._enqueue, failed)
         self.stream.synchronize()
-        if not encoder.captures_itself:
-            self._capture()
-
-    def _capture(self) -> None:
-        """Record a frame's way; a driver that cannot is no reason to fail."""
-        graph = torch.cuda.CUDAGraph()
-        try:
-            # Only this thread's calls: another engine may be at work on the GPU meanwhile.
-            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
-                self._enqueue()
-        except RuntimeError as error:
-            log.info("no CUDA graph: %s", error)
-        else:
-            self._graph = graph
 
     def _enqueue(self) -> None:
-        with torch.cuda.stream(self.stream):
-            self.images.copy_(self.pinned, non_blocking=True)
-            self.style.copy_(self.pinned_style, non_blocking=True)
-            self.run_encoder()
-            self.run_decoder()
-            self.pinned_result.copy_(self.result, non_blocking=True)
+        self.images.copy_(self.pinned, non_blocking=True)
+        self.style.copy_(self.pinned_style, non_blocking=True)
+        self.run_encoder()
+        self.run_decoder()
+        self.pinned_result.copy_(self.result, non_blocking=True)
 
     def run_encoder(self) -> None:
+        """`images` to `content`, on the slot's stream, which has to be the current one."""
+        if self._taken.dtype != self.images.dtype:
+            self._taken.copy_(self.images)
         _execute(self._encode, self.stream)
 
     def run_decoder(self) -> None:
+        """`content` and `style` to `result`, likewise."""
         _execute(self._decode, self.stream)
+        if self._given.dtype != self.result.dtype:
+            self.result.copy_(self._given)
 
-    def start(self, crops: Crops, vectors: torch.Tensor) -> None:
+    def start(self, crops: Crops, vectors: torch.Tensor, failed: Callable[[str], None]) -> None:
         """Send a batch on its way; `finish` waits for it."""
         self.count = len(crops)
         self.pinned[: self.count].copy_(torch.from_numpy(crops))
         self.pinned_style[: self.count].copy_(vectors)
-        with torch.cuda.stream(self.stream):
-            if self._graph is None:
-                self._enqueue()
-            else:
-                self._graph.replay()
-            self.done.record(self.stream)
+        self._frame.run(self._enqueue, failed)
+        self.done.record(self.stream)
 
     def finish(self) -> Crops:
         self.done.synchronize()
@@ -497,8 +532,8 @@ class TensorRtEngine(Engine):
                 pictures=(self._chunk, *pictures),
                 content=(self._chunk, *content),
                 vectors=self._to_vectors(np.zeros(self.architecture.style_dim, np.float32)).shape[1],
-                dtype=TYPES[self.precision],
                 device=self.device,
+                failed=self._slower,
             )
             for _ in range(2)
         ]
@@ -511,19 +546,16 @@ class TensorRtEngine(Engine):
         jit = self._cache.path(key).with_suffix(".jit") if self.name == "tensorrt-rtx" else None
 
         def build() -> bytes:
-            weights = self._check_open()
-            if self.name == "torch2trt":
-                from engines.torch2trt_engine import convert, own_converter
-
-                if own_converter():
-                    return convert(weights, part, self.precision, side=side, batch=self._chunk)
             return build_part(
                 trt,
-                weights,
+                self._check_open(),
                 part,
                 self.precision,
                 side=side,
                 batch=self._chunk,
+                # By itself TensorRT for RTX leaves Turing out.
+                targets=[key.sm] if self.name == "tensorrt-rtx" else [],
+                device=self.device,
                 timing_cache=folder / f"{self.name}-{trt.__version__}-{key.sm}.timing",
                 progress=self._progress,
             )
@@ -547,7 +579,7 @@ class TensorRtEngine(Engine):
                 if len(in_flight) == len(slots):
                     results.append(in_flight.popleft().finish())
                 slot = slots[number % len(slots)]
-                slot.start(crops[at : at + self._chunk], rows[at : at + self._chunk])
+                slot.start(crops[at : at + self._chunk], rows[at : at + self._chunk], self._slower)
                 in_flight.append(slot)
             results += [slot.finish() for slot in in_flight]
         return np.concatenate(results)
@@ -560,8 +592,9 @@ class TensorRtEngine(Engine):
                 slot.images[: len(chunk)].copy_(chunk)
                 slot.run_encoder()
                 codes.append(slot.content[: len(chunk)].clone())
+            joined = torch.cat(codes)
             slot.stream.synchronize()
-        return torch.cat(codes)
+        return joined
 
     def _decode(self, content: torch.Tensor, vectors: torch.Tensor | None) -> Crops:
         slot, pictures = self._at(content.shape[2] << self.architecture.num_down).slots[0], []

@@ -1,4 +1,4 @@
-"""Engine `torch2trt`: engines in and out of torch2trt's TRTModule files, and its own converter where it is installed.
+"""Engine `torch2trt`: engines in and out of torch2trt's TRTModule files.
 
 A TRTModule's state dict holds a serialised TensorRT engine and the names of its inputs and outputs, so engines
 move both ways: `torch2trt.TRTModule().load_state_dict(torch.load(FILE))` reads what is written here.
@@ -9,18 +9,12 @@ from __future__ import annotations
 import io
 import pickle
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 
 from engines.errors import EngineError
 from engines.files import write_atomically
-from engines.weights import Weights
-
-if TYPE_CHECKING:
-    from engines.onnx_export import Part
 
 NAMES = {"encoder": (("images",), ("content",)), "decoder": (("content", "style"), ("images",))}
 """Inputs and outputs of the two parts."""
@@ -95,57 +89,3 @@ def read_module(path: str | Path) -> TrtModule:
     if not engine:
         raise EngineError(f"{path} holds an empty engine", hint)
     return TrtModule(engine, *names)
-
-
-def own_converter() -> bool:
-    """Whether torch2trt's own converter can be used: it knows TensorRT 10 and nothing newer."""
-    if find_spec("torch2trt") is None or find_spec("tensorrt") is None:
-        return False
-    import tensorrt
-
-    return int(tensorrt.__version__.split(".")[0]) == 10
-
-
-def convert(
-    weights: Weights, part: Part, precision: str, *, side: int | None = None, batch: int = 1
-) -> bytes:
-    """Compile one part with torch2trt's converter, by way of its ONNX path.
-
-    Args:
-        side: of the crops, pixels; None: the weights' size.
-
-    Raises:
-        EngineError: it fails.
-    """
-    import torch2trt
-
-    from engines.graph import ContentEncoder, Decoder
-    from engines.onnx_export import TYPES, picture_shapes
-
-    dtype = TYPES[precision]
-    pictures, content = picture_shapes(weights.architecture, side)
-    module: torch.nn.Module
-    if part == "encoder":
-        module = ContentEncoder(weights)
-        inputs = [torch.zeros((batch, *pictures), dtype=torch.uint8)]
-    else:
-        decoder = Decoder(weights)
-        module = decoder
-        inputs = [
-            torch.zeros((batch, *content), dtype=dtype),
-            torch.zeros((batch, sum(decoder.widths))),
-        ]
-    input_names, output_names = NAMES[part]
-    try:
-        converted: Any = torch2trt.torch2trt(
-            module.eval().to("cuda", dtype),
-            [value.cuda() for value in inputs],
-            input_names=list(input_names),
-            output_names=list(output_names),
-            fp16_mode=precision == "fp16",
-            use_onnx=True,
-            onnx_opset=18,
-        )
-        return bytes(converted.engine.serialize())
-    except Exception as error:  # its failures come as anything
-        raise EngineError(f"torch2trt cannot convert the {part}: {error}") from error

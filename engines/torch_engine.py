@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from engines.base import Crops, Engine
+from engines.cuda_graph import Replayable
+from engines.devices import no_cuda
 from engines.errors import EngineError
 from engines.graph import ContentEncoder, Decoder, Upsampling
 from engines.weights import Weights
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_CUDA_GRAPHS = 4
+WARM_UPS = 3
+"""Runs in which cuDNN chooses its kernels, before a graph is recorded."""
 
 
 def _convolves_bf16() -> bool:
@@ -41,10 +46,7 @@ class TorchEngine(Engine):
     def __init__(self, weights: Weights, *, device: str, precision: str, threads: int | None = None) -> None:
         super().__init__(weights, device=device, precision=precision)
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise EngineError(
-                f"torch sees no CUDA device (torch {torch.__version__})",
-                "use --device cpu, or install a CUDA build of torch",
-            )
+            raise no_cuda()
         if precision not in TYPES or (precision == "fp16" and device == "cpu"):
             raise EngineError(f"torch does not run {precision} on {device}", "use bf16 or fp32")
         if threads is not None and device == "cpu":
@@ -57,7 +59,9 @@ class TorchEngine(Engine):
         self._encoder: Any = self._place(ContentEncoder(weights))
         self._dynamic: Any = None
         self._baked: Any = None
-        self._graphs: dict[tuple[int, ...], _CudaGraph] = {}
+        self._buffers: dict[tuple[int, ...], _Buffers] = {}
+        if device.startswith("cuda"):
+            self.prepared_batches = (1, 2)
 
     def _place(self, module: torch.nn.Module) -> torch.nn.Module:
         try:
@@ -107,13 +111,22 @@ class TorchEngine(Engine):
         if vectors is None:
             assert self._vectors is not None
             vectors = self._vectors.expand(len(crops), -1)
-        graph = self._graphs.get(crops.shape)
-        if graph is None:
-            if len(self._graphs) >= MAX_CUDA_GRAPHS:
+        most = max(self.prepared_batches)
+        # No other batches than those: each is tuned and recorded at first, which would stall a video.
+        parts = [
+            self._translate_on_gpu(crops[at : at + most], vectors[at : at + most])
+            for at in range(0, len(crops), most)
+        ]
+        return np.concatenate(parts)
+
+    def _translate_on_gpu(self, crops: Crops, vectors: torch.Tensor) -> Crops:
+        buffers = self._buffers.get(crops.shape)
+        if buffers is None:
+            if len(self._buffers) >= MAX_CUDA_GRAPHS:
                 return super()._translate(crops, vectors)
-            graph = _CudaGraph(self._encoder, self._decoder(), crops.shape, vectors.shape[1], self.device)
-            self._graphs[crops.shape] = graph
-        return graph.run(crops, vectors)
+            buffers = _Buffers(self._encoder, self._decoder(), crops.shape, self.device)
+            self._buffers[crops.shape] = buffers
+        return buffers.translate(crops, vectors, self._slower)
 
     def _batch(self, content: Any) -> int:
         if not isinstance(content, torch.Tensor) or content.ndim != 4:
@@ -122,35 +135,38 @@ class TorchEngine(Engine):
 
     def _release(self) -> None:
         self._encoder = self._dynamic = self._baked = None
-        self._graphs.clear()
+        self._buffers.clear()
 
 
-class _CudaGraph:
-    """Encoder and dynamic decoder captured for one batch size: one launch per frame, style included."""
+class _Buffers:
+    """Encoder and dynamic decoder on the GPU for one shape of crops: buffers of fixed places, and a CUDA graph."""
 
-    def __init__(self, encoder: Any, decoder: Any, shape: tuple[int, ...], vectors: int, device: str) -> None:
-        self.images = torch.zeros(shape, dtype=torch.uint8, device=device)
-        self.vectors = torch.zeros((shape[0], vectors), device=device)
-        self.staging = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
-        self.result = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
-        self.stream = torch.cuda.Stream(device)
-        self.graph = torch.cuda.CUDAGraph()
-        fastest = torch.backends.cudnn.flags(enabled=True, benchmark=True)
-        with torch.cuda.device(device), torch.inference_mode(), fastest:
-            self.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.stream):
-                for _ in range(3):  # cuDNN chooses its kernels before the capture
-                    decoder(encoder(self.images), self.vectors)
-            self.stream.synchronize()
-            with torch.cuda.graph(self.graph, stream=self.stream):
-                self.output = decoder(encoder(self.images), self.vectors).contiguous()
+    def __init__(self, encoder: Any, decoder: Any, shape: tuple[int, ...], device: str) -> None:
+        self._encoder, self._decoder, self._device = encoder, decoder, device
+        vectors = sum(decoder.widths)
+        with torch.inference_mode(False), torch.cuda.device(device):
+            self._pinned = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
+            self._pinned_vectors = torch.zeros((shape[0], vectors), pin_memory=True)
+            self._pinned_result = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
+            self._images = torch.zeros(shape, dtype=torch.uint8, device=device)
+            self._vectors = torch.zeros((shape[0], vectors), device=device)
+            self._result = torch.zeros(shape, dtype=torch.uint8, device=device)
+            self._stream = torch.cuda.Stream(device)
+            self._stream.wait_stream(torch.cuda.current_stream())
+        self._networks = Replayable(self._stream, warm_ups=WARM_UPS)
 
-    def run(self, crops: Crops, vectors: torch.Tensor) -> Crops:
-        self.staging.copy_(torch.from_numpy(crops))
-        with torch.cuda.stream(self.stream), torch.inference_mode():
-            self.images.copy_(self.staging, non_blocking=True)
-            self.vectors.copy_(vectors)
-            self.graph.replay()
-            self.result.copy_(self.output, non_blocking=True)
-        self.stream.synchronize()
-        return np.array(self.result.numpy())
+    def translate(self, crops: Crops, vectors: torch.Tensor, failed: Callable[[str], None]) -> Crops:
+        self._pinned.copy_(torch.from_numpy(crops))
+        self._pinned_vectors.copy_(vectors)
+        with torch.cuda.device(self._device):
+            with torch.cuda.stream(self._stream):
+                self._images.copy_(self._pinned, non_blocking=True)
+                self._vectors.copy_(self._pinned_vectors, non_blocking=True)
+            self._networks.run(self._run, failed)
+            with torch.cuda.stream(self._stream):
+                self._pinned_result.copy_(self._result, non_blocking=True)
+            self._stream.synchronize()
+        return np.array(self._pinned_result.numpy())
+
+    def _run(self) -> None:
+        self._result.copy_(self._decoder(self._encoder(self._images), self._vectors))

@@ -13,7 +13,7 @@ import numpy as np
 from engines.errors import InputError, OutputError
 from engines.files import write_atomically
 from gnr_video.frame import Image
-from gnr_video.media.images import captioned
+from gnr_video.lettering import captioned
 from gnr_video.styles.code import StyleCode
 
 if TYPE_CHECKING:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 """uint8 HxWx3, RGB."""
 
+Alpha = NDArray[np.uint8]
+"""uint8 HxW, 0 transparent, 255 opaque."""
+
 Points = NDArray[np.float32]
 """float32 Nx2 or Nx3, pixels."""
 
@@ -25,7 +28,8 @@ class Frame:
         pts: presentation time in units of `time_base`, never rewritten by the pipeline.
         time_base: seconds per pts unit.
         index: number of the frame in the stream, from 0.
-        props: what the source wants the sink to see again (colour tags, the key "time_base" of the stream).
+        props: what the source wants the sink to see again (its "duration", in `time_base` units; its "name").
+        alpha: uint8 HxW where there is transparency; what is hidden by it is white in `image`.
     """
 
     image: Image
@@ -33,10 +37,13 @@ class Frame:
     time_base: Fraction
     index: int
     props: dict[str, Any] = field(default_factory=dict)
+    alpha: Alpha | None = None
 
     def __post_init__(self) -> None:
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
             raise ValueError(f"image must be uint8 HxWx3, got {self.image.dtype} {self.image.shape}")
+        if self.alpha is not None and self.alpha.shape != self.image.shape[:2]:
+            raise ValueError(f"alpha must be {self.image.shape[:2]}, got {self.alpha.shape}")
 
     @property
     def pts_seconds(self) -> float:

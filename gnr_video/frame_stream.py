@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from gnr_video.frame import Frame, Image
 from gnr_video.hold import Drawings
-from gnr_video.pipeline import Counts, Look, compose, cut, draw
+from gnr_video.pipeline import Look, compose, cut, draw
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.finder import Finder
 
 if TYPE_CHECKING:
     from gnr_video.styles.schedule import StyleSchedule
-    from gnr_video.tracking.matte import PersonMatte
     from gnr_video.tracking.selection import FaceChoice
 
 
@@ -22,7 +21,7 @@ class FrameStream:
     """What is kept from frame to frame.
 
     Args:
-        look: how faces are drawn and pasted; its matte is closed with the stream.
+        look: how faces are drawn and pasted; closed with the stream.
         face_model, faces: see `Finder`.
         hold: frames that a drawing is shown for.
 
@@ -35,7 +34,7 @@ class FrameStream:
         self._drawings = Drawings(look.engine, look.effects, self._times, hold)
         self._first: float | None = None
         # MediaPipe's graphs must be closed before the interpreter ends.
-        self.close = weakref.finalize(self, _close, self._finder, look.matte)
+        self.close = weakref.finalize(self, _close, self._finder, look)
 
     def translate(self, frame: Frame, styles: StyleSchedule | None) -> Image:
         """The frame with its faces translated, uint8 RGB; the style clock begins with the first frame."""
@@ -44,18 +43,16 @@ class FrameStream:
         found = cut(self._finder.track([frame], self._times), self._look, self._times)
         since = frame.pts_seconds - self._first
         drawn = draw(found, self._look, self._drawings, self._times, styles=styles, start=since)
-        return next(compose(drawn, self._look, self._times, Counts())).image
+        return next(compose(drawn, self._look, self._times)).frame.image
 
     def reset(self) -> None:
         """The next frame begins a new stream."""
         self._finder.reset()
-        if self._look.matte is not None:
-            self._look.matte.reset()
+        self._look.reset()
         self._first = None
         self._drawings.reset()
 
 
-def _close(finder: Finder, matte: PersonMatte | None) -> None:
+def _close(finder: Finder, look: Look) -> None:
     finder.close()
-    if matte is not None:
-        matte.close()
+    look.close()

@@ -64,6 +64,7 @@ def open_generator(
         )
         return Generator(model, path.name, False)
     loaded = load_weights(path)
+    side = crop_side(paste, loaded.architecture)
     made = engines.create(
         loaded,
         engine=options.engine,
@@ -72,8 +73,11 @@ def open_generator(
         threads=options.threads,
         calibration=calibration(options, face_model),
         progress=progress,
-        side=crop_side(paste, loaded.architecture),
+        side=side,
     )
+    from engines.failover import with_failover
+
+    made = with_failover(made, loaded, threads=options.threads, side=side)
     return Generator(made, loaded.metadata.get("name", "unnamed"), "recipe" in loaded.metadata)
 
 

@@ -45,6 +45,8 @@ class LookOptions:
             themselves.
         faces: who is translated: "all", "largest", "left", "right", "id:K" or a number of people.
         plan: how the style changes with time; None: not at all.
+        background: what is behind people: "keep", "blur", "key", a colour or a picture, see
+            `gnr_video.compositing.background`.
         grid: (rows, columns): show the first face under so many styles at once instead of the video, itself in
             the middle where there is one, else beside them.
         hold: frames that a drawing of a face is shown for, 1 or more, see `gnr_video.hold`. None: 1, and live as few
@@ -58,6 +60,7 @@ class LookOptions:
     effects: Mapping[str, bool | None] = field(default_factory=dict)
     faces: str | int | FaceChoice = "all"
     plan: StylePlan | None = None
+    background: str = "keep"
     grid: tuple[int, int] | None = None
     hold: int | None = None
     lookahead: int | None = None
@@ -70,12 +73,17 @@ class OutputOptions:
 
     Attributes:
         start, end: seconds of the source; None: all of it.
-        codec, crf: of the encoder, see `gnr_video.media.open.open_sink`.
+        interlaced: "deinterlace", or "keep": interlaced pictures stay as they are, and are flagged so.
+        stream: which of several video streams, see `gnr_video.media.open.open_source`.
+        codec, crf: of the encoder, see `gnr_video.media.open.open_sink`. Without either, an engine on an NVIDIA GPU has
+            that GPU's encoder instead of libx264, where it works.
         overwrite: replace an existing file.
     """
 
     start: float | None = None
     end: float | None = None
+    interlaced: str = "deinterlace"
+    stream: int | None = None
     codec: str | None = None
     crf: int | None = None
     overwrite: bool = False

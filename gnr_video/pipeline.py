@@ -16,10 +16,12 @@ from gnr_video.compositing.compositor import HEAD_MODES
 from gnr_video.frame import Frame, Layered
 from gnr_video.hold import Drawings
 from gnr_video.machine import usable_cores
+from gnr_video.media.transparency import opaque
 from gnr_video.tracking.alignment import crop_face, head_side, widened
 
 if TYPE_CHECKING:
     from engines.base import Engine
+    from gnr_video.compositing.background import Background
     from gnr_video.compositing.compositor import Compositor
     from gnr_video.effects.chain import Effects
     from gnr_video.styles.schedule import StyleSchedule
@@ -33,13 +35,14 @@ READ_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Look:
-    """What makes a face a drawing, and a drawing part of the frame.
+    """What makes a face a drawing, and a drawing part of the frame, in one video. To be closed.
 
     Attributes:
         engine: draws.
         compositor: pastes; its mode decides whether whole heads are cut out.
         effects: between the two.
         matte: for whole heads; None: faces only.
+        background: what is behind people gives way to it; None: it is kept.
         grid: so many styles of the first face alone, encoded once; 0: one style for each face.
     """
 
@@ -47,7 +50,20 @@ class Look:
     compositor: Compositor
     effects: Effects
     matte: PersonMatte | None = None
+    background: Background | None = None
     grid: int = 0
+
+    def reset(self) -> None:
+        """The next frame is of another video."""
+        for part in (self.compositor, self.effects, self.matte, self.background):
+            if part is not None:
+                part.reset()
+
+    def close(self) -> None:
+        """Free what looks for people. May be called twice."""
+        for part in (self.matte, self.background):
+            if part is not None:
+                part.close()
 
 
 @dataclass
@@ -57,6 +73,11 @@ class Counts:
     frames: int = 0
     faces: int = 0
     frames_without_face: int = 0
+
+    def add(self, frame: Layered) -> None:
+        self.frames += 1
+        self.faces += len({face.alignment.track_id for face in frame.faces})
+        self.frames_without_face += not frame.faces
 
 
 def decode(frames: Iterable[Frame], times: StageTimes) -> Generator[Frame, None, None]:
@@ -127,19 +148,25 @@ def draw(
         yield Layered(item.frame, faces)
 
 
-def compose(
-    items: Iterable[Layered], look: Look, times: StageTimes, counts: Counts
-) -> Generator[Frame, None, None]:
+def compose(items: Iterable[Layered], look: Look, times: StageTimes) -> Generator[Layered, None, None]:
     """Paste the translations back; time and index of the frames stay as they are."""
     for item in items:
         frame = item.frame
+        if (
+            look.compositor.output_size(frame.size) != frame.size
+            or look.grid
+            or look.compositor.mode == "crop"
+        ):
+            frame = opaque(frame)
         with times.stage("compose"):
             look.effects.face(item.faces)
             image = look.compositor.compose(frame.image, item.faces, look.effects.frame)
-        counts.frames += 1
-        counts.faces += len({face.alignment.track_id for face in item.faces})
-        counts.frames_without_face += not item.faces
-        yield Frame(image, frame.pts, frame.time_base, frame.index, frame.props)
+            whole = look.compositor.whole_frame(image)
+            if look.background is not None and whole is not None:
+                look.background.apply(whole, frame.image, item.faces, frame.pts_seconds)
+        yield Layered(
+            Frame(image, frame.pts, frame.time_base, frame.index, frame.props, frame.alpha), item.faces
+        )
 
 
 @contextmanager
@@ -190,12 +217,14 @@ def run(
     cut_out = Threaded(cut(tracked, look, times), "cut")
     drawings = Drawings(look.engine, look.effects, times, hold)
     drawn = Threaded(draw(cut_out, look, drawings, times, styles=styles, start=start), "draw")
-    stages = (drawn, cut_out, tracked, decoded)
+    composed = Threaded(compose(drawn, look, times), "compose")
+    stages = (composed, drawn, cut_out, tracked, decoded)
     try:
         with few_opencv_threads():
-            for frame in compose(drawn, look, times, counts):
+            for item in composed:
                 with times.stage("encode"):
-                    write(frame)
+                    write(item.frame)
+                counts.add(item)
                 if on_frame is not None:
                     on_frame(counts)
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import numpy as np
 from engines.errors import InputError
 from gnr_video.compositing.compositor import Compositor
 from gnr_video.frame import Frame, Image, Layered
-from gnr_video.pipeline import Counts, Look, compose, cut
+from gnr_video.pipeline import Look, compose, cut
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import crop_face
 from gnr_video.tracking.finder import Finder
@@ -48,9 +48,9 @@ class StillFace:
         self.engine = translator.engine
         with (
             Finder(translator.face_model, FaceChoice("largest")) as finder,
-            translator.open_matte() or nullcontext() as matte,
+            closing(translator.open_look(any_paste=True)) as look,
         ):
-            self._look = Look(self.engine, Compositor(), translator.effects.again(), matte)
+            self._look = Look(self.engine, Compositor(), translator.effects.again(), look.matte)
             found = cut(finder.track([self._frame], self._times), self._look, self._times)
             faces = next(found).faces
         if not faces:
@@ -95,5 +95,5 @@ class StillFace:
 
     def _shown(self, drawing: Image) -> Image:
         layers = Layered(self._frame, [replace(self._face, drawing=drawing)])
-        image = next(compose([layers], self._look, self._times, Counts())).image
+        image = next(compose([layers], self._look, self._times)).frame.image
         return crop_face(image, self._face.alignment, self.source.shape[0])

@@ -6,7 +6,7 @@ import copy
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from engines.tensorrt_build import Progress
     from gnr_video.frame_stream import FrameStream
     from gnr_video.pipeline import Counts, Look
-    from gnr_video.tracking.matte import PersonMatte
 
 DEFAULT_STYLE = DEFAULT_SEED
 
@@ -69,6 +68,7 @@ class Translator:
         look: LookOptions = LookOptions(),
         build_progress: Progress | None = None,
     ) -> None:
+        from gnr_video.compositing.background import Backdrop
         from gnr_video.compositing.compositor import Compositor
         from gnr_video.compositing.grid import GridCompositor
         from gnr_video.effects.chain import Effects
@@ -80,6 +80,7 @@ class Translator:
         self.faces = FaceChoice.parse(look.faces)
         self.plan = look.plan or StylePlan()
         self.grid = look.grid
+        self.backdrop = Backdrop.parse(look.background)
         self.compositor = cells = GridCompositor(*look.grid) if look.grid else Compositor(look.paste)
         self._grid_styles = cells.styles if isinstance(cells, GridCompositor) else 0
         self.lookahead = LOOKAHEAD if look.lookahead is None else look.lookahead
@@ -109,20 +110,26 @@ class Translator:
 
         return crop_side(self.compositor.mode, self.engine)
 
-    def open_matte(self) -> PersonMatte | None:
-        """What whole heads are cut out with; None where the engine takes no such crops, or there is no model."""
+    def open_look(self, *, any_paste: bool = False) -> Look:
+        """How the faces of one video are drawn and pasted; to be closed.
+
+        Args:
+            any_paste: the paste mode may change on the way.
+        """
+        from gnr_video.compositing.background import Background
+        from gnr_video.pipeline import Look
         from gnr_video.tracking.matte import try_matte
 
-        return try_matte() if self.engine.fits(head_side(self.engine.size)) else None
-
-    def look(self, matte: PersonMatte | None) -> Look:
-        """How faces are drawn and pasted, with the matte of one video."""
-        from gnr_video.pipeline import Look
-
-        return Look(self.engine, self.compositor, self.effects, matte, self._grid_styles)
-
-    def _matte(self) -> PersonMatte | None:
-        return self.open_matte() if self.crop_side != self.engine.size else None
+        heads = head_side(self.engine.size)
+        is_whole = self.engine.fits(heads) if any_paste else self.crop_side == heads
+        return Look(
+            self.engine,
+            self.compositor,
+            self.effects,
+            try_matte() if is_whole else None,
+            Background(self.backdrop) if self.backdrop else None,
+            self._grid_styles,
+        )
 
     def set_style(self, style: Style | Sequence[Style], plan: StylePlan | None = None) -> StyleCode:
         """Change the style from the next face on.
@@ -241,7 +248,7 @@ class Translator:
             self.reset()
             frame = Frame(np.ascontiguousarray(frame), 0, Fraction(1, 1000), 0)
         if self._stream is None:
-            self._stream = FrameStream(self.look(self._matte()), self.face_model, self.faces, self.hold)
+            self._stream = FrameStream(self.open_look(), self.face_model, self.faces, self.hold)
         if self._schedule is None:
             self._schedule = self.schedule()
         image = self._stream.translate(frame, self._schedule)
@@ -291,14 +298,20 @@ class Translator:
         self.effects.reset()
         schedule = self.schedule(source)
         with (
-            open_source(source, start=output.start, end=output.end) as video,
+            open_source(
+                source,
+                start=output.start,
+                end=output.end,
+                keep_fields=output.interlaced == "keep",
+                stream=output.stream,
+            ) as video,
             Finder(self.face_model, self.faces, self.lookahead) as finder,
-            self._matte() or nullcontext() as matte,
+            closing(self.open_look()) as look,
             open_sink(
                 target,
                 video,
                 size=self.compositor.output_size(video.info.size),
-                codec=output.codec,
+                codec=self._codec(target, output, video.info.size),
                 crf=output.crf,
                 overwrite=output.overwrite,
             ) as sink,
@@ -308,7 +321,7 @@ class Translator:
                 video,
                 sink.write,
                 finder,
-                self.look(matte),
+                look,
                 times,
                 styles=schedule,
                 start=output.start or 0.0,
@@ -335,6 +348,7 @@ class Translator:
             warnings=list(dict.fromkeys(warnings)),
             settings={
                 "paste": self.compositor.mode,
+                "background": self.backdrop.describe() if self.backdrop else "keep",
                 "faces": str(self.faces),
                 "mode": self.plan.mode,
                 "codec": sink.codec,
@@ -343,6 +357,16 @@ class Translator:
                 "hold": self.hold,
             },
         )
+
+    def _codec(
+        self, target: str | os.PathLike[str], output: OutputOptions, size: tuple[int, int]
+    ) -> str | None:
+        """The encoder: the one asked for; beside an engine on a GPU that GPU's, where it has one; None: the usual."""
+        from gnr_video.media.encoders import gpu_codec
+
+        if output.codec is not None or output.crf is not None or not self.engine.device.startswith("cuda"):
+            return output.codec
+        return gpu_codec(target, self.compositor.output_size(size))
 
     def sibling(self, paste: str, looks: Looks | None) -> Translator:
         """Another translator on the same engine, for use at the same time: paste mode, styles and memory are its own.

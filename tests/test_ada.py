@@ -102,3 +102,12 @@ def test_state_goes_on_in_the_middle():
         ada.observe([torch.ones(4, 1)])
         ada.observe([torch.ones(4, 1)])
     assert one.p == two.p > 0
+
+
+def test_state_goes_on_on_another_device():
+    """A checkpoint's signs are on the CPU; "meta" stands for the GPU here: it has no values, but a device."""
+    one, two = AdaptiveAugment(), AdaptiveAugment()
+    one.observe([torch.ones(4, 1)])
+    two.load_state_dict(one.state_dict())
+    two.observe([torch.ones(4, 1, device="meta")])
+    assert torch.stack(two._signs).device.type == "meta"

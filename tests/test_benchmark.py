@@ -13,6 +13,7 @@ import torch
 from benchmarks import clip, fps, network
 from engines.errors import GnrVideoError
 from engines.weights import load_weights
+from tests.cuda_stub import install
 
 pytest.importorskip("skimage", reason="needs scikit-image, which holds the portrait")
 
@@ -47,6 +48,20 @@ def test_network_part(measured):
     assert min(result["pairwise_psnr_db"].values(), default=99) >= 40
     assert "does not run fp16" in result["passed_over"]["torch fp16"]
     assert measured["hardware"]["cores"] >= 1 and measured["versions"]["torch"]
+
+
+def test_a_gpu_is_compared_with_the_official_path_on_it(tiny, monkeypatch):
+    """Not with the CPU's; and what fp32 is there stands below the table. Run on a stand-in for CUDA."""
+    install(monkeypatch)
+    monkeypatch.setattr(network, "convolution_ceiling", lambda *_: 1.0)
+    result = network.measure(
+        load_weights(tiny), rounds=2, threads=1, only=["torch fp32"], seconds=0.05, compared=(1, 1)
+    )
+    rows = result["executions"]
+    on_gpu, official = rows["torch fp32 cuda"], rows[f"{network.BASELINE} cuda"]
+    assert official["times_faster"] == 1 and official["psnr_db"] > 50
+    assert on_gpu["times_faster"] == pytest.approx(official["p50_ms"] / on_gpu["p50_ms"], abs=0.02)
+    assert network.TF32 in network.table("tiny", result)
 
 
 def test_work_of_a_convolution_is_counted(tiny):

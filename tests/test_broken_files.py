@@ -38,7 +38,7 @@ def test_zero_length(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.txt", "a.gif", "a"])
 def test_text_with_the_name_of_a_video(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("This is no video.\n" * 200)
-    refused(tmp_path / name, "not a video|no video stream")
+    refused(tmp_path / name, "not a video|no video stream|not an image")
 
 
 def test_text_with_the_name_of_an_image(tmp_path: Path) -> None:

@@ -94,6 +94,16 @@ def test_pixel_formats_agree(pix_fmt: str, matrix: int) -> None:
     assert np.abs(result.astype(int) - color).max() <= 3
 
 
+@pytest.mark.parametrize("size", [(64, 48), (62, 46), (33, 21), (1920, 1080)])
+@pytest.mark.parametrize("color_range", [RANGE_MPEG, RANGE_JPEG])
+def test_nv12_is_yuv420p_to_the_bit(size: tuple[int, int], color_range: int) -> None:
+    """Cameras and hardware decoders give it: the same samples, chromas in turns."""
+    planar = from_rgb(picture(*size), ColorTags(color_range, 1, 1, BT709))
+    interleaved = planar.reformat(format="nv12", src_color_range=color_range, dst_color_range=color_range)
+    reformatter = VideoReformatter()
+    assert np.array_equal(to_rgb(interleaved, reformatter), to_rgb(planar, reformatter))
+
+
 def test_untagged_is_guessed_by_height() -> None:
     assert ColorTags().resolved(1080) == ColorTags(RANGE_MPEG, BT709, BT709, BT709)
     assert ColorTags().resolved(720).matrix == BT709

@@ -72,7 +72,7 @@ def test_each_is_a_file_of_its_own():
 def test_which_are_on_by_themselves():
     ours, official, foreign = Effects(own=True).state, Effects().state, Effects(own=False, draws=False).state
     assert all(ours.values())
-    assert {name for name, on in official.items() if not on} == {"ink", "expression"}
+    assert {name for name, on in official.items() if not on} == {"ink", "expression", "light"}
     assert {name for name, on in foreign.items() if on} == {"tint"}
     assert Effects({"ink": True, "tint": False}).state | {} == official | {"ink": True, "tint": False}
     with pytest.raises(ValueError, match="no effect sepia"):

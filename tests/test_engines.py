@@ -26,7 +26,6 @@ needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs
 needs_onnx = pytest.mark.skipif(
     find_spec("onnx") is None or find_spec("onnxruntime") is None, reason="needs onnx and onnxruntime"
 )
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 RUNNABLE = [
     pytest.param(("torch", "fp32"), id="torch-fp32"),
     pytest.param(("torch", "bf16"), id="torch-bf16"),
@@ -351,7 +350,7 @@ def test_cuda_where_there_is_none(weights):
         engines.create(weights, device="cuda")
 
 
-@needs_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
 def test_cuda(weights, crops, styles, expected, precision):
     made = engines.create(weights, engine="torch", device="cuda", precision=precision)

@@ -426,10 +426,9 @@ def test_networks_with_the_kernels(device):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.cuda
 def test_cuda_graph():
     """One capture, replayed on new input."""
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA GPU")
     x, f = torch.randn(2, 64, 65, 65, device="cuda"), setup_separable_filter().cuda()
     scale, b = torch.rand(2, 64, device="cuda"), torch.randn(64, device="cuda")
     side = torch.cuda.Stream()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import socket
 import sys
 import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,19 +17,24 @@ import pytest
 
 from engines.errors import InputError
 from gnr_video.channels import Latest
-from gnr_video.live import camera as camera_module
 from gnr_video.live import capture as capture_module
+from gnr_video.live import stream_cameras
 from gnr_video.live.camera import (
     Camera,
     CameraLost,
     PatternCamera,
     PushCamera,
-    device_error,
-    kernel_time,
     open_camera,
-    v4l2_options,
 )
 from gnr_video.live.capture import Capture
+from gnr_video.live.device_cameras import (
+    OpenCVCamera,
+    V4L2Camera,
+    device_error,
+    kernel_time,
+    v4l2_options,
+)
+from gnr_video.live.stream_cameras import without_secrets
 from tests.live_helpers import Still, until
 from tests.media_helpers import make_clip, picture
 
@@ -147,9 +154,9 @@ class TestOpening:
         file = tmp_path / "video0"
         file.write_bytes(b"no device")
         with pytest.raises(InputError, match="gives no picture"):
-            camera_module.V4L2Camera(file, (640, 480), 30)
+            V4L2Camera(file, (640, 480), 30)
         with pytest.raises(InputError, match="no picture"):
-            camera_module.OpenCVCamera(str(file), (640, 480), 30)
+            OpenCVCamera(str(file), (640, 480), 30)
 
     def test_options_for_v4l2(self) -> None:
         assert v4l2_options("mjpeg", (1280, 720), 29.97) == {
@@ -164,6 +171,91 @@ class TestOpening:
         assert kernel_time(1.7e9, 100.0) == 100.0  # the time of day
         assert kernel_time(50.0, 100.0) == 100.0  # stale
         assert kernel_time(None, 100.0) == 100.0
+
+
+class TestFolder:
+    def test_pictures_of_several_sizes_go_on_and_on(self, tmp_path: Path) -> None:
+        for index, size in enumerate([(64, 48), (48, 64), (128, 96)]):
+            cv2.imwrite(str(tmp_path / f"{index}.png"), picture(*size, index))
+        (tmp_path / "3.png").write_text("damaged")
+        camera, stop = open_camera(str(tmp_path)), threading.Event()
+        shots = [shot for _ in range(12) if (shot := camera.read(stop)) is not None]
+        assert camera.size == (64, 48) and len(shots) >= 9
+        assert {shot.image.shape for shot in shots} == {(48, 64, 3)}
+        camera.close()
+
+
+class TestSample:
+    def test_it_moves_and_ends_where_it_began(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(stream_cameras, "SAMPLE_FRAMES", 4)
+        camera, stop = open_camera("sample", (320, 180)), threading.Event()
+        shots = [shot.image for _ in range(6) if (shot := camera.read(stop)) is not None]
+        assert shots[0].shape == (180, 320, 3)
+        assert not np.array_equal(shots[0], shots[1])
+        np.testing.assert_array_equal(shots[0], shots[4])
+
+
+class Line:
+    """A camera of the network: an HTTP server that sends a clip, or some of it, or nothing, and stays open."""
+
+    def __init__(self, data: bytes) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._data = data
+        self._open: list[socket.socket] = []
+        self.url = f"http://user:secret@127.0.0.1:{self._server.getsockname()[1]}/live?key=1"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            self._open.append(connection)
+            connection.recv(4096)
+            if self._data:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\n\r\n" + self._data)
+
+    def close(self) -> None:
+        self._server.close()
+        for connection in self._open:
+            connection.close()
+
+
+class TestNetwork:
+    def test_one_that_dies_half_way_is_lost(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its line stays open and says nothing: only the time tells."""
+        monkeypatch.setattr(stream_cameras, "LOST_SECONDS", 1.0)
+        clip = make_clip(tmp_path / "a.ts", pts=range(60), codec="mpeg2video", size=(320, 240))
+        line = Line(clip.read_bytes())
+        camera, stop = open_camera(line.url), threading.Event()
+        assert "secret" not in camera.describe() and "key" not in camera.describe()
+        seen = 0
+        with pytest.raises(CameraLost, match="no picture for 1 s"):
+            for _ in range(100):
+                seen += camera.read(stop) is not None
+        assert seen >= 1
+        line.close()
+        camera.close()
+        until(lambda: not camera._thread.is_alive())  # type: ignore[attr-defined]
+
+    def test_one_that_says_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(stream_cameras, "OPEN_SECONDS", 0.5)
+        line = Line(b"")
+        started = time.perf_counter()
+        with pytest.raises(InputError, match="has not answered") as caught:
+            open_camera(line.url)
+        assert time.perf_counter() - started < 5 and caught.value.hint
+        line.close()
+
+    def test_one_that_is_not_there(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+        with pytest.raises(InputError):
+            open_camera(f"http://127.0.0.1:{port}/")
+
+    def test_how_it_is_called(self) -> None:
+        assert without_secrets("rtsp://me:pass@cam.local:554/a/b?token=1#x") == "rtsp://cam.local:554/a/b"
 
 
 class TestCapture:
@@ -192,6 +284,35 @@ class TestCapture:
         assert first.closed == 1
         capture.stop()
         assert second.closed == 1
+
+    def test_one_that_comes_and_goes_is_not_hurried(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A camera that gives one picture and is lost again is asked ever more rarely."""
+        monkeypatch.setattr(capture_module, "FIRST_PAUSE", 0.05)
+        opened: list[float] = []
+
+        class Brief(Still):
+            def read(self, stop: threading.Event) -> Any:
+                shot = super().read(stop)
+                self.unplugged.set()
+                return shot
+
+        def reopen() -> Camera:
+            opened.append(time.perf_counter())
+            return Brief(picture(64, 48))
+
+        capture = Capture(Brief(picture(64, 48)), reopen)
+        capture.start()
+        until(lambda: len(opened) >= 4)
+        pauses = [b - a for a, b in pairwise(opened)]
+        assert pauses[2] > pauses[0] * 2
+        capture.stop()
+
+    def test_its_rate_is_what_it_gives(self) -> None:
+        capture = Capture(Still(picture(64, 48), fps=20), lambda: Still(picture(64, 48)))
+        capture.start()
+        until(lambda: capture.frames > 20)
+        assert 8 < capture.rate() < 24
+        capture.stop()
 
     def test_pauses_grow(self) -> None:
         """At most a few attempts while a camera stays away."""

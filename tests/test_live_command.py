@@ -55,7 +55,7 @@ def recording(options: list[object], tmp_path: Path, face_model: Path) -> Iterat
 
 @posix_only
 class TestEnding:
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", None)])
     def test_a_signal_ends_it_with_the_recording_whole(
         self, recording: Any, tmp_path: Path, number: signal.Signals
     ) -> None:
@@ -138,6 +138,12 @@ class TestBadSituations:
             (["--record", "no/such/folder/x.mp4", "--camera", "test"], 4, ["no such folder", "mkdir -p"]),
             (["--web", "--camera", "test", "--style", "nonsense"], 2, ["does not parse"]),
             (["--web", "--camera", "test", "--size", "large"], 2, ["is no size"]),
+            (
+                ["--web", "0.0.0.0:0", "--allow-remote", "--no-token", "--camera", "test"],
+                4,
+                ["every machine"],
+            ),
+            (["--web", "--stun", "example.org", "--camera", "test"], 4, ["stun:HOST:PORT"]),
         ],
     )
     def test_it_is_said(self, arguments: list[str], status: int, words: list[str]) -> None:

@@ -12,9 +12,10 @@ import engines
 from engines.base import Engine
 from engines.weights import load_weights
 from gnr_video.effects import EFFECTS
+from gnr_video.live import controls as controls_module
 from gnr_video.live import styles as styles_module
 from gnr_video.live.controls import Controls
-from gnr_video.live.keys import KEYS, Keys
+from gnr_video.live.keys import KEYS, Keys, split_keys, window_key
 from gnr_video.styles.looks import parse_style
 from tests.live_helpers import until
 from tests.tiny_weights import with_colours
@@ -224,3 +225,50 @@ class TestKeys:
         for key in ("x", "é", "\xff", "²", " "):
             Keys(controls).press(key)
         assert controls.state() == before
+
+
+class TestTerminal:
+    @pytest.mark.parametrize(
+        "sent",
+        ["\x1bOQ", "\x1b[12~", "\x1b[[B", "\x1b[A", "\x1bOD", "\x1b[1;5Q", "\x1b[24;2~", "\x1bq"],
+    )
+    def test_function_and_arrow_keys_are_no_letters(self, sent: str) -> None:
+        """F2 of xterm ends in Q, and arrows in A to D."""
+        assert split_keys(f"n{sent}7\r") == (["n", "7", "\r"], "")
+
+    @pytest.mark.parametrize("begun", ["\x1b", "\x1b[", "\x1bO", "\x1b[1;", "\x1b[["])
+    def test_what_has_only_begun_waits(self, begun: str) -> None:
+        assert split_keys(f"n{begun}") == (["n"], begun)
+
+    def test_a_sequence_in_two_pieces(self) -> None:
+        keys, begun = split_keys("p\x1b[1")
+        assert split_keys(begun + "2~n") == (["n"], "") and keys == ["p"]
+
+
+class TestWindowKeys:
+    """Codes of `cv2.waitKeyEx` under GTK, Qt, Win32 and Cocoa."""
+
+    @pytest.mark.parametrize("code", [ord("q"), ord("q") | 0x100000, 0x110000 | ord("Q"), 0x20000 | ord("q")])
+    def test_letters_with_what_locks_are_on(self, code: int) -> None:
+        assert window_key(code).lower() == "q"
+
+    @pytest.mark.parametrize(
+        "code",
+        [-1, 0xFF51, 0xFFBF, 0x10FF51, 0x1000012, 0x1000031, 0x250000, 0x710000, 0xF702, 0x40000 | ord("q")],
+    )
+    def test_others_are_none(self, code: int) -> None:
+        assert window_key(code) == ""
+
+
+class TestMessages:
+    def test_failures_stay_and_news_pass(self, controls: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = [100.0]
+        monkeypatch.setattr(controls_module.time, "perf_counter", lambda: now[0])
+        controls.say("the disk is full", stays=True)
+        now[0] += 3600
+        assert controls.message == "the disk is full" and controls.state()["stays"]
+        controls.run("next")
+        assert controls.message == "style 8"
+        now[0] += 5
+        assert controls.message == ""
+        assert controls.state()["message"] == "style 8" and controls.state()["said"] == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import threading
 import time
@@ -18,7 +19,7 @@ from engines.errors import InputError, OutputError
 from gnr_video.live.address import bind
 from gnr_video.live.files import FileTranslations
 from gnr_video.live.session import LiveSession
-from gnr_video.live.web import WebSink
+from gnr_video.live.web import WebSink, transfer
 from gnr_video.options import EngineOptions
 from gnr_video.translator import Translator
 from tests.live_helpers import live_session, until
@@ -78,6 +79,26 @@ def test_a_picture(files: FileTranslations, tmp_path: Path) -> None:
     until(lambda: not job.busy, 60)
     assert job.stage == "done", job.message
     assert job.target.name == "still_anime.png" and "no face" in job.message
+
+
+def test_a_picture_of_too_many_pixels(files: FileTranslations, tmp_path: Path) -> None:
+    """Its header is all that is read: decoded, it would take more memory than most machines have."""
+    data = cv2.imencode(".png", picture(64, 48))[1].tobytes()
+    (tmp_path / "huge.png").write_bytes(data[:16] + b"\x00\x00\x80\x00" * 2 + data[24:])
+    job = hand_over(files, tmp_path / "huge.png")
+    until(lambda: not job.busy)
+    assert job.message == "huge.png is 32768x32768 (64 million pixels are the most)"
+
+
+def test_messages_name_the_file_and_not_where_it_lay(files: FileTranslations, tmp_path: Path) -> None:
+    (tmp_path / "note.png").write_text("not a picture")
+    job = hand_over(files, tmp_path / "note.png")
+    until(lambda: not job.busy)
+    assert job.stage == "failed" and job.message.startswith("note.png ")
+
+
+def test_names_with_letters_that_no_disk_takes(files: FileTranslations) -> None:
+    assert files.receive("a\0b\n.mp4", 10).source.name == "ab.mp4"
 
 
 @pytest.mark.parametrize("name", ["../../evil.mp4", "C:\\evil.mp4", "/evil.mp4", ".evil.mp4", ""])
@@ -159,7 +180,7 @@ def test_more_than_the_disk_holds(files: FileTranslations) -> None:
 class TestServer:
     @pytest.fixture
     def served(self, session: LiveSession) -> Iterator[WebSink]:
-        sink = WebSink(session, bind("127.0.0.1", 0))
+        sink = WebSink(session, bind("127.0.0.1", 0), token="")
         session.add_sink(sink)
         yield sink
         session.remove_sink(sink)
@@ -208,8 +229,38 @@ class TestServer:
 
         visit(served.url, work)
 
+    @pytest.mark.parametrize("end", ["stalls", "is stopped", "is lost"])
+    def test_an_upload_that_comes_no_further_frees_the_way(
+        self, served: WebSink, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, end: str
+    ) -> None:
+        monkeypatch.setattr(transfer, "STALLED_SECONDS", 1.0 if end == "stalls" else 60.0)
+
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as page:
+                host, port = served._listener.getsockname()[:2]
+                _, writer = await asyncio.open_connection(host, port)
+                head = f"POST /file?name=half.mp4 HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 1000\r\n\r\n"
+                writer.write(head.encode() + b"x" * 500)
+                await writer.drain()
+                await page.until(lambda: (page.state.get("file") or {}).get("stage") == "upload")
+                assert (page.state["file"]["done"], page.state["file"]["frames"]) == (500, 1000)
+                if end == "is stopped":
+                    await page.send("stop-file")
+                elif end == "is lost":
+                    writer.transport.abort()
+                wanted = "stopped" if end == "is stopped" else "failed"
+                await page.until(lambda: page.state["file"]["stage"] == wanted)
+                assert "did not come whole" in page.state["file"]["message"]
+                async with http.post(served.url + "file?name=b.mp4", data=b"x") as answer:
+                    assert answer.status == 200
+                await page.until(lambda: page.state["file"]["stage"] == "failed")
+                writer.close()
+
+        visit(served.url, work)
+        assert not [record for record in caplog.records if record.exc_info and record.levelno > logging.DEBUG]
+
     def test_closing_ends_it(self, session: LiveSession, face_clip: Path) -> None:
-        sink = WebSink(session, bind("127.0.0.1", 0))
+        sink = WebSink(session, bind("127.0.0.1", 0), token="")
         hand_over(sink._files, face_clip)
         started = time.perf_counter()
         sink.close()

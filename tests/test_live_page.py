@@ -56,7 +56,11 @@ def served(session: LiveSession, face_clip: Path, tmp_path: Path) -> Iterator[We
     recorder = Recorder(session, tmp_path / "out.mp4")
     session.controls.on_record = recorder.toggle
     sink = WebSink(
-        session, bind("127.0.0.1", 0), recorder=recorder, server_camera=lambda: open_camera(str(face_clip))
+        session,
+        bind("127.0.0.1", 0),
+        token="",
+        recorder=recorder,
+        server_camera=lambda: open_camera(str(face_clip)),
     )
     session.add_sink(sink)
     yield sink
@@ -129,11 +133,11 @@ def test_controls_change_the_picture(served: WebSink, session: LiveSession, tmp_
 
         await page.run("document.getElementById('style').value = '77'")
         await click(page, "#style-form [type=submit]")
-        await page.until("document.getElementById('message').textContent === 'style 77'")
+        await page.until("document.getElementById('message-text').textContent === 'style 77'")
         await click(page, "[data-command=next]")
         await page.until("document.getElementById('style').value === '78'")
-        await page.until("document.querySelectorAll('#sheet button').length === 12")
-        await click(page, "#sheet button:nth-child(6)")
+        await page.until("document.querySelectorAll('#strip .look').length === 12")
+        await click(page, "#strip .look:nth-child(6)")
         await page.until("document.getElementById('style').value === '5'")
         await page.until("!document.getElementById('colours').hidden")
         await page.run(
@@ -143,7 +147,7 @@ def test_controls_change_the_picture(served: WebSink, session: LiveSession, tmp_
         await page.until("document.getElementById('style').value === '5+hair:#c03060'")
         await click(page, "[data-command=next]")
         await page.until("document.getElementById('style').value === '6+hair:#c03060'")
-        await click(page, "#sheet button:nth-child(6)")
+        await click(page, "#strip .look:nth-child(6)")
         await page.until("document.getElementById('style').value === '5'")
         await page.run(
             "(() => { const m = document.getElementById('mix'); m.value = 0.5;"
@@ -281,7 +285,7 @@ BASICS = """(() => {
 def test_accessibility(served: WebSink) -> None:
     async def work(page: Page, _: Any) -> list[str]:
         await page.until(SHOWN)
-        await page.until("document.querySelectorAll('#sheet button').length === 12")
+        await page.until("document.querySelectorAll('#strip .look').length === 12")
         faults: list[str] = await page.run(BASICS)
         if AXE is not None:
             await page.run(AXE.read_text(encoding="utf-8") + "; 0")

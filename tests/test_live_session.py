@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from gnr_video.frame import Frame
 from gnr_video.live.recorder import TIME_BASE, Recorder, RecordSink
-from gnr_video.live.session import IN_FLIGHT
+from gnr_video.live.session import IN_FLIGHT, QUICK_IN_FLIGHT
 from gnr_video.live.sinks import ThreadedSink
+from gnr_video.live.status import Status, limit_of
 from gnr_video.media.images import before_after, fitted
 from tests.live_helpers import Kept, Still, live_session, until
 from tests.media_helpers import frame_times, picture, read_pictures
@@ -119,6 +122,28 @@ class TestDelay:
         # However long it runs: a picture is shown while at most one other follows it.
         assert max(on_their_way) <= IN_FLIGHT
 
+    @pytest.mark.parametrize(("fps", "most"), [(30, IN_FLIGHT), (60, QUICK_IN_FLIGHT)])
+    def test_a_quick_camera_has_one_more_on_the_way(
+        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fps: float, most: int
+    ) -> None:
+        """As many as may enter while nothing is shown."""
+        go = threading.Event()
+        with live_session(tiny, Still(picture(160, 90), fps), folder=tmp_path) as session:
+            compositor, sink = session.translator.compositor, Kept()
+            compose = compositor.compose
+            session.add_sink(sink)
+            monkeypatch.setattr(compositor, "compose", lambda *args: go.wait(30) and compose(*args))
+
+            def on_their_way() -> int:
+                entered = session.times.summary().get("wait")
+                return (entered.count if entered else 0) - sink.count
+
+            until(lambda: on_their_way() == most)
+            time.sleep(0.3)
+            assert on_their_way() == most
+            go.set()
+            until(lambda: sink.count > most)
+
     def test_a_sink_that_hangs_holds_up_nobody(self, tiny: Path, tmp_path: Path) -> None:
         released = threading.Event()
 
@@ -159,6 +184,36 @@ class TestDelay:
             stages = session.report().stages
         assert {"wait", "track", "align", "crop", "network", "compose", "to window"} <= set(stages)
         assert stages["to window"].p50_ms >= stages["network"].p50_ms
+
+
+class TestStatus:
+    """15 of 30 pictures a second: whose fault is it?"""
+
+    RECENT: ClassVar = {"track": 0.01, "matte": 0.02, "network": 0.062, "compose": 0.005}
+
+    @pytest.mark.parametrize(
+        ("fps", "given", "limit"),
+        [(15, 30, "drawing (62 ms)"), (15, 15, "the camera"), (28, 30, "the camera"), (0, 0, "the camera")],
+    )
+    def test_what_limits(self, fps: float, given: float, limit: str) -> None:
+        assert limit_of(fps, given, self.RECENT) == limit
+
+    def test_in_a_sentence(self) -> None:
+        slow = Status(15, 15, 120, 150, 268, "drawing (62 ms)", "", "", 30.0)
+        assert slow.sentence() == (
+            "15 of the camera's 30 pictures a second, 120 ms late: this machine is busy with drawing (62 ms)."
+        )
+        fine = Status(15, 15, 31, 44, 0, "the camera", "", "", 15.0)
+        assert fine.sentence() == "15 pictures a second, as the camera gives them, 31 ms late."
+        assert Status(0, 0, 0, 0, 0, "the camera", "", "").sentence() == ""
+
+    def test_whether_there_is_a_face(self, tiny: Path, face_clip: Path, tmp_path: Path) -> None:
+        with live_session(tiny, face_clip, folder=tmp_path) as session:
+            until(lambda: session.status().face)
+            still = Still(np.full((180, 320, 3), 90, np.uint8))
+            session.capture.switch(lambda: still, still)
+            until(lambda: not session.status().face)
+            assert session.status().fps > 1
 
 
 class TestEnding:
@@ -285,6 +340,11 @@ class TestRecording:
             until(lambda: recording.failure is not None)
             assert "no room left" in str(recording.failure)
             until(lambda: (tmp_path / "out.mp4").exists())
+            assert not recorder.running and recorder.last == tmp_path / "out.mp4"
+            session.wait(20)  # nothing shows the pictures any more
+            assert "no room left" in session.controls.message
+            assert session.failures == [recording.failure]
+            assert re.fullmatch(r"recorded only \d+\.\d s, until it failed: .*out.mp4", recorder.stopped())
         assert len(read_pictures(tmp_path / "out.mp4")) >= 60
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -11,14 +12,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from engines.errors import OutputError
 from gnr_video.live.address import bind, is_local, parse_address
+from gnr_video.live.measure import jpeg_size, picture_size
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink
+from gnr_video.live.web.pictures import UNDRAWN
 from gnr_video.media.images import decode_jpeg, encode_jpeg, even
 from tests.live_helpers import live_session, until
 from tests.media_helpers import picture, read_pictures
@@ -73,6 +77,18 @@ class TestPictures:
         assert back is not None
         assert np.abs(back.astype(int) - image).mean() < 6
 
+    @pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".bmp"])
+    @pytest.mark.parametrize("size", [(64, 48), (300, 1001)])
+    def test_measured_by_the_header(self, extension: str, size: tuple[int, int]) -> None:
+        done, data = cv2.imencode(extension, picture(*size))
+        assert done and picture_size(data.tobytes()[:4096]) == size
+        assert picture_size(data.tobytes()[:12]) is None
+
+    def test_webp_of_every_kind(self) -> None:
+        for quality in (50, 101):  # lossy, and without loss
+            _, data = cv2.imencode(".webp", picture(70, 31), [cv2.IMWRITE_WEBP_QUALITY, quality])
+            assert picture_size(data.tobytes()) == (70, 31)
+
     @pytest.mark.parametrize("data", [b"", b"nonsense", b"\xff\xd8\xff"])
     def test_what_is_no_jpeg(self, data: bytes) -> None:
         assert decode_jpeg(data) is None
@@ -99,6 +115,7 @@ def served(session: LiveSession, face_clip: Path, tmp_path: Path) -> Iterator[We
     sink = WebSink(
         session,
         bind("127.0.0.1", 0),
+        token="",
         recorder=recorder,
         server_camera=lambda: open_camera(str(face_clip)),
     )
@@ -197,7 +214,7 @@ class TestAccess:
         assert len(token) >= 20
 
         async def work(http: Any) -> None:
-            for address in (bare, bare + "?token=wrong", bare + "sheet.jpg", bare + "recording"):
+            for address in (bare, bare + "?token=wrong", bare + "face.jpg?style=3", bare + "recording"):
                 async with http.get(address) as answer:
                     assert answer.status == 403, address
             with pytest.raises(aiohttp.WSServerHandshakeError):
@@ -221,16 +238,158 @@ class TestAccess:
 
         visit(served.url, work)
 
-    def test_a_sheet_of_the_last_face(self, served: WebSink) -> None:
+
+class TestToken:
+    """On a machine that people share, its other users come to 127.0.0.1 too."""
+
+    @pytest.fixture
+    def guarded(self, session: LiveSession) -> Iterator[WebSink]:
+        sink = WebSink(session, bind("127.0.0.1", 0))
+        yield sink
+        sink.close()
+
+    def test_it_is_asked_for_on_this_machine_too(self, guarded: WebSink) -> None:
+        bare, token = guarded.url.split("?token=")
+        assert len(token) >= 20
+
         async def work(http: Any) -> None:
-            async with http.get(served.url + "sheet.jpg?first=3") as answer:
-                image = decode_jpeg(await answer.read())
-                assert image is not None
-                assert image.shape == (64, 12 * 64, 3)
-            async with http.get(served.url + "sheet.jpg?first=x") as answer:
-                assert answer.status == 400
+            for address in (bare, bare + "live.js", bare + "face.jpg?style=3", bare + "?token=wrong"):
+                async with http.get(address) as answer:
+                    assert answer.status == 403, address
+            async with http.get(guarded.url) as answer:
+                assert answer.status == 200
+                assert f"gnr-video-token-{bare.split(':')[2].strip('/')}" in answer.cookies
+            async with http.get(bare + "live.js") as answer:
+                assert answer.status == 200
+
+        visit(bare, work)
+
+    def test_two_servers_of_one_machine_keep_their_cookies(
+        self, session: LiveSession, guarded: WebSink
+    ) -> None:
+        """Cookies belong to a host, whatever the port."""
+        other = WebSink(session, bind("127.0.0.1", 0))
+
+        async def work(http: Any) -> None:
+            for sink in (guarded, other):
+                await (await http.get(sink.url)).read()
+            for sink in (guarded, other):
+                async with http.get(sink.url.split("?")[0]) as answer:
+                    assert answer.status == 200
+
+        visit(guarded.url, work)
+        other.close()
+
+    def test_a_ticket_lets_one_page_in(self, guarded: WebSink) -> None:
+        address = guarded.url_once()
+        assert guarded.url.split("=")[1] not in address
+
+        async def first(http: Any) -> None:
+            async with http.get(address) as answer:
+                assert answer.status == 200
+            async with http.get(address.split("?")[0] + "live.js") as answer:  # by its cookie
+                assert answer.status == 200
+
+        async def second(http: Any) -> None:
+            async with http.get(address) as answer:
+                assert answer.status == 403
+
+        visit(address, first)
+        visit(address, second)
+
+    @pytest.mark.parametrize(
+        ("path", "site", "mode", "status"),
+        [
+            ("face.jpg?style=3", "cross-site", "no-cors", 403),
+            ("face.jpg?style=3", "same-site", "no-cors", 403),  # another port of this machine
+            ("recording", "cross-site", "navigate", 403),
+            ("", "cross-site", "navigate", 200),  # a link that somebody follows
+            ("live.js", "same-origin", "cors", 200),
+            ("live.js", "none", "navigate", 200),
+        ],
+    )
+    def test_what_other_sites_ask_for(
+        self, served: WebSink, path: str, site: str, mode: str, status: int
+    ) -> None:
+        """An image of another site's page has no Origin, but the browser says where it is from."""
+
+        async def work(http: Any) -> None:
+            headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}
+            async with http.get(served.url + path, headers=headers) as answer:
+                assert answer.status == status
 
         visit(served.url, work)
+
+
+class TestFaces:
+    def test_the_last_face_in_a_style(self, served: WebSink) -> None:
+        async def work(http: Any) -> None:
+            async with http.get(served.url + "face.jpg?style=3") as answer:
+                image = decode_jpeg(await answer.read())
+                assert image is not None
+                assert image.shape == (64, 64, 3)
+            for style in ("", "nonsense", "ref:girl.png", "9" * 5000):
+                async with http.get(served.url + "face.jpg", params={"style": style}) as answer:
+                    assert answer.status == 400
+                    assert len((await answer.text()).splitlines()) == 1
+
+        visit(served.url, work)
+
+    def test_the_newest_wish_wins(
+        self, served: WebSink, session: LiveSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ten quick clicks draw the first, which is under way, and the last."""
+        drawn: list[str] = []
+
+        def slow(crop: Any, style: str) -> Any:
+            drawn.append(style)
+            time.sleep(0.3)
+            return crop
+
+        monkeypatch.setattr(session.translator, "translate_face", slow)
+
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as page:
+
+                async def ask(style: int) -> int:
+                    query = {"style": str(style), "client": page.hello["client"]}
+                    async with http.get(served.url + "face.jpg", params=query) as answer:
+                        return int(answer.status)
+
+                asked = []
+                for style in range(10):
+                    asked.append(asyncio.ensure_future(ask(style)))
+                    await asyncio.sleep(0.02)
+                assert (await asyncio.gather(*asked))[-1] == 200
+
+        visit(served.url, work)
+        assert drawn[-1] == "9" and len(drawn) <= 3
+
+    def test_who_has_gone_gets_none(
+        self, served: WebSink, session: LiveSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        drawn: list[str] = []
+
+        def slow(crop: Any, style: str) -> Any:
+            drawn.append(style)
+            time.sleep(0.3)
+            return crop
+
+        monkeypatch.setattr(session.translator, "translate_face", slow)
+
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as one, Visitor(http, served.url) as two:
+                waiting = []
+                for page, style in ((one, "1"), (two, "2")):
+                    query = {"style": style, "client": page.hello["client"]}
+                    waiting.append(asyncio.ensure_future(http.get(served.url + "face.jpg", params=query)))
+                    await asyncio.sleep(0.1)
+                waiting[1].cancel()
+                (await waiting[0]).release()
+                await asyncio.sleep(0.7)
+
+        visit(served.url, work)
+        assert drawn == ["1"]
 
 
 class TestCommands:
@@ -266,8 +425,67 @@ class TestCommands:
 
         visit(served.url, work)
 
+    def test_a_state_says_which_command_it_shows(self, served: WebSink) -> None:
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as page:
+                await page.until(lambda: page.state)
+                assert page.state["request"] == 0
+                await page.socket.send_json({"command": "style", "value": "21", "request": 7})
+                await page.until(lambda: page.state["request"] == 7)
+                assert page.state["style"] == "21" and not page.state["refused"]
+                await page.socket.send_json({"command": "style", "value": "nonsense", "request": 8})
+                await page.until(lambda: page.state["request"] == 8)
+                assert page.state["refused"] == "style" and page.state["style"] == "21"
+
+        visit(served.url, work)
+
+    @pytest.mark.parametrize(
+        ("style", "words"),
+        [("7" * 2_000, "64 bits"), ("7" * 60_000, "2000 letters"), ("ref:a\0.png", "control characters")],
+    )
+    def test_styles_that_are_none_are_one_line(self, served: WebSink, style: str, words: str) -> None:
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as page:
+                await page.send("style", style)
+                await page.until(lambda: page.state.get("refused") == "style")
+                assert words in page.state["message"] and len(page.state["message"].splitlines()) == 1
+                await page.send("style", "31")
+                await page.until(lambda: page.state["style"] == "31")
+
+        visit(served.url, work)
+
+    def test_messages_that_are_too_much(self, served: WebSink, caplog: pytest.LogCaptureFixture) -> None:
+        deep = "[" * 50_000
+        huge = json.dumps({"command": "style", "value": "7" * (1 << 20)})
+
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as page:
+                for text in (deep, huge, json.dumps({"command": "style", "value": [[]] * 100})):
+                    await page.socket.send_str(text)
+                await page.until(
+                    lambda: "too long" in page.state.get("message", "") or page.state.get("refused")
+                )
+                await page.send("style", "32")
+                await page.until(lambda: page.state["style"] == "32")
+                async with http.post(served.url + "offer", data=deep) as answer:
+                    assert answer.status == 400
+
+        visit(served.url, work)
+        assert not [record for record in caplog.records if record.exc_info]
+
+    def test_a_pages_q_does_not_end_the_session_of_all(self, served: WebSink, session: LiveSession) -> None:
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as page:
+                for key in ("q", "Q", "n"):
+                    await page.send("key", key)
+                await page.until(lambda: page.state.get("style") == "2")
+
+        session.controls.run("style", 1)
+        visit(served.url, work)
+        assert not session.controls.quitting.is_set()
+
     def test_too_many_pages(self, served: WebSink, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("gnr_video.live.web.MAX_CLIENTS", 1)
+        monkeypatch.setattr("gnr_video.live.web.clients.MAX_CLIENTS", 1)
 
         async def work(http: Any) -> None:
             async with Visitor(http, served.url), Visitor(http, served.url) as second:
@@ -303,10 +521,9 @@ class TestTransport:
 
         visit(served.url, work)
 
-    def test_webrtc(self, served: WebSink) -> None:
+    def test_webrtc(self, served: WebSink, session: LiveSession) -> None:
         """A WebRTC peer that is no browser: pictures that move arrive."""
-        times = served._session.times
-        times.reset()
+        session.times.reset()
 
         async def work(http: Any) -> None:
             async with Visitor(http, served.url) as page:
@@ -318,6 +535,7 @@ class TestTransport:
                 offer = {"sdp": peer.localDescription.sdp, "type": "offer", "client": page.hello["client"]}
                 async with http.post(served.url + "offer", json=offer) as answer:
                     data = await answer.json()
+                assert re.search(r"a=fmtp:\d+ (.*;)?x-google-start-bitrate=3000;", data["sdp"])
                 await peer.setRemoteDescription(aiortc.RTCSessionDescription(**data))
                 await page.until(lambda: tracks)
                 frames = [(await tracks[0].recv()) for _ in range(8)]
@@ -327,7 +545,7 @@ class TestTransport:
                 await peer.close()
 
         visit(served.url, work)
-        assert times.summary()["to browser"].count > 3
+        assert session.times.summary()["to browser"].count > 3
 
     def test_pictures_from_the_page(self, served: WebSink, session: LiveSession) -> None:
         """A page gives its camera; another takes over; when both are gone, the server's camera is back."""
@@ -362,6 +580,86 @@ class TestTransport:
 
         visit(served.url, work)
 
+    @pytest.mark.parametrize("stun", ["", "stun:192.0.2.1:3478"])
+    def test_stun_servers_are_those_asked_for(self, session: LiveSession, stun: str) -> None:
+        sink = WebSink(session, bind("127.0.0.1", 0), token="", stun=stun)
+
+        async def work(http: Any) -> None:
+            async with Visitor(http, sink.url) as page:
+                assert page.hello["ice_servers"] == ([{"urls": stun}] if stun else [])
+                peer = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
+                peer.addTransceiver("video", direction="recvonly")
+                await peer.setLocalDescription(await peer.createOffer())
+                offer = {"sdp": peer.localDescription.sdp, "type": "offer", "client": page.hello["client"]}
+                async with http.post(sink.url + "offer", json=offer) as answer:
+                    assert answer.status == 200
+                client = sink._clients.named(page.hello["client"])
+                assert client is not None
+                transport = client.peer.getTransceivers()[0].sender.transport.transport
+                asked = transport.iceGatherer._connection.stun_server
+                assert asked == (("192.0.2.1", 3478) if stun else None)
+                await peer.close()
+
+        visit(sink.url, work)
+        sink.close()
+
+    def test_several_pictures_are_on_their_way(self, served: WebSink) -> None:
+        """Over a line of 80 ms there and back, more than one picture comes in that time."""
+
+        async def work(http: Any) -> float:
+            async with http.ws_connect(served.url + "socket", max_msg_size=0) as page:
+                await page.send_json({"command": "jpeg"})
+
+                async def acknowledge() -> None:
+                    await asyncio.sleep(0.4)
+                    await page.send_json({"command": "drawn"})
+
+                tasks, end = [], time.perf_counter() + 4
+                while time.perf_counter() < end:
+                    message = await page.receive(timeout=5)
+                    if message.type == aiohttp.WSMsgType.BINARY:
+                        tasks.append(asyncio.ensure_future(acknowledge()))
+                await asyncio.gather(*tasks)
+                return len(tasks) / 4
+
+        assert visit(served.url, work) > 1.5 / 0.4
+
+    def test_pictures_are_measured_before_they_are_decoded(
+        self, served: WebSink, session: LiveSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        small = encode_jpeg(picture(64, 48))
+        at = next(i for i in range(2, len(small)) if small[i] == 0xFF and small[i + 1] == 0xC0)
+        huge = small[: at + 5] + bytes([0x2A, 0xF8, 0x2A, 0xF8]) + small[at + 9 :]
+        assert jpeg_size(small) == (64, 48) and jpeg_size(huge) == (11000, 11000)
+        sizes: list[int] = []
+
+        def counted(data: bytes) -> Any:
+            sizes.append(len(data))
+            return decode_jpeg(data)
+
+        monkeypatch.setattr("gnr_video.live.web.source.decode_jpeg", counted)
+
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as page:
+                await page.send("source", "browser")
+                for data in (huge, b"\xff\xd8\xff", b"\x89PNG", small):
+                    await page.socket.send_bytes(data)
+                await page.until(lambda: "64x48" in page.state.get("camera", ""))
+
+        visit(served.url, work)
+        assert sizes == [len(small)]
+
+    def test_the_sample_clip(self, served: WebSink) -> None:
+        async def work(http: Any) -> None:
+            async with Visitor(http, served.url) as page:
+                await page.send("source", "sample")
+                await page.until(lambda: page.state.get("source") == "sample")
+                await page.until(lambda: "sample clip" in page.state["camera"] and page.state["fps"] > 1)
+                await page.send("source", "server")
+                await page.until(lambda: "face.mp4" in page.state["camera"])
+
+        visit(served.url, work)
+
     def test_a_page_that_does_not_draw_gets_no_more(self, served: WebSink) -> None:
         """Flow control: nothing piles up for a page that is slow or asleep."""
 
@@ -375,12 +673,12 @@ class TestTransport:
                 while time.perf_counter() < end:
                     message = await page.receive(timeout=5)
                     binary += message.type == aiohttp.WSMsgType.BINARY
-                assert binary == 1
+                assert binary == UNDRAWN
 
         visit(served.url, work)
 
     def test_closing_with_pages_open_is_quick(self, session: LiveSession) -> None:
-        sink = WebSink(session, bind("127.0.0.1", 0))
+        sink = WebSink(session, bind("127.0.0.1", 0), token="")
         session.add_sink(sink)
 
         async def work(http: Any) -> float:

@@ -6,6 +6,7 @@ Device: CPU. Needs onnx; running them onnxruntime or openvino, which skip where 
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -214,3 +215,51 @@ def test_command(tiny, tmp_path):
     again = call("export", tiny, "-o", tmp_path, "--precision", "fp16")
     assert again.status == 4
     assert "--overwrite" in again.stderr
+
+
+@pytest.fixture
+def while_exporting(weights, monkeypatch):
+    """Export a decoder; `work` runs on a thread of its own in the middle of it, for `seconds` at most."""
+    from engines.graph import Decoder
+    from engines.onnx_export import export_part
+
+    def run(work, seconds):
+        found, features = [], Decoder.features
+        thread = threading.Thread(target=lambda: found.append(work()))
+
+        def traced(self, *inputs):
+            if torch.jit.is_tracing() and not thread.ident:
+                thread.start()
+                thread.join(seconds)
+            return features(self, *inputs)
+
+        monkeypatch.setattr(Decoder, "features", traced)
+        graph = export_part(weights, "decoder", "fp32", up="polyphase")
+        thread.join(60)
+        assert found, "it failed, see above"
+        return graph, found[0]
+
+    return run
+
+
+def test_an_engine_runs_on_while_a_graph_is_exported(weights, while_exporting):
+    from engines.graph import Decoder
+
+    decoder = Decoder(weights, up="polyphase").eval()
+    content = torch.randn(1, ARCHITECTURE.content_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    vectors = torch.ones(1, sum(decoder.widths))
+
+    @torch.inference_mode()
+    def picture():
+        return decoder(content, vectors)
+
+    graph, found = while_exporting(picture, 60)
+    assert torch.equal(found, picture())
+    assert "DepthToSpace" in {node.op_type for node in graph.graph.node}
+
+
+def test_two_exports_at_once(weights, while_exporting):
+    from engines.onnx_export import export_part
+
+    _, found = while_exporting(lambda: export_part(weights, "encoder", "fp32"), 0.2)
+    assert found == export_part(weights, "encoder", "fp32")

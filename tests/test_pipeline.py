@@ -324,6 +324,28 @@ class TestRun:
         for frame, copy in zip(source, copies):
             np.testing.assert_array_equal(frame.image, copy)
 
+    def test_a_frame_is_composed_while_the_one_before_is_written(self, parts: dict[str, Any]) -> None:
+        """Encoding and pasting are the two longest stages of large pictures: neither waits for the other."""
+        composed: list[str] = []
+        compositor = parts["look"].compositor
+        compose = compositor.compose
+
+        def noted(*arguments: Any) -> Image:
+            composed.append(threading.current_thread().name)
+            return compose(*arguments)
+
+        def write(frame: Frame) -> None:
+            written.append(frame.index)
+            wait_until(lambda: len(composed) > min(len(written), 5))
+
+        written: list[int] = []
+        compositor.compose = noted
+        try:
+            pipeline.run(list(frames(6)), write, **parts)
+        finally:
+            del compositor.compose
+        assert written == list(range(6)) and set(composed) == {"gnr-video compose"}
+
     def test_no_frames(self, parts: dict[str, Any]) -> None:
         assert pipeline.run([], lambda frame: None, **parts) == Counts()
 
@@ -358,7 +380,8 @@ class TestRun:
                 yield frame
 
         pipeline.run(source(), lambda frame: time.sleep(0.03), **parts)
-        # What the aligner waits for, three channels, and what each of the stages has in its hands.
+        # What the aligner waits for, three channels, and what each of the stages has in its hands. (Behind
+        # `compose` there are other frames.)
         assert 3 < most <= 3 + 3 * DEPTH + 8
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from skimage.data import astronaut
 
 from engines.errors import InputError, OutputError
-from train.data import ANIME_FRAMING, Framing, decode, fit
+from gnr_video.media.image_files import read_image
+from train.data import ANIME_FRAMING, Framing, fit
 from train.prepare import plan, prepare
 
 
@@ -72,10 +73,10 @@ def test_faces_are_cut_as_the_pipeline_cuts_them(data: Path, tmp_path: Path) -> 
         face = tracker.track(astronaut(), 0.0)[0]
     expected = crop_face(astronaut(), fit_alignment(face), 128)
     for name in ("trainA/0.png", "testA/0.png"):
-        assert np.abs(decode(tmp_path / "out" / name).astype(int) - expected).mean() < 1
+        assert np.abs(read_image(tmp_path / "out" / name).astype(int) - expected).mean() < 1
     # A face elsewhere in the picture gives the same crop.
-    assert np.abs(decode(tmp_path / "out" / "trainA/1.png").astype(int) - expected).mean() < 6
-    assert (decode(tmp_path / "out" / "trainB/drawing.png") == fit(ruler(), 128, ANIME_FRAMING)).all()
+    assert np.abs(read_image(tmp_path / "out" / "trainA/1.png").astype(int) - expected).mean() < 6
+    assert (read_image(tmp_path / "out" / "trainB/drawing.png") == fit(ruler(), 128, ANIME_FRAMING)).all()
 
 
 def test_a_second_run_keeps_what_is_there_and_does_the_rest(data: Path, tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_whole_heads_are_cut_out_where_the_picture_holds_them(data: Path, tmp_pa
     assert any(reason.endswith("close.png: the head is not all in the picture") for reason in done.skipped)
     with FaceTracker() as tracker:
         face = tracker.track(astronaut(), 0.0)[0]
-    head = decode(tmp_path / "out" / "more-heads" / "a.png")
+    head = read_image(tmp_path / "out" / "more-heads" / "a.png")
     assert head.shape == (80, 80, 3)
     expected = crop_face(astronaut(), fit_alignment(face), 64)
     assert np.abs(face_part(head, 64).astype(int) - expected).mean() < 1
@@ -115,7 +116,7 @@ def test_a_drawing_has_its_face_in_its_head_where_a_photograph_has_it(data: Path
     out = tmp_path / "out"
     assert "trainB-heads" not in prepare(plan(data, out), size=256).written
     assert prepare(plan(data, out, heads=True), size=256).written["trainB-heads"] == 1
-    face, head = (decode(out / name / "drawing.png") for name in ("trainB", "trainB-heads"))
+    face, head = (read_image(out / name / "drawing.png") for name in ("trainB", "trainB-heads"))
     assert head.shape == (320, 320, 3)
     assert (face_part(head, 256) == face).all()
     # A few rows above the drawing are its border's; the rest of it goes on.

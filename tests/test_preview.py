@@ -37,6 +37,9 @@ class FakeWindow:
         self.shown = [*self.shown[-3:], image]
 
     def waitKey(self, milliseconds: int) -> int:
+        return -1
+
+    def waitKeyEx(self, milliseconds: int) -> int:
         return self.keys.pop(0) if self.keys else -1
 
     def getWindowProperty(self, title: str, which: int) -> float:
@@ -58,6 +61,7 @@ def window(monkeypatch: pytest.MonkeyPatch) -> FakeWindow:
     for name in (
         "imshow",
         "waitKey",
+        "waitKeyEx",
         "getWindowProperty",
         "destroyAllWindows",
         "namedWindow",

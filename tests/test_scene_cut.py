@@ -50,6 +50,34 @@ def test_cuts_between_scenes() -> None:
     assert cuts(frame for scene in scenes for frame in scene) == [12, 24, 36]
 
 
+def stage(seed: int, n: int, *, speed: float = 2.0) -> list[np.ndarray]:
+    """A singer in a spotlight that moves over a dark stage, with a camera's noise."""
+    rng = np.random.default_rng(seed)
+    face = cv2.resize(astronaut()[:320, 100:420], (240, 240))
+    x, y, tint = rng.uniform(0, 360), rng.uniform(0, 110), rng.uniform(0.5, 1.0, 3)
+    frames = []
+    for i in range(n):
+        frame = np.full((SIZE[1], SIZE[0], 3), 8, np.float32)
+        left, top = round(x + speed * i) % 400, round(y)
+        light = np.exp(-(((np.mgrid[0:240, 0:240] - 120) / 80.0) ** 2).sum(0))[..., None]
+        frame[top : top + 240, left : left + 240] += light * face * tint
+        frames.append(noisy(frame, i, 2.0))
+    return frames
+
+
+def test_cuts_in_dark_scenes() -> None:
+    scenes = [stage(seed, 15) for seed in (1, 3, 4)]
+    assert cuts(frame for scene in scenes for frame in scene) == [15, 30]
+
+
+def test_motion_and_strobes_in_dark_scenes_are_no_cuts() -> None:
+    assert cuts(stage(6, 20, speed=14)) == []
+    frames = stage(3, 30)
+    strobe = [cv2.convertScaleAbs(f, alpha=1.8 if i % 6 == 5 else 1.0) for i, f in enumerate(frames)]
+    assert cuts(strobe) == []
+    assert cuts(cv2.convertScaleAbs(f, alpha=0.2) for f in talking(60, speed=60)) == []
+
+
 @pytest.mark.parametrize("length", [1, 2])
 def test_short_scenes(length: int) -> None:
     frames = [*talking(10), *[window(place(4), 0, 0)] * length, *[window(place(5), 0, 0)] * 5]

@@ -17,7 +17,7 @@ from gnr_video import Translator
 from gnr_video.frame import Face, Frame, Image, Layered
 from gnr_video.hold import Drawings
 from gnr_video.options import EngineOptions, LookOptions
-from gnr_video.pipeline import cut, draw
+from gnr_video.pipeline import Look, cut, draw
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import crop_face, fit_alignment
 from gnr_video.tracking.finder import Finder
@@ -222,7 +222,7 @@ def made(tiny: Path) -> Iterator[Translator]:
 
 def drawn(made: Translator, frames: list[Frame], face_model: Path, lookahead: int = 0) -> Iterator[Layered]:
     """The frames with all their faces drawn, each in its style."""
-    times, look = StageTimes(), made.look(None)
+    times, look = StageTimes(), Look(made.engine, made.compositor, made.effects)
     with Finder(face_model, lookahead=lookahead) as finder:
         found = cut(finder.track(frames, times), look, times)
         yield from draw(

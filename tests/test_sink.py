@@ -16,6 +16,7 @@ import pytest
 
 from engines.errors import OutputError
 from gnr_video.frame import Frame
+from gnr_video.media import encoders
 from gnr_video.media.encoders import (
     EncoderSettings,
     choose_encoder,
@@ -248,6 +249,34 @@ class TestEncoders:
         assert missing[0] in warning
         assert "writing with libx264" in warning
         assert len(frame_times(tmp_path / "b.mp4")) == 12
+
+    @pytest.mark.parametrize(
+        ("target", "size", "works", "expected"),
+        [
+            ("a.mp4", (640, 360), True, "h264_nvenc"),
+            ("a.MKV", (641, 361), True, "h264_nvenc"),
+            ("a.mov", (640, 360), False, None),
+            ("a.webm", (640, 360), True, None),
+            ("a.gif", (640, 360), True, None),
+            ("a.png", (640, 360), True, None),
+            ("a.mp4/", (640, 360), True, None),
+        ],
+    )
+    def test_beside_a_gpu(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        target: str,
+        size: tuple[int, int],
+        works: bool,
+        expected: str | None,
+    ) -> None:
+        """Chosen only where libx264 would be, and where it has just encoded a picture of that size."""
+        probed: list[EncoderSettings] = []
+        monkeypatch.setattr(
+            encoders, "probe", lambda settings: probed.append(settings) or ("" if works else "no such GPU")
+        )
+        assert encoders.gpu_codec(target, size) == expected
+        assert all((s.width, s.height) == (size[0] + size[0] % 2, size[1] + size[1] % 2) for s in probed)
 
     def test_an_impossible_size_falls_back(self) -> None:
         settings = EncoderSettings("libsvtav1", 16, 16, Fraction(1, 30), Fraction(30))

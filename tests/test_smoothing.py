@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from gnr_video.frame import Alignment, Face
 from gnr_video.tracking.alignment import RIGID, TEMPLATE
 from gnr_video.tracking.smoothing import (
-    FADE_IN_FRAMES,
-    FADE_OUT_FRAMES,
-    HOLD_FRAMES,
+    FADE_IN_SECONDS,
+    FADE_OUT_SECONDS,
+    HOLD_SECONDS,
     Aligner,
     from_parameters,
     rts_smooth,
@@ -24,6 +24,9 @@ from gnr_video.tracking.smoothing import (
 )
 
 FPS = 30
+HOLD_FRAMES, FADE_OUT_FRAMES, FADE_IN_FRAMES = (
+    round(FPS * seconds) for seconds in (HOLD_SECONDS, FADE_OUT_SECONDS, FADE_IN_SECONDS)
+)
 
 
 def face(x: float, y: float = 300.0, *, scale: float = 1.5, angle: float = 0.0, track_id: int = 0) -> Face:
@@ -182,6 +185,17 @@ def test_a_lost_face_is_held_then_faded(lookahead: int) -> None:
     held = result[12][0]
     assert held.center_x == pytest.approx(400, abs=0.5)
     assert held.landmarks is not None
+
+
+@pytest.mark.parametrize("fps", [8, 15, 30, 60])
+def test_a_lost_face_goes_as_fast_at_every_rate(fps: int) -> None:
+    """Counted in frames it would haunt the picture of a slow machine for more than a second."""
+    aligner, faces = Aligner(0), [[face(400)]] * (2 * fps) + [[]] * fps
+    shown = opacities([a for i, f in enumerate(faces) for a in aligner.push(i / fps, f)])
+    gone = next(i for i, opacity in enumerate(shown) if i >= 2 * fps and opacity == 0.0)
+    whole = max(i for i, opacity in enumerate(shown) if opacity == 1.0)
+    assert (gone - 2 * fps + 1) / fps == pytest.approx(HOLD_SECONDS + FADE_OUT_SECONDS, abs=1.01 / fps)
+    assert (whole - 2 * fps + 1) / fps == pytest.approx(HOLD_SECONDS, abs=1.01 / fps)
 
 
 @pytest.mark.parametrize("gap", [1, 6, 10])

@@ -25,8 +25,9 @@ from engines.errors import BuildCancelled, EngineError
 from engines.export import export
 from engines.installation import install_line
 from engines.onnx_export import export_part
-from engines.tensorrt_build import build_engine, import_tensorrt
+from engines.tensorrt_build import build_engine, import_tensorrt, logger_of, what_went_wrong
 from tests.cli_helpers import call
+from tests.cuda_stub import install
 from tests.golden import golden_weights, narrow
 
 pytest.importorskip("onnx", reason="needs onnx")
@@ -37,7 +38,6 @@ from engines.tensorrt_engine import Plan, build_ahead, build_part, engine_key, u
 ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16)
 TARGETS = ("sm86", "sm89", "sm120")
 MALFORMED = int(trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 
 
@@ -198,6 +198,74 @@ def test_not_for_every_gpu(weights):
     assert "sm86" in caught.value.hint
 
 
+@no_cuda
+def test_for_the_gpu_that_is_there(weights, tmp_path, monkeypatch):
+    """By itself TensorRT for RTX leaves Turing out, and it knows no H100: that is said before anything is built."""
+    cuda, built = install(monkeypatch), []
+
+    def build(*args, **kwargs):
+        built.append(kwargs)
+        raise BuildCancelled("that is enough")
+
+    monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path))
+    monkeypatch.setattr("engines.tensorrt_engine.build_part", build)
+    cuda.capability = (7, 5)
+    with pytest.raises(BuildCancelled):
+        engines.create(weights, engine="tensorrt-rtx", device="cuda:1")
+    assert [(kwargs["targets"], kwargs["device"]) for kwargs in built] == [(["sm75"], "cuda:1")]
+    cuda.capability, cuda.name = (9, 0), "NVIDIA H100"
+    with pytest.raises(EngineError, match=r"does not compile for sm90: NVIDIA H100") as caught:
+        engines.create(weights, engine="tensorrt-rtx")
+    assert "sm86" in caught.value.hint and "--engine tensorrt" in caught.value.hint
+    assert len(built) == 1
+    with engines.create(weights, device="cuda", precision="fp32") as engine:
+        assert engine.name == "torch"
+        assert "sm90" in str(engine.fallback)
+
+
+@no_cuda
+@pytest.mark.parametrize(("asked", "entered"), [("cuda:1", "cuda:1"), ("", "cuda:0"), ("cuda", "cuda:0")])
+def test_it_compiles_on_the_gpu_asked_for(weights, monkeypatch, asked, entered):
+    """CUDA's current device is each thread's own, and TensorRT works on a thread of its own."""
+    cuda = install(monkeypatch)
+    build_part(trt, weights, "encoder", "fp32", targets=["sm86"], device=asked)
+    assert cuda.devices == [("gnr-video tensorrt", entered)]
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_what_the_oldest_tensorrt_reads(weights, part, monkeypatch):
+    """bf16: opset 22 is beyond TensorRT 10.0's parser, and bytes become no bf16 in any TensorRT."""
+    given = []
+
+    def build(trt, graph, **kwargs):
+        given.append(graph)
+        return b""
+
+    monkeypatch.setattr("engines.tensorrt_engine.build_engine", build)
+    build_part(trt, weights, part, "bf16")
+    (graph,) = given
+    assert [item.version for item in graph.opset_import] == [18]
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.graph.input}
+    casts = [node for node in graph.graph.node if node.op_type == "Cast"]
+    assert casts
+    for node in casts:
+        if types.get(node.input[0]) == 2 or node.attribute[0].i == 2:  # from or to bytes
+            source = [other for other in casts if other.input[0] == node.output[0]]
+            assert node.attribute[0].i in (1, 2)
+            assert node.attribute[0].i == 2 or [other.attribute[0].i for other in source] == [16]
+
+
+def test_one_logger_a_process():
+    """TensorRT keeps the first that it gets for ever: were it freed with a plan, the next message would crash."""
+    assert logger_of(trt) is logger_of(trt)
+    with pytest.raises(EngineError, match=r"does not deserialise: .+"):
+        Plan(trt, b"junk" * 1000)
+    logger = logger_of(trt)
+    assert (
+        logger.count and what_went_wrong(logger, logger.count) == "it does not say why"
+    )  # nothing older is quoted
+
+
 def test_what_tensorrt_says_is_quoted(weights):
     graph = export_part(weights, "encoder", "fp16")
     graph.graph.node[-1].op_type = "NoSuchOperator"
@@ -291,7 +359,7 @@ def test_missing_tensorrt(monkeypatch):
         assert caught.value.hint == install_line(extra)
 
 
-@needs_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
 @pytest.mark.parametrize(("precision", "side"), [("fp16", 64), ("fp16", 80), ("bf16", 64), ("fp32", 64)])
 def test_on_the_gpu(weights, tmp_path, monkeypatch, name, precision, side):
@@ -316,7 +384,7 @@ def test_on_the_gpu(weights, tmp_path, monkeypatch, name, precision, side):
             assert np.abs(engine.translate(crops[1:2]).astype(int) - found[1:2]).max() <= 1
 
 
-@needs_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
 def test_many_sides_on_the_gpu(weights, tmp_path, monkeypatch, name):
     """Made when the first such crop comes; the one not used for longest makes room, and comes back from the cache."""
@@ -338,7 +406,7 @@ def test_many_sides_on_the_gpu(weights, tmp_path, monkeypatch, name):
         assert list(engine._sides) == [88, 96, 80, 64] and len(engine._sides) == MAX_SIDES
 
 
-@needs_cuda
+@pytest.mark.cuda
 def test_torch_runs_until_it_is_built(weights, tmp_path, monkeypatch):
     if engines.unavailable("tensorrt"):
         pytest.skip(engines.unavailable("tensorrt"))

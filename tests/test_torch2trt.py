@@ -1,6 +1,6 @@
 """Engines move to and from torch2trt's TRTModule files.
 
-Device: CPU. TRTModule itself needs TensorRT and a GPU: that test skips without them.
+Device: CPU. TRTModule itself needs TensorRT and a GPU: it is not run here.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 
 from engines.errors import EngineError
-from engines.torch2trt_engine import NAMES, TrtModule, own_converter, read_module, write_module
+from engines.torch2trt_engine import NAMES, TrtModule, read_module, write_module
 from tests.cli_helpers import call
+from tests.golden import golden_weights, narrow
 
 PLAN = bytes(range(256)) * 40
 
@@ -81,15 +83,51 @@ def test_encoder_and_decoder_changed_places(tmp_path, tiny):
     assert "decoder.pth is no encoder" in done.stderr
 
 
-@pytest.mark.skipif(not own_converter(), reason="needs torch2trt and TensorRT 10")
-def test_its_own_converter(tmp_path):
-    import torch2trt
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_pictures_are_floats_for_torch2trt(part):
+    """It knows no uint8 and no bf16. The graph's pictures are those of the bytes, as whole numbers."""
+    pytest.importorskip("onnx", reason="needs onnx")
+    ort = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    from engines.onnx_export import export_part
 
-    from engines.torch2trt_engine import convert
-    from tests.golden import golden_weights, narrow
+    weights = golden_weights(narrow(size=64, num_down=3))
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    found = []
+    for kind, as_float in ((np.uint8, False), (np.float32, True)):
+        graph = export_part(weights, part, "fp32", float_pictures=as_float)
+        session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+        given = {"images": pictures.astype(kind)}
+        if part == "decoder":
+            rows = [[d if isinstance(d, int) else 1 for d in value.shape] for value in session.get_inputs()]
+            values = np.random.default_rng(1)
+            given = {
+                value.name: values.standard_normal(shape).astype(np.float32)
+                for value, shape in zip(session.get_inputs(), rows, strict=True)
+            }
+        (result,) = session.run(None, given)
+        assert part == "encoder" or result.dtype == kind
+        found.append(result)
+        assert {p.key: p.value for p in graph.metadata_props}["images"].startswith(np.dtype(kind).name)
+    assert np.array_equal(found[0], found[1])
 
-    plan = convert(golden_weights(narrow(size=64, num_down=3)), "encoder", "fp16")
-    write_module(tmp_path / "encoder.pth", TrtModule(plan, *NAMES["encoder"]))
-    module = torch2trt.TRTModule()
-    module.load_state_dict(torch.load(tmp_path / "encoder.pth", weights_only=False))
-    assert module(torch.zeros((1, 64, 64, 3), dtype=torch.uint8, device="cuda")).shape[0] == 1
+
+def test_export(tmp_path, monkeypatch):
+    """What is written for torch2trt was compiled of graphs with float pictures."""
+    pytest.importorskip("onnx", reason="needs onnx")
+    from engines.export import export
+
+    graphs = []
+    monkeypatch.setattr("engines.tensorrt_build.import_tensorrt", lambda name: None)
+    monkeypatch.setattr(
+        "engines.tensorrt_engine.build_engine", lambda trt, graph, **_: graphs.append(graph) or PLAN
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    weights = golden_weights(narrow(size=64, num_down=3))
+    files = export(weights, tmp_path, name="gnr", form="torch2trt", precision="fp16")
+    assert [read_module(file).input_names for file in files] == [("images",), ("content", "style")]
+    encoder, decoder = graphs
+    floats = [encoder.graph.input[0], decoder.graph.output[0]]
+    assert [value.type.tensor_type.elem_type for value in floats] == [1, 1]
+    with pytest.raises(EngineError, match="knows no bf16"):
+        export(weights, tmp_path, name="gnr", form="torch2trt", precision="bf16")

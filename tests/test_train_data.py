@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from engines.errors import InputError
+from gnr_video.media.image_files import read_image
 from gnr_video.tracking.alignment import head_side
-from train.data import FFHQ_FRAMING, Framing, ImagePool, decode, fit, load_dataset, load_images
+from train.data import FFHQ_FRAMING, Framing, ImagePool, fit, load_dataset, load_images
 
 PIL = pytest.importorskip("PIL.Image", reason="reading a data set needs Pillow")
 
@@ -68,30 +69,30 @@ def test_formats(tmp_path: Path, suffix: str) -> None:
 def test_a_format_only_opencv_reads(tmp_path: Path) -> None:
     path = tmp_path / "light.hdr"
     assert cv2.imwrite(str(path), np.full((8, 8, 3), (0.25, 0.5, 1.0), np.float32))
-    assert decode(path)[0, 0] == pytest.approx([255, 128, 64], abs=2)
+    assert read_image(path)[0, 0] == pytest.approx([255, 128, 64], abs=2)
 
 
 def test_greyscale_in_8_and_16_bits(tmp_path: Path) -> None:
     grey = np.arange(0, 256, dtype=np.uint8)[:, None].repeat(256, 1)
-    assert (decode(write(tmp_path / "8.png", grey)) == grey[:, :, None]).all()
+    assert (read_image(write(tmp_path / "8.png", grey)) == grey[:, :, None]).all()
     deep = grey.astype(np.uint16) * 257
-    assert (decode(write(tmp_path / "16.png", deep)) == grey[:, :, None]).all()
-    assert (decode(write(tmp_path / "16.tiff", deep)) == grey[:, :, None]).all()
+    assert (read_image(write(tmp_path / "16.png", deep)) == grey[:, :, None]).all()
+    assert (read_image(write(tmp_path / "16.tiff", deep)) == grey[:, :, None]).all()
     # An image that is dark in 16 bits stays dark.
-    assert decode(write(tmp_path / "dark.png", np.full((8, 8), 514, np.uint16))).max() == 2
+    assert read_image(write(tmp_path / "dark.png", np.full((8, 8), 514, np.uint16))).max() == 2
 
 
 def test_colour_in_16_bits(tmp_path: Path) -> None:
     deep = astronaut().astype(np.uint16) * 257
     assert cv2.imwrite(str(tmp_path / "deep.png"), deep[:, :, ::-1])
-    assert np.abs(decode(tmp_path / "deep.png").astype(int) - astronaut()).max() <= 1
+    assert np.abs(read_image(tmp_path / "deep.png").astype(int) - astronaut()).max() <= 1
 
 
 def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     rgba = np.dstack([astronaut(), np.full((64, 64), 255, np.uint8)])
     rgba[:32, :, 3] = 0
     rgba[32:48, :, 3] = 128
-    image = decode(write(tmp_path / "alpha.png", rgba))
+    image = read_image(write(tmp_path / "alpha.png", rgba))
     assert (image[:32] == 255).all()
     assert (image[48:] == astronaut()[48:]).all()
     half = (astronaut()[32:48].astype(float) * 128 + 255.0 * 127) / 255
@@ -102,7 +103,7 @@ def test_palette_with_a_transparent_entry(tmp_path: Path) -> None:
     image = PIL.fromarray(np.array([[0, 1], [1, 0]], np.uint8), mode="P")
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.save(tmp_path / "palette.png", transparency=0)
-    assert decode(tmp_path / "palette.png").tolist() == [
+    assert read_image(tmp_path / "palette.png").tolist() == [
         [[255, 255, 255], [200, 100, 50]],
         [[200, 100, 50], [255, 255, 255]],
     ]
@@ -115,7 +116,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, turns: in
     exif = PIL.Exif()
     exif[0x0112] = orientation
     path = write(tmp_path / "turned.jpg", np.ascontiguousarray(stored), exif=exif, quality=98, subsampling=0)
-    upright = decode(path).astype(int)
+    upright = read_image(path).astype(int)
     assert np.abs(upright - astronaut()).mean() < 3
 
 

@@ -28,6 +28,7 @@ from gnr_video.options import EngineOptions, LookOptions, OutputOptions
 from gnr_video.pipeline import Counts
 from gnr_video.samples.portrait import demo_frames, portrait
 from gnr_video.styles.code import StyleCode, style_from_seed
+from tests.cuda_stub import install
 from tests.media_helpers import frame_times, picture, read_packets, read_pictures
 from tests.tiny_weights import TINY, make_tiny_weights
 
@@ -272,6 +273,32 @@ class TestTranslateVideo:
         assert frame_times(target) == frame_times(face_clip)
         assert read_packets(target) == read_packets(face_clip)
         assert sorted(f.name for f in tmp_path.iterdir()) == ["out.mp4"]
+
+    @pytest.mark.parametrize(
+        ("device", "output", "expected"),
+        [
+            ("cuda:0", OutputOptions(), "libx265"),
+            ("cpu", OutputOptions(), "libx264"),
+            ("cuda:0", OutputOptions(codec="vp9"), "libvpx-vp9"),
+            ("cuda:0", OutputOptions(crf=23), "libx264"),
+        ],
+    )
+    def test_beside_an_engine_on_a_gpu_its_encoder_is_the_usual_one(
+        self,
+        translator: Translator,
+        face_clip: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        device: str,
+        output: OutputOptions,
+        expected: str,
+    ) -> None:
+        """Unless another one is asked for, or a quality on another one's scale. libx265 stands for h264_nvenc."""
+        install(monkeypatch)
+        monkeypatch.setattr(translator.engine, "device", device)
+        monkeypatch.setattr("gnr_video.media.encoders.gpu_codec", lambda target, size: "libx265")
+        report = translator.translate_video(face_clip, tmp_path / "out.mkv", output)
+        assert report.settings["codec"] == expected
 
     def test_the_face_changes_in_every_frame(
         self, translator: Translator, face_clip: Path, tmp_path: Path

@@ -50,11 +50,13 @@ class AdaptiveAugment:
 
     def observe(self, real_logits: Sequence[Tensor]) -> None:
         """Take note of what the discriminator says of a batch of real pictures, head by head (N, ...)."""
-        self._signs.append(torch.stack([head.detach().sign().float().mean() for head in real_logits]).mean())
+        sign = torch.stack([head.detach().sign().float().mean() for head in real_logits]).mean()
+        # Those of a checkpoint are on the CPU, wherever the training goes on.
+        self._signs = [*(before.to(sign.device) for before in self._signs), sign]
         if len(self._signs) == EVERY:
-            (sign,) = mean([torch.stack(self._signs).mean()])
+            (overfitting,) = mean([torch.stack(self._signs).mean()])
             seen = EVERY * len(real_logits[0]) * world()
-            self.p += math.copysign(seen / self.images, sign - self.target)
+            self.p += math.copysign(seen / self.images, overfitting - self.target)
             self.p = min(max(self.p, 0.0), P_MOST)
             self._signs = []
 

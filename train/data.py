@@ -17,28 +17,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from engines.errors import GnrVideoError, InputError
-from engines.installation import install_line
+from gnr_video.media.formats import IMAGE_SUFFIXES
+from gnr_video.media.image_files import read_image
 from gnr_video.tracking.alignment import head_margins, head_side
-
-if TYPE_CHECKING:
-    from PIL import Image as PilImage
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jp2", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pnm", ".exr", ".hdr"}
-)
-"""File name endings (lower case) that count as images."""
-
-_FORMAT = 1  # part of the cache key: raise it when decoding changes
+_FORMAT = 2  # part of the cache key: raise it when decoding changes
 _NAMED = 8  # skipped files named in one warning
 
 
@@ -286,7 +278,7 @@ def list_images(folders: Sequence[Path]) -> list[Path]:
         here = [
             path
             for path in sorted(folder.rglob("*"))
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
         ]
         if not here:
             raise InputError(f"no images in {folder}", f"it needs files such as {folder.name}/0001.png")
@@ -358,16 +350,15 @@ def _write_cache(
 
 
 def _decode_all(files: Sequence[tuple[Path, Framing]], size: int) -> tuple[NDArray[np.uint8], list[str]]:
-    require_pillow()
     images = np.empty((len(files), 3, size, size), np.uint8)
     reasons: list[str | None] = [None] * len(files)
 
     def work(index: int) -> None:
         path, framing = files[index]
         try:
-            images[index] = fit(decode(path), size, framing).transpose(2, 0, 1)
+            images[index] = fit(read_image(path), size, framing).transpose(2, 0, 1)
         except GnrVideoError as error:
-            reasons[index] = f"{path}: {error.message}"
+            reasons[index] = error.message
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         for _ in pool.map(work, range(len(files))):
@@ -385,67 +376,6 @@ def _warn_skipped(skipped: Sequence[str], total: int) -> None:
     if skipped:
         named = "; ".join(skipped[:_NAMED]) + ("; ..." if len(skipped) > _NAMED else "")
         log.warning("skipped %d of %d images that do not decode: %s", len(skipped), total, named)
-
-
-def require_pillow() -> None:
-    """Raises InputError where Pillow is missing."""
-    try:
-        import PIL  # noqa: F401
-    except ImportError:
-        raise InputError("reading pictures needs Pillow", install_line("train")) from None
-
-
-def decode(path: Path) -> NDArray[np.uint8]:
-    """Read one image file: uint8 HxWx3 RGB, upright, transparency over white.
-
-    Raises:
-        InputError: the file is unreadable, truncated or no image.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            return _to_rgb(image)
-    except UnidentifiedImageError:
-        return _decode_cv2(path)
-    except Image.DecompressionBombError as error:
-        raise InputError(f"too large ({error})") from error
-    # Pillow's plugins raise many kinds on damaged data, SyntaxError and struct.error among them.
-    except Exception as error:
-        raise InputError(f"cannot be decoded ({error})") from error
-
-
-def _to_rgb(image: PilImage.Image) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        # Pillow clips these to 255 when asked for RGB, so reduce them here.
-        samples: NDArray[Any] = np.asarray(image).astype(np.float64)
-        if image.mode == "F":
-            samples = samples * (255.0 if samples.max(initial=0.0) <= 1.0 else 1.0)
-        elif image.mode != "I" or samples.max(initial=0.0) > 255:
-            samples = samples / 257.0
-        grey = np.clip(np.rint(samples), 0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    return np.array(image.convert("RGB"))
-
-
-def _decode_cv2(path: Path) -> NDArray[np.uint8]:
-    """What Pillow does not know (EXR, HDR, ...). OpenCV applies EXIF orientation and reduces to 8 bits."""
-    import cv2
-
-    try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error) as error:
-        raise InputError(f"cannot be decoded ({error})") from error
-    if image is None:
-        raise InputError("not an image")
-    return np.ascontiguousarray(image[:, :, ::-1])
 
 
 @lru_cache(maxsize=2)  # one data set's side; the maps of large pictures are large

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from engines.devices import native_bf16
 from engines.errors import InputError, WeightsError, exit_with
+from gnr_video.media.image_files import read_image
 from train.augment import apply_affine, random_affine, recolour, to_float
-from train.data import decode, fit, list_images
+from train.data import fit, list_images
 from train.networks import SLOPE
 from train.trunk import CHANNELS, TAP_RMS, Trunk
 
@@ -177,7 +178,7 @@ def find_parts(folders: Sequence[Path], face_model: str | Path | None = None) ->
     points: list[NDArray[np.float32]] = []
     with FaceTracker(face_model) as tracker:
         for path in list_images(folders):
-            picture = fit(decode(path), 256)
+            picture = fit(read_image(path), 256)
             tracker.reset()
             faces = tracker.track(picture, 0.0)
             if faces:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from engines.errors import InputError, OutputError
 from engines.files import write_atomically
-from train.data import ANIME_FRAMING, DRAWN_HEADS, decode, fit, list_images, require_pillow
+from gnr_video.media.image_files import read_image
+from train.data import ANIME_FRAMING, DRAWN_HEADS, fit, list_images
 
 if TYPE_CHECKING:
     from gnr_video.frame import Alignment
@@ -70,7 +71,6 @@ def prepare(
         FaceModelError: see `gnr_video.tracking.tracker.FaceTracker`.
         OutputError: a picture cannot be written.
     """
-    require_pillow()
     for made in {target.parent for job in jobs for target in (job.target, job.head) if target}:
         try:
             made.mkdir(parents=True, exist_ok=True)
@@ -85,14 +85,14 @@ def prepare(
             reason, targets = None, [target for target in (job.target, job.head) if target]
             try:
                 if not all(target.exists() for target in targets):
-                    face, head = cutter.cut(decode(job.source), job)
+                    face, head = cutter.cut(read_image(job.source), job)
                     _write(job.target, face)
                     if job.head and head is None:
                         reason = f"{job.source}: the head is not all in the picture"
                     elif job.head and head is not None:
                         _write(job.head, head)
             except InputError as error:
-                reason = f"{job.source}: {error.message}"
+                reason = error.message
             with lock:
                 for target in targets:
                     folder = target.parent.name
@@ -181,7 +181,7 @@ class _Cutter:
         tracker.reset()
         found = tracker.track(picture, 0.0)
         if not found:
-            raise InputError("no face was found")
+            raise InputError(f"{job.source}: no face was found")
         alignment = fit_alignment(found[0])
         face = crop_face(picture, alignment, self._size)
         alignment = widened(alignment)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import InputError
-from gnr_video.media.images import IMAGE_EXTENSIONS
-from gnr_video.media.open import anime_name
+from gnr_video.media.formats import IMAGE_SUFFIXES
+from gnr_video.media.open import anime_name, picture_format
 
 VIDEO_EXTENSIONS = frozenset(
     [
@@ -89,7 +89,7 @@ def plan(inputs: Sequence[str], out: Path | None, *, recursive: bool = False) ->
                 is_ours = (
                     file.stem.endswith(SUFFIX) if out is None else out != path and file.is_relative_to(out)
                 )
-                if file.suffix.lower() in VIDEO_EXTENSIONS | IMAGE_EXTENSIONS and not is_ours:
+                if file.suffix.lower() in VIDEO_EXTENSIONS | IMAGE_SUFFIXES and not is_ours:
                     found.setdefault(file, file.relative_to(path))
         elif path.exists():
             found.setdefault(path, Path(path.name))
@@ -99,10 +99,10 @@ def plan(inputs: Sequence[str], out: Path | None, *, recursive: bool = False) ->
         raise InputError(
             "there are no videos and no pictures in there", "--recursive looks into folders within"
         )
-    places = [
-        anime_name(source) if out is None else out / place.with_suffix(anime_name(source).suffix)
-        for source, place in found.items()
-    ]
+    places = []
+    for source, place in found.items():
+        beside = anime_name(source, picture_format(str(source)))
+        places.append(beside if out is None else out / place.with_suffix(beside.suffix))
     jobs = [Job(source, target) for source, target in zip(found, _apart(found, places), strict=True)]
     for job in jobs:
         if job.target in found:

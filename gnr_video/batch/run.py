@@ -113,6 +113,7 @@ def fingerprint(translator: Translator, output: OutputOptions) -> str:
         "styles": [] if looks is None else [code.array().tolist() for code in looks.codes],
         "plan": asdict(translator.plan),
         "paste": translator.compositor.mode,
+        "background": translator.backdrop and translator.backdrop.describe(),
         "effects": translator.effects.state,
         "faces": str(translator.faces),
         "hold": translator.hold,

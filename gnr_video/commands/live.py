@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 
 @click.command()
 @common_options
-@click.option("--camera", default="0", show_default=True, metavar="N|DEVICE|URL|FILE|test|browser")
+@click.option("--camera", default="0", show_default=True, metavar="N|DEVICE|URL|FILE|sample|test|browser")
 @click.option("--size", callback=_size, metavar="WxH", help="Ask the camera for this size.")
 @click.option("--fps", type=click.FloatRange(1, 240), help="Ask the camera for this rate.")
 @click.option(
@@ -45,6 +46,9 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @click.option(
     "--allow-remote", is_flag=True, help="Let --web serve other machines; its address holds a token."
 )
+@click.option("--no-token", is_flag=True, help="Let every user of this machine open the page.")
+@click.option("--open/--no-open", "open_page", default=True, help="Open the page in your browser.")
+@click.option("--stun", metavar="stun:HOST:PORT", help="For WebRTC between networks; none is asked else.")
 @click.option("--record", metavar="FILE", help="Write what is shown to a video file.")
 @click.option("--mirror", is_flag=True, help="Show yourself as in a mirror.")
 @weights_option
@@ -86,6 +90,13 @@ def live(report: Path | None, quiet: bool, **values: Any) -> None:
         check_writable(report)
     from gnr_video.live.run import LiveOptions, run_live
 
-    done = run_live(LiveOptions(**values), say=lambda text: None if quiet else click.echo(text, err=True))
+    def say(text: str) -> None:
+        # A terminal that was closed takes nothing any more; the session ends as it should all the same.
+        with suppress(OSError):
+            click.echo(text, err=True)
+
+    done = run_live(LiveOptions(**values), say=(lambda text: None) if quiet else say)
     if report is not None:
-        done.write(report)
+        done.report.write(report)
+    if done.failure is not None:
+        raise done.failure

@@ -116,6 +116,15 @@ faces_option = click.option(
 )
 
 
+background_option = click.option(
+    "--background",
+    default="keep",
+    show_default=True,
+    metavar="WHAT",
+    help="Behind people: keep, blur, key (a green screen), a colour (white, #00ff00) or a picture.",
+)
+
+
 def look_options(*others: Decorator) -> Decorator:
     """Whose faces are drawn and how: the command takes `look`, `LookOptions`. Every effect has an option.
 
@@ -133,7 +142,9 @@ def look_options(*others: Decorator) -> Decorator:
         )
         for one in EFFECTS
     )
-    return grouped("look", make, faces_option, paste_option, *switches, *others, face_model_option)
+    return grouped(
+        "look", make, faces_option, paste_option, background_option, *switches, *others, face_model_option
+    )
 
 
 report_option = click.option(

@@ -1,4 +1,4 @@
-"""How every command runs: its log levels, its errors as one line, Ctrl-C and SIGTERM as clean ends."""
+"""How every command runs: its log levels, its errors as one line, Ctrl-C and other signals as clean ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import click
@@ -34,9 +34,10 @@ def reported(quiet: bool, debug: bool) -> Iterator[None]:
         raise click.exceptions.Exit(error.exit_code) from None
     except KeyboardInterrupt as interrupt:
         below = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C
-        click.echo(f"{below}stopped; nothing unfinished was left behind", err=True)
+        with suppress(OSError):  # the terminal may be gone
+            click.echo(f"{below}stopped; nothing unfinished was left behind", err=True)
         # 128 + the signal's number, as a shell has it.
-        number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
+        number = interrupt.number if isinstance(interrupt, _Terminated) else signal.SIGINT
         raise click.exceptions.Exit(128 + number) from None
     except BrokenPipeError:
         raise click.exceptions.Exit(141) from None
@@ -65,22 +66,32 @@ def logged(levels: Mapping[str, int]) -> Iterator[None]:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM arrived."""
+    """A signal asked for the end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: cleanly."""
+    """SIGTERM, and the end of the terminal or its window, end a run as Ctrl-C does: cleanly."""
 
-    def stop(*_: object) -> NoReturn:
-        raise _Terminated
+    def stop(number: int, frame: object) -> NoReturn:
+        raise _Terminated(number)
 
+    before = {}
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+            number = getattr(signal, name, None)
+            # nohup has the end of the terminal ignored.
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, stop)
     except ValueError:  # not on the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -34,7 +34,7 @@ def _still_face(
     image: Path, style: str | int, *, weights: str | None, engine: EngineOptions, face_model: Path | None
 ) -> Iterator[tuple[Translator, StillFace]]:
     """A translator with the options of `picture_options`, and the face in a picture."""
-    from gnr_video.media.images import read_image
+    from gnr_video.media.image_files import read_image
     from gnr_video.still import StillFace
     from gnr_video.translator import Translator
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -49,7 +50,6 @@ Examples:
 """
 
 STYLE_MODES = ("normal", "blend", "beat", "sefa")
-STANDARD_INPUT = ("-", "pipe:", "pipe:0")
 
 
 def _grid(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
@@ -200,6 +200,19 @@ class Inputs:
     click.option("--start", type=float, metavar="SECONDS", help="Leave out what is before."),
     click.option("--end", type=float, metavar="SECONDS", help="Leave out what is after."),
     click.option(
+        "--stream",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Which of several video streams, from 0.  [default: the input's default, or the best]",
+    ),
+    click.option(
+        "--interlaced",
+        type=click.Choice(("deinterlace", "keep")),
+        default="deinterlace",
+        show_default=True,
+        help="What becomes of interlaced pictures.",
+    ),
+    click.option(
         "--codec", metavar="NAME", help="h264, h265, vp9, av1, or an FFmpeg encoder such as h264_nvenc."
     ),
     click.option(
@@ -258,13 +271,13 @@ def translate(
 
 
 def _check_single(input: str, target: str, result: OutputOptions, quiet: bool) -> None:
-    from gnr_video.media.open import open_source
+    from gnr_video.media.open import STANDARD_INPUT, is_url, local_path, open_source
 
     if not result.overwrite and Path(target).is_file():
         raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
     # What comes through a pipe comes once.
-    if input not in STANDARD_INPUT and "://" not in input and not Path(input).is_fifo():
-        with open_source(input, start=result.start, end=result.end) as source:
+    if input not in STANDARD_INPUT and not is_url(input) and not local_path(input).is_fifo():
+        with open_source(input, start=result.start, end=result.end, stream=result.stream) as source:
             if not quiet:
                 click.echo(source.info.describe(), err=True)
 
@@ -313,16 +326,18 @@ def _line(outcome: Outcome, number: str) -> str:
 
 def default_output(input: str) -> str:
     """Name of the output beside the input: clip.mov -> clip_anime.mp4; images keep being images."""
-    if input in STANDARD_INPUT or "://" in input:
-        name = Path(input.rsplit("/", 1)[-1].split("?")[0]).stem if "://" in input else "stdin"
-        return f"{name or 'stream'}_anime.mp4"
-    path = Path(input)
+    from gnr_video.media.open import STANDARD_INPUT, anime_name, is_url, local_path, picture_format
+
+    kind = picture_format(input)
+    if input in STANDARD_INPUT:
+        return str(anime_name(Path("stdin"), kind))
+    if is_url(input):
+        return str(anime_name(Path(Path(unquote(urlsplit(input).path)).name or "stream"), kind))
+    path = local_path(input)
     if path.is_dir():
         folder = path.resolve()
         return f"{folder.parent / folder.name}_anime/"
-    from gnr_video.media.open import anime_name
-
-    return str(anime_name(path))
+    return str(anime_name(path, kind))
 
 
 def _summary(report: Report, quiet: bool) -> None:

@@ -71,6 +71,12 @@ class Compositor:
             return self.size, self.size
         return (2 * width, height) if self.mode == "side-by-side" else (width, height)
 
+    def whole_frame(self, image: Image) -> Image | None:
+        """The part of a result that shows the whole frame, a view; None where only faces are shown."""
+        if self.mode not in MODES or self.mode == "crop":
+            return None
+        return image[:, image.shape[1] // 2 :] if self.mode == "side-by-side" else image
+
     def reset(self) -> None:
         """Forget the frames before: the picture that mode `crop` holds."""
         self._last = None

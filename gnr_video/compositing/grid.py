@@ -8,7 +8,8 @@ import numpy as np
 
 from gnr_video.compositing.compositor import GREY, Compositor, Surroundings, check_crop, dissolved
 from gnr_video.frame import FaceLayer, Image
-from gnr_video.media.images import captioned, resized
+from gnr_video.lettering import captioned
+from gnr_video.media.images import resized
 from gnr_video.tracking.alignment import crop_face
 
 

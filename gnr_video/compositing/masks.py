@@ -128,6 +128,26 @@ HEAD_MARGIN = 1.16
 """The head's outline in face ovals: ears and some hair."""
 
 
+def guided(
+    weight: NDArray[np.float32], grey: NDArray[np.float32], radius: int = 2, epsilon: float = 3e-4
+) -> NDArray[np.float32]:
+    """Weights smoothed along a picture's edges, not across them (guided filter, He et al. 2010).
+
+    Args:
+        weight, grey: float32 HxW, 0..1.
+        radius: of the windows, pixels.
+        epsilon: variance of `grey` that counts as an edge.
+    """
+
+    def mean(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(cv2.blur(x, (2 * radius + 1,) * 2), np.float32)
+
+    mean_grey, mean_weight = mean(grey), mean(weight)
+    variance = mean(grey * grey) - mean_grey * mean_grey + np.float32(epsilon)
+    slope = np.asarray((mean(grey * weight) - mean_grey * mean_weight) / variance, np.float32)
+    return np.asarray(np.clip(mean(slope) * grey + mean(mean_weight - slope * mean_grey), 0, 1), np.float32)
+
+
 def _filled(outline: NDArray[np.floating], size: int, sigma: float) -> Mask:
     """A polygon, pixels of the 256 crop, filled and blurred by `sigma` of them."""
     if not np.isfinite(outline).all():

@@ -96,6 +96,8 @@ def check_processor() -> Iterator[Check]:
 def check_gpu() -> Iterator[Check]:
     import torch
 
+    from engines.devices import no_cuda
+
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(i)
@@ -106,17 +108,8 @@ def check_gpu() -> Iterator[Check]:
                 f"{device.total_memory / 2**30:.0f} GB, CUDA {torch.version.cuda}",
             )
     elif shutil.which("nvidia-smi"):
-        if torch.version.cuda is None:
-            fix = "install a CUDA build of torch: https://pytorch.org/get-started/locally"
-            yield Check(
-                "GPU",
-                "warn",
-                f"an NVIDIA driver is here, but torch {torch.__version__} is built for CPU only",
-                fix,
-            )
-        else:
-            fix = "update the NVIDIA driver: nvidia-smi must list a GPU and at least that CUDA version"
-            yield Check("GPU", "warn", f"torch for CUDA {torch.version.cuda} finds no usable NVIDIA GPU", fix)
+        why = no_cuda()
+        yield Check("GPU", "warn", f"an NVIDIA driver is here, but {why.message}", why.hint)
     else:
         yield Check("GPU", "ok", "none; the CPU is used")
 

@@ -74,6 +74,13 @@ EFFECTS: tuple[Entry, ...] = (
         default=None,
     ),
     Entry(
+        "light",
+        "l",
+        "Drawings take on the scene's light: its brightness and colour, and shade in soft steps.",
+        "gnr_video.effects.light:LightEffect",
+        default=None,
+    ),
+    Entry(
         "tint",
         "t",
         "Around whole heads, neck and long hair take on the drawing's colours.",

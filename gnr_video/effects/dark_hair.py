@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from gnr_video.compositing.masks import guided
 from gnr_video.effects.base import Effect
 from gnr_video.effects.skin_and_hair import (
     LEAST_HAIR,
     Colours,
     Floats,
-    guided,
     likelihood,
     opponent,
     planes,

@@ -62,15 +62,3 @@ def likelihood(opponent: Floats, middle: Floats, spread: Floats) -> Floats:
 def spread(opponent: Floats, middle: Floats, bounds: Floats) -> Floats:
     """Standard deviations (3) of opponent colours (3xN) around a middle (3), within bounds (2x3)."""
     return np.clip(1.5 * np.abs(opponent.T - middle).mean(axis=0), *bounds)
-
-
-def guided(weight: Floats, grey: Floats) -> Floats:
-    """Smoothed along the picture's edges, not across them (guided filter, He et al. 2010)."""
-
-    def mean(x: Floats) -> Floats:
-        return np.asarray(cv2.blur(x, (5, 5)), np.float32)
-
-    mean_grey, mean_weight = mean(grey), mean(weight)
-    variance = mean(grey * grey) - mean_grey * mean_grey + np.float32(3e-4)
-    slope: Floats = np.divide(mean(grey * weight) - mean_grey * mean_weight, variance)
-    return np.clip(mean(slope) * grey + mean(mean_weight - slope * mean_grey), 0, 1)

@@ -16,13 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.compositing.masks import above_jaw
+from gnr_video.compositing.masks import above_jaw, guided
 from gnr_video.effects.base import Effect
 from gnr_video.effects.skin_and_hair import (
     LEAST_HAIR,
     Colours,
     Floats,
-    guided,
     likelihood,
     opponent,
     planes,

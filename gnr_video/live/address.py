@@ -63,3 +63,22 @@ def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
             f"cannot serve at {host}:{port}: {(error.strerror or str(error)).lower()}",
             f"another program, or another gnr-video, may use it: --web {host}:{port + 1 if port < 65535 else 8091}",
         ) from None
+
+
+def urls_of(host: str, port: int) -> list[str]:
+    """Addresses for a browser of a server that is bound to `host`; of one bound to all, this machine's own."""
+    if host not in ("0.0.0.0", "::"):
+        names = [f"[{host}]" if ":" in host else host]
+    else:
+        names = [*filter(None, [own_address()]), socket.gethostname()]
+    return [f"http://{name}:{port}/" for name in names]
+
+
+def own_address() -> str | None:
+    """The address under which this machine's network knows it; None without a network. Sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1: only the way there is looked up
+            return str(probe.getsockname()[0])
+        except OSError:
+            return None

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from engines.errors import InputError
 from gnr_video.channels import Latest
 from gnr_video.live.camera import SILENT_SECONDS, Camera, Shot
+from gnr_video.live.status import Rate
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Capture:
     Attributes:
         latest: where the pictures are.
         frames: pictures read so far.
+        rate: how many a second the camera gives.
         notice: why there is no picture just now, "" when all is well.
         reconnects: how often a lost camera came back.
         failure: what ended the thread before its time, a bug.
@@ -39,6 +41,7 @@ class Capture:
         self.latest: Latest[Shot] = Latest()
         self.camera = camera
         self.frames = 0
+        self.rate = Rate()
         self.reconnects = 0
         self.failure: BaseException | None = None
         self._reopen = reopen
@@ -80,27 +83,31 @@ class Capture:
 
     def _work(self) -> None:
         camera: Camera | None = self.camera
-        pause = FIRST_PAUSE
+        pause, opened = FIRST_PAUSE, time.perf_counter()
         try:
             while not self._stop.is_set():
                 camera = self._switched(camera)
                 try:
                     if camera is None:
                         camera = self.camera = self._reopen()
+                        opened = time.perf_counter()
                         self.reconnects += bool(self._lost)
                     shot = camera.read(self._wake)
                 except InputError as error:
                     if camera is not None:
                         camera.close()
+                        if time.perf_counter() - opened > LONGEST_PAUSE:
+                            pause = FIRST_PAUSE  # it was there for good
                     camera = None
                     self._lost = f"{error.message}: trying again"
-                    log.warning("%s in %.1f s", self._lost, pause)
+                    log.debug("%s in %.1f s", self._lost, pause)
                     self._wake.wait(pause)
                     pause = min(2 * pause, LONGEST_PAUSE)
                     continue
                 if shot is not None:
-                    self._lost, pause, self._last = "", FIRST_PAUSE, time.perf_counter()
+                    self._lost, self._last = "", time.perf_counter()
                     self.frames += 1
+                    self.rate.count()
                     self.latest.put(shot)
         except BaseException as error:
             self.failure = error

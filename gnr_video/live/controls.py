@@ -71,7 +71,8 @@ class Controls:
             self._check_styles()
             self.styles = LiveStyles(DEFAULT_SEED if style is None else style, engine, face_model=face_model)
         self._folder = Path(folder)
-        self._message, self._message_time = "", 0.0
+        self._message, self._message_until = "", 0.0
+        self._said = 0
         self.paste = paste
         self.mirror = mirror
         self._effects = effects or Effects(draws=engine.takes_styles)
@@ -111,24 +112,30 @@ class Controls:
             What happened, or why it did not; "" when there is nothing to say. Never raises for what users do.
         """
         try:
-            if command not in self._commands:
-                raise InputError(f"there is no command {command!r}", f"one of {', '.join(self._commands)}")
-            text = self._commands[command](value) or ""
-        except StyleError as error:
-            text = error.message  # the hint points at a place in the text, which needs a line of its own
+            return self.carry_out(command, value)
         except GnrVideoError as error:
-            text = str(error)
+            # A style's hint points at a place in the text, which needs a line of its own.
+            text = error.message if isinstance(error, StyleError) else str(error)
+        self.say(text)
+        return text
+
+    def carry_out(self, command: str, value: Any = None) -> str:
+        """As `run`, but raises GnrVideoError for what cannot be done."""
+        if command not in self._commands:
+            raise InputError(f"there is no command {command!r}", f"one of {', '.join(self._commands)}")
+        text = self._commands[command](value) or ""
         if text:
             self.say(text)
         return text
 
-    def say(self, text: str) -> None:
-        """Show a line for some seconds."""
-        self._message, self._message_time = text, time.perf_counter()
+    def say(self, text: str, *, stays: bool = False) -> None:
+        """Show a line for some seconds, or until another takes its place."""
+        self._message, self._said = text, self._said + 1
+        self._message_until = math.inf if stays else time.perf_counter() + MESSAGE_SECONDS
 
     @property
     def message(self) -> str:
-        return self._message if time.perf_counter() - self._message_time < MESSAGE_SECONDS else ""
+        return self._message if time.perf_counter() < self._message_until else ""
 
     @property
     def style_label(self) -> str:
@@ -155,7 +162,7 @@ class Controls:
             effects.switch(name, on)
 
     def state(self) -> dict[str, Any]:
-        """All of it, for the browser."""
+        """All of it, for the browser: the last message stays in it, "said" says whether that is a new one."""
         styles = self.styles
         mix = styles.mix if styles else 0.0
         return {
@@ -167,7 +174,9 @@ class Controls:
             "view": self.view,
             "mirror": self.mirror,
             "effects": dict(self.effects),
-            "message": self.message,
+            "message": self._message,
+            "said": self._said,
+            "stays": math.isinf(self._message_until),
         }
 
     # -- commands

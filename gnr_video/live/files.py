@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 import threading
@@ -13,7 +14,8 @@ from typing import Any
 
 from engines.errors import GnrVideoError, InputError, OutputError
 from gnr_video.live.controls import Controls
-from gnr_video.media.open import anime_name, open_source
+from gnr_video.live.measure import picture_size
+from gnr_video.media.open import anime_name, open_source, picture_format
 from gnr_video.options import OutputOptions
 from gnr_video.pipeline import Counts
 from gnr_video.translator import Translator
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 
 NAME_LENGTH = 50
 """Letters that are kept of a file's name: disks take 255 bytes, and a letter may have four."""
+MAX_PIXELS = 64_000_000
+"""Of a picture: translating one takes about ten bytes of memory a pixel."""
 LISTS = {"concat", "dash", "hls", "imf", "sdp"}
 """FFmpeg's names of containers that are lists of other files: those of this machine are none of a page's business."""
 
@@ -37,7 +41,7 @@ class Job:
     Attributes:
         source, target: as handed over, and translated.
         stage: "upload", "translation", "done", "failed" or "stopped".
-        done, frames: frames translated, and how many to expect (None: unknown).
+        done, frames: frames translated, and how many to expect (None: unknown); during "upload", bytes.
         message: what the user should know: the result, or why there is none.
     """
 
@@ -95,7 +99,8 @@ class FileTranslations:
             InputError: another one is not finished.
             OutputError: it does not fit on the disk.
         """
-        source = self._folder / (Path(name.replace("\\", "/")).name.lstrip(".")[-NAME_LENGTH:] or "video")
+        name = "".join(letter for letter in name.replace("\\", "/") if letter.isprintable())
+        source = self._folder / (Path(name).name.lstrip(".")[-NAME_LENGTH:] or "video")
         with self._lock:
             if self.job is not None and self.job.busy:
                 raise InputError(f"{self.job.source.name} is not finished yet", "wait for it, or stop it")
@@ -104,7 +109,7 @@ class FileTranslations:
             if 2 * size > free:
                 raise OutputError(f"{source.name} does not fit on the disk: {free / 1e9:.1f} GB are free")
             self._stop.clear()
-            self.job = Job(source, anime_name(source))
+            self.job = Job(source, anime_name(source, picture_format(str(source))), frames=size)
             return self.job
 
     def start(self) -> None:
@@ -112,14 +117,21 @@ class FileTranslations:
         self._thread = threading.Thread(target=self._work, name="gnr-video file", daemon=True)
         self._thread.start()
 
-    def drop(self, message: str) -> None:
-        """The file did not come."""
+    def drop(self, reason: str) -> None:
+        """The file did not come whole."""
         if self.job is not None:
-            self.job.stage, self.job.message = "failed", message
+            self.job.source.unlink(missing_ok=True)
+            self.job.stage = "stopped" if self.stopping else "failed"
+            self.job.message = f"{self.job.source.name} did not come whole: {reason}"
 
     def stop(self) -> None:
-        """End the translation under way, if any."""
+        """End what is under way, if anything is: an upload or a translation."""
         self._stop.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether what is under way is not wanted any more."""
+        return self._stop.is_set()
 
     def close(self, timeout: float = 0.5) -> None:
         """End everything and delete the files. May be called twice."""
@@ -131,38 +143,54 @@ class FileTranslations:
     def _work(self) -> None:
         job = self.job
         assert job is not None
-        job.stage, job.started = "translation", time.perf_counter()
-        styles = self._controls.styles
-        translator = self._translator.sibling(self._controls.paste, styles.looks if styles else None)
-        self._controls.hand_to(translator.effects)
-
-        def progress(counts: Counts, frames: int | None) -> None:
-            if self._stop.is_set():
-                raise _Stopped
-            job.done, job.frames = counts.frames, frames
-
+        job.stage, job.started, job.done, job.frames = "translation", time.perf_counter(), 0, None
         try:
-            with open_source(job.source) as source:
-                if source.info.container in LISTS:
-                    raise InputError(
-                        f"{job.source.name} is a list of other files", "hand over the video itself"
-                    )
-            report = translator.translate_video(
-                job.source, job.target, OutputOptions(overwrite=True), progress=progress
-            )
-            warnings = "".join(f"; {text}" for text in report.warnings)
-            job.message = f"{report.frames} frames in {report.seconds:.0f} s, style {report.style}{warnings}"
+            job.target = anime_name(job.source, picture_format(str(job.source)))
+            job.message = self._translate(job)
             job.stage = "done"
         except _Stopped:
             job.stage, job.message = "stopped", f"{job.source.name} was stopped"
         except GnrVideoError as error:
-            job.stage, job.message = "failed", str(error)
+            # Where it lay for a while means nothing to who sent it.
+            job.message = str(error).replace(f"{self._folder}{os.sep}", "")
+            job.stage = "failed"
         except Exception as error:  # the live picture goes on
             log.debug("%s failed", job.source, exc_info=True)
             job.stage, job.message = "failed", f"{job.source.name} has failed: {error}"
         finally:
             job.source.unlink(missing_ok=True)
 
+    def _translate(self, job: Job) -> str:
+        """Make the job's target; what came of it."""
+        _check(job.source)
+        styles = self._controls.styles
+        translator = self._translator.sibling(self._controls.paste, styles.looks if styles else None)
+        self._controls.hand_to(translator.effects)
+
+        def progress(counts: Counts, frames: int | None) -> None:
+            if self.stopping:
+                raise _Stopped
+            job.done, job.frames = counts.frames, frames
+
+        report = translator.translate_video(
+            job.source, job.target, OutputOptions(overwrite=True), progress=progress
+        )
+        warnings = "".join(f"; {text}" for text in report.warnings)
+        return f"{report.frames} frames in {report.seconds:.0f} s, style {report.style}{warnings}"
+
     def _clear(self) -> None:
         for path in self._folder.iterdir():
             path.unlink(missing_ok=True)
+
+
+def _check(file: Path) -> None:
+    """Raise InputError for what is not to be opened at all."""
+    with file.open("rb") as stream:
+        size = picture_size(stream.read(1 << 20))
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise InputError(
+            f"{file.name} is {size[0]}x{size[1]}", f"{MAX_PIXELS / 1e6:.0f} million pixels are the most"
+        )
+    with open_source(file) as source:
+        if source.info.container in LISTS:
+            raise InputError(f"{file.name} is a list of other files", "hand over the video itself")

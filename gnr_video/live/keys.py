@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gnr_video.effects import EFFECTS
@@ -48,6 +49,36 @@ class Keys:
         return self._controls.run(command[0]) if command else ""
 
 
+_SEQUENCE = re.compile(r"\x1b(?:\[\[.|\[[0-?]*[ -/]*[@-Z\\-~]|O[ -~]|[^\[O\x1b])")
+"""What a terminal sends for a function or an arrow key, or for a key with Alt (ECMA-48, 5.4; xterm, Linux)."""
+_BEGUN = re.compile(r"\x1b(?:\[\[?[0-?]*[ -/]*|O)?$")
+"""One of those that has not come whole, or the Escape key."""
+
+
+def split_keys(text: str) -> tuple[list[str], str]:
+    """What a terminal sent, as keys.
+
+    Returns:
+        (keys; function and arrow keys are none of ours and are left out, the end: a sequence that has only begun).
+    """
+    text = _SEQUENCE.sub("", text)
+    begun = _BEGUN.search(text)
+    at = begun.start() if begun else len(text)
+    return list(text[:at]), text[at:]
+
+
+def window_key(code: int) -> str:
+    """The key of a code of `cv2.waitKeyEx`, "" where it is none of ours: GTK, Qt, Win32 and Cocoa differ.
+
+    Their low 16 bits are the letter; of arrows and function keys they are above 0x7f (GTK, Cocoa) or 0 (Win32), or
+    bit 24 is set (Qt). GTK has Ctrl and Alt in bits 18 and 19.
+    """
+    if code < 0 or code & 0x010C0000:
+        return ""
+    letter = code & 0xFFFF
+    return chr(letter) if 0 < letter < 0x80 else ""
+
+
 class TerminalKeys:
     """Key presses from the terminal that started the program, without Enter; none where it is no terminal.
 
@@ -57,6 +88,7 @@ class TerminalKeys:
     def __init__(self, controls: Controls) -> None:
         self._keys = Keys(controls)
         self._before: Any = None
+        self._begun = ""
 
     @property
     def active(self) -> bool:
@@ -109,15 +141,23 @@ class TerminalKeys:
 
             keys = []
             while self.active and msvcrt.kbhit():
-                keys.append(msvcrt.getwch())
+                key = msvcrt.getwch()
+                if key in ("\x00", "\xe0") and msvcrt.kbhit():
+                    msvcrt.getwch()  # the second half of a function or arrow key
+                else:
+                    keys.append(key)
             return keys
         if self._before is None:
             return []
         import select
 
         if not select.select([sys.stdin], [], [], 0)[0]:
-            return []
+            # What has begun and does not go on was the Escape key.
+            begun, self._begun = self._begun, ""
+            return ["\x1b"] if begun else []
         try:
-            return list(os.read(sys.stdin.fileno(), 64).decode(errors="ignore"))
+            text = os.read(sys.stdin.fileno(), 64).decode(errors="ignore")
         except OSError:
             return []
+        keys, self._begun = split_keys(self._begun + text)
+        return keys

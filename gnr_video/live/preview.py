@@ -15,14 +15,16 @@ import numpy as np
 from engines.errors import OutputError
 from gnr_video.channels import Latest
 from gnr_video.frame import Frame, Image
+from gnr_video.lettering import write
 from gnr_video.live.controls import Controls
-from gnr_video.live.keys import HELP, Keys
+from gnr_video.live.keys import HELP, Keys, window_key
 from gnr_video.live.session import LiveSession, Status
 from gnr_video.live.sinks import LiveSink
-from gnr_video.media.images import write
 
 TITLE = "gnr-video"
 WAIT_MS = 10
+_QUIET = "default.warning=false"
+"""Rule for Qt's log: else it names the fonts that OpenCV's wheels lack, line by line, when the first window opens."""
 _PROBE = "import cv2; cv2.namedWindow('gnr-video'); cv2.waitKey(1); cv2.destroyAllWindows()"
 _PROBE_SECONDS = 15
 
@@ -81,6 +83,7 @@ class PreviewSink(LiveSink):
         if frame is not None:
             picture = draw_overlay(frame.image, self._session.status(), self._controls, self._keys.typed)
             if not self._open:
+                os.environ.setdefault("QT_LOGGING_RULES", _QUIET)
                 cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
                 cv2.resizeWindow(TITLE, frame.image.shape[1], frame.image.shape[0])
                 self._open = True
@@ -88,9 +91,8 @@ class PreviewSink(LiveSink):
             self.delivered(frame)
         if not self._open:
             return
-        code = cv2.waitKey(1)
-        if code != -1:
-            self._keys.press(chr(code & 0xFF))
+        if key := window_key(cv2.waitKeyEx(1)):
+            self._keys.press(key)
         visible = cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
         if self._seen and not visible:
             self._controls.run("quit")
@@ -117,10 +119,11 @@ def draw_overlay(image: Image, status: Status, controls: Controls, typed: str = 
     text = f"style {typed}_" if typed else controls.message
     if text:
         write(out, text, (10, height - 14))
-    if status.notice:
+    notice = status.notice or ("" if status.face else "no face in the picture")
+    if notice:
         band = out[height // 2 - 24 : height // 2 + 16]
         band[:] = (band * np.float32(0.3)).astype(np.uint8)
-        write(out, status.notice, (10, height // 2), 0.6)
+        write(out, notice, (10, height // 2), 0.6)
     if controls.help:
         box = out[56 : 56 + 22 * len(HELP) + 12, : min(300, out.shape[1])]
         box[:] = (box * np.float32(0.3)).astype(np.uint8)

@@ -11,7 +11,7 @@ from engines.errors import GnrVideoError, OutputError
 from gnr_video.frame import Frame
 from gnr_video.live.session import LiveSession
 from gnr_video.live.sinks import ThreadedSink
-from gnr_video.media.encoders import CONTAINERS
+from gnr_video.media.encoders import ANIMATIONS, CONTAINERS
 from gnr_video.media.open import open_sink
 from gnr_video.media.sink import VideoSink
 from gnr_video.media.source import SourceInfo, VideoSource
@@ -89,6 +89,11 @@ class RecordSink(ThreadedSink):
     def frames_written(self) -> int:
         return self._sink.frames_written
 
+    @property
+    def seconds(self) -> float:
+        """From its first picture to its last."""
+        return max(self._last_pts, 0) * float(TIME_BASE)
+
 
 class Recorder:
     """Starts and stops recordings of a session, each in a file of its own."""
@@ -107,13 +112,27 @@ class Recorder:
         self._overwrite = overwrite
         self._lock = threading.RLock()
         self.current: RecordSink | None = None
-        self.last: Path | None = None
+        self._last: Path | None = None
+
+    @property
+    def last(self) -> Path | None:
+        """The file of the last recording that has ended, by itself or by failing."""
+        current = self.current
+        if current is not None and current.failure is not None and current.path.exists():
+            return current.path
+        return self._last
+
+    @property
+    def running(self) -> bool:
+        """Whether pictures are being recorded: not before, not after, and not once that has failed."""
+        current = self.current
+        return current is not None and current.failure is None
 
     def start(self) -> Path:
         """Begin a recording; its name."""
         with self._lock:
             path = self._name()
-            overwrite = self._overwrite and self.last is None
+            overwrite = self._overwrite and self._last is None
             fps = self._session.capture.camera.fps or 30.0
             self.current = RecordSink(path, self._session.size, fps, codec=self._codec, overwrite=overwrite)
             self._session.add_sink(self.current)
@@ -126,17 +145,27 @@ class Recorder:
             if recording is None:
                 return None
             self._session.remove_sink(recording)
-            if not recording.frames_written:
+            if not recording.frames_written or not recording.path.exists():
                 return None
-            self.last = recording.path
+            self._last = recording.path
         return recording.path
+
+    def stopped(self) -> str:
+        """End it; what to tell the user of it."""
+        with self._lock:
+            recording = self.current
+            done = self.stop()
+        if done is None:
+            return "nothing was recorded"
+        if recording is not None and recording.failure is not None:
+            return f"recorded only {recording.seconds:.1f} s, until it failed: {done}"
+        return f"recorded {done}"
 
     def toggle(self) -> str:
         """What the record key does; returns what to tell the user."""
         with self._lock:
-            if self.current is not None and self.current.failure is None:
-                done = self.stop()
-                return f"recorded {done}" if done else "nothing was recorded"
+            if self.running:
+                return self.stopped()
             self.stop()
             try:
                 return f"recording to {self.start()}"
@@ -146,7 +175,7 @@ class Recorder:
     def _name(self) -> Path:
         if self._path is None:
             return Path(time.strftime("gnr-video-%Y%m%d-%H%M%S.mp4"))
-        if self.last is None:
+        if self._last is None:
             return self._path
         number = 2
         while (path := self._path.with_name(f"{self._path.stem}-{number}{self._path.suffix}")).exists():
@@ -156,8 +185,8 @@ class Recorder:
 
 def check_recording(path: Path, overwrite: bool) -> None:
     """Raise OutputError where a recording could not be written under this name."""
-    if path.suffix.lower() not in CONTAINERS or path.suffix.lower() == ".gif":
-        known = ", ".join(e for e in CONTAINERS if e != ".gif")
+    if path.suffix.lower() not in CONTAINERS or path.suffix.lower() in ANIMATIONS:
+        known = ", ".join(e for e in CONTAINERS if e not in ANIMATIONS)
         raise OutputError(f"cannot record to {path}", f"use one of {known}")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists already", "give --overwrite to replace it, or another --record")

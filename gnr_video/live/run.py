@@ -5,21 +5,27 @@ What is cheap to check and may fail comes before what is slow to load.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engines.errors import InputError, interrupts
+from engines.errors import GnrVideoError, InputError, OutputError, interrupts
 from gnr_video.live.address import bind, parse_address
+from gnr_video.live.browsers import can_open_pages, open_page
 from gnr_video.live.camera import BROWSER, Camera, PushCamera, open_camera
 from gnr_video.live.capture import Capture
 from gnr_video.live.controls import Controls
 from gnr_video.live.keys import HELP, TerminalKeys
 from gnr_video.live.memory import share_heaps
+from gnr_video.live.preview import PreviewSink, check_window, why_no_window
 from gnr_video.live.recorder import Recorder, check_recording
 from gnr_video.live.session import LiveSession
+from gnr_video.live.sinks import LiveSink
+from gnr_video.live.stream_cameras import without_secrets
+from gnr_video.live.web import WebSink, require_packages
 from gnr_video.options import EngineOptions, LookOptions
 from gnr_video.report import Report
 from gnr_video.styles.grammar import parse_expressions
@@ -36,6 +42,9 @@ class LiveOptions:
     Attributes:
         virtual_camera: a device, "auto", or None for none.
         web: "HOST:PORT", "" for the default address, or None for none.
+        no_token: whether everybody on this machine may open the page.
+        open_page: whether the page is opened in the user's browser.
+        stun: a STUN server for the page, "stun:HOST:PORT"; None: none is asked.
         backend: what reads the camera, see `open_camera`.
     """
 
@@ -47,6 +56,9 @@ class LiveOptions:
     preview: bool = False
     web: str | None = None
     allow_remote: bool = False
+    no_token: bool = False
+    open_page: bool = True
+    stun: str | None = None
     record: str | None = None
     mirror: bool = False
     weights: str | None = None
@@ -58,133 +70,186 @@ class LiveOptions:
     overwrite: bool = False
 
 
-def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: None) -> Report:
-    """Run until the user quits, `options.seconds` are over, or Ctrl-C.
+@dataclass(frozen=True)
+class Outcome:
+    """What a session came to.
+
+    Attributes:
+        report: what was done.
+        failure: of the first sink that failed, None where all is well: the session's exit status is that failure's.
+    """
+
+    report: Report
+    failure: GnrVideoError | None
+
+
+def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: None) -> Outcome:
+    """Run until the user quits, `options.seconds` are over, Ctrl-C, or nothing shows the pictures any more.
 
     Args:
         say: told what the user should know, one line at a time.
 
-    Returns:
-        What was done.
-
     Raises:
         GnrVideoError: no camera, no sink, port in use, ...; each says what to do.
     """
-    from gnr_video.live import web as web_module
-
     share_heaps()  # before there are threads
-    preview, web = options.preview, options.web
-    if not preview and web is None and options.virtual_camera is None and options.record is None:
-        from gnr_video.live.preview import why_no_window
-
-        reason = why_no_window()
-        preview, web = not reason, "" if reason else None
-        if reason:
-            say(f"{reason}: showing in the browser")
-    elif preview:
-        from gnr_video.live.preview import check_window
-
-        check_window()
-    if options.camera == BROWSER and web is None:
-        raise InputError("--camera browser needs the page that the browser opens", "add --web")
-    if options.style is not None:
-        parse_expressions(options.style)
-    look = options.look
-    FaceChoice.parse(look.faces)
+    options = _with_sinks(options, say)
+    _check(options)
     with ExitStack() as stack:
-        if options.record is not None:
-            check_recording(Path(options.record), options.overwrite)
-        listener = None
-        if web is not None:
-            web_module.require_packages()
-            host, port = parse_address(web)
-            listener = bind(host, port, allow_remote=options.allow_remote)
-            stack.callback(listener.close)
-
+        listener = _listen(options, stack)
         pushed = PushCamera()
         pushed.size = options.size or BROWSER_SIZE
-
-        def open_again() -> Camera:
-            return open_camera(options.camera, options.size, options.fps, backend=options.backend)
-
-        own = options.camera != BROWSER
-        camera = open_again() if own else pushed
-        capture = Capture(camera, open_again if own else lambda: pushed)
+        reopen = _opener(options)
+        capture = _capture(options, pushed, reopen, say)
         stack.callback(capture.stop)
-        say(camera.describe() if own else "camera: the browser's, once it gives its own")
-        for notice in camera.notices:
-            say(notice)
-
-        sink = None
-        if options.virtual_camera is not None:
-            from gnr_video.live.virtual_camera import VirtualCameraSink
-
-            named = None if options.virtual_camera == "auto" else options.virtual_camera
-            sink = VirtualCameraSink(camera.size, camera.fps or options.fps or 30.0, named)
-            stack.callback(sink.close)
-            say(f"virtual camera: {sink.device}")
-
-        from gnr_video.translator import Translator
-
-        translator = stack.enter_context(
-            Translator(
-                options.weights,
-                engine=options.engine,
-                look=replace(look, hold=None, lookahead=0),
-            )
-        )
-        controls = Controls(
-            translator.engine,
-            options.style,
-            paste=look.paste,
-            mirror=options.mirror,
-            effects=translator.effects,
-            face_model=translator.face_model,
-        )
-        session = LiveSession(translator, capture, controls, hold=look.hold)
+        sinks = _virtual_cameras(options, capture.camera, stack, say)
+        session = _session(options, capture, stack)
         recorder = Recorder(session, options.record, codec=options.codec, overwrite=options.overwrite)
-        controls.on_record = recorder.toggle
+        session.controls.on_record = recorder.toggle
         # From here on the session closes what it shows in, the recording first.
         stack.callback(recorder.stop)
         stack.callback(session.stop)
-        if sink is not None:
+        for sink in sinks:
             session.add_sink(sink)
-        tick = None
-        if preview:
-            from gnr_video.live.preview import PreviewSink
-
-            window = PreviewSink(session)
-            session.add_sink(window)
-            tick = window.tick
+        tick = _preview(session) if options.preview else None
         if listener is not None:
-            page = web_module.WebSink(
+            own = options.camera != BROWSER
+            page = WebSink(
                 session,
                 listener,
                 remote=options.allow_remote,
+                token="" if options.no_token else None,
                 recorder=recorder,
                 camera=pushed,
-                server_camera=open_again if own else None,
+                server_camera=reopen if own else None,
+                stun=options.stun or "",
             )
             session.add_sink(page)
-            say(f"open {page.url}")
+            say("open " + " or ".join(page.urls))
+            if options.open_page and can_open_pages():
+                open_page(page.url_once())
         if options.record is not None:
             say(f"recording to {recorder.start()}")
         session.start()
-        with TerminalKeys(controls) as keys:
+        with TerminalKeys(session.controls) as keys:
             if keys.active:
                 say("keys: " + "; ".join(line.replace("  ", " ") for line in HELP))
             _stay(session, keys, options.seconds, tick, say)
-        report = session.report()
-        say(f"stopping: {session.status().line()}")
-        session.stop()
-        recorder.stop()
-        if recorder.last is not None:
-            say(f"recorded {recorder.last}")
-        while session.messages:
-            say(session.messages.popleft())
-        if report.tip:
-            say(f"tip: {report.tip}")
-    return report
+        return _end(session, recorder, say)
+
+
+def _with_sinks(options: LiveOptions, say: Callable[[str], None]) -> LiveOptions:
+    """The same, with a window or the browser where nothing was asked for; a window that cannot be is said."""
+    if options.preview:
+        check_window()
+    elif options.web is None and options.virtual_camera is None and options.record is None:
+        reason = why_no_window()
+        if not reason:
+            return replace(options, preview=True)
+        say(f"{reason}: showing in the browser")
+        return replace(options, web="")
+    return options
+
+
+def _check(options: LiveOptions) -> None:
+    """Raise GnrVideoError for what cannot be, before anything is opened or loaded."""
+    if options.camera == BROWSER and options.web is None:
+        raise InputError("--camera browser needs the page that the browser opens", "add --web")
+    if options.no_token and options.allow_remote:
+        raise OutputError("--no-token would let every machine in", "leave out --no-token or --allow-remote")
+    if options.stun and not options.stun.startswith(("stun:", "stuns:")):
+        raise OutputError(f"{options.stun!r} is no STUN server", "--stun stun:HOST:PORT")
+    if options.style is not None:
+        parse_expressions(options.style)
+    FaceChoice.parse(options.look.faces)
+    if options.record is not None:
+        check_recording(Path(options.record), options.overwrite)
+
+
+def _listen(options: LiveOptions, stack: ExitStack) -> socket.socket | None:
+    """Where the page is to be served, bound; None without one."""
+    if options.web is None:
+        return None
+    require_packages()
+    host, port = parse_address(options.web)
+    listener = bind(host, port, allow_remote=options.allow_remote)
+    stack.callback(listener.close)
+    return listener
+
+
+def _opener(options: LiveOptions) -> Callable[[], Camera]:
+    return lambda: open_camera(options.camera, options.size, options.fps, backend=options.backend)
+
+
+def _capture(
+    options: LiveOptions, pushed: PushCamera, reopen: Callable[[], Camera], say: Callable[[str], None]
+) -> Capture:
+    """The camera, open."""
+    if options.camera == BROWSER:
+        say("camera: the browser's, once it gives its own")
+        return Capture(pushed, lambda: pushed)
+    if "://" in options.camera:
+        say(f"connecting to {without_secrets(options.camera)}")
+    camera = reopen()
+    say(camera.describe())
+    for notice in camera.notices:
+        say(notice)
+    return Capture(camera, reopen)
+
+
+def _virtual_cameras(
+    options: LiveOptions, camera: Camera, stack: ExitStack, say: Callable[[str], None]
+) -> list[LiveSink]:
+    if options.virtual_camera is None:
+        return []
+    from gnr_video.live.virtual_camera import VirtualCameraSink
+
+    named = None if options.virtual_camera == "auto" else options.virtual_camera
+    sink = VirtualCameraSink(camera.size, camera.fps or options.fps or 30.0, named)
+    stack.callback(sink.close)
+    say(f"virtual camera: {sink.device}")
+    return [sink]
+
+
+def _session(options: LiveOptions, capture: Capture, stack: ExitStack) -> LiveSession:
+    """Network and session; slow."""
+    from gnr_video.translator import Translator
+
+    look = replace(options.look, hold=None, lookahead=0)
+    translator = stack.enter_context(Translator(options.weights, engine=options.engine, look=look))
+    controls = Controls(
+        translator.engine,
+        options.style,
+        paste=look.paste,
+        mirror=options.mirror,
+        effects=translator.effects,
+        face_model=translator.face_model,
+    )
+    return LiveSession(translator, capture, controls, hold=options.look.hold)
+
+
+def _preview(session: LiveSession) -> Callable[[], None]:
+    window = PreviewSink(session)
+    session.add_sink(window)
+    return window.tick
+
+
+def _end(session: LiveSession, recorder: Recorder, say: Callable[[str], None]) -> Outcome:
+    """Stop, and say what came of it."""
+    report = session.report()
+    say(f"stopping: {session.status().line()}")
+    session.stop()
+    if recorder.current is not None:
+        say(recorder.stopped())
+    elif recorder.last is not None:
+        say(f"recorded {recorder.last}")
+    for text in session.messages:
+        if session.failures and text != str(session.failures[0]):  # that one is how it ends
+            say(text)
+    report.warnings += [str(failure) for failure in session.failures]
+    if report.tip:
+        say(f"tip: {report.tip}")
+    return Outcome(report, next(iter(session.failures), None))
 
 
 def _stay(

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from engines.errors import GnrVideoError
 from gnr_video import pipeline
 from gnr_video.channels import Cancelled, Threaded
 from gnr_video.compositing.grid import GridCompositor
@@ -31,76 +31,38 @@ from gnr_video.live.capture import Capture
 from gnr_video.live.controls import GRID, Controls
 from gnr_video.live.memory import give_back, share_heaps
 from gnr_video.live.sinks import LiveSink
+from gnr_video.live.status import (
+    FACELESS_SECONDS,
+    WINDOW,
+    LiveTimes,
+    Rate,
+    Status,
+    limit_of,
+    percentiles_ms,
+)
 from gnr_video.media.images import before_after, fitted
 from gnr_video.pipeline import Counts
 from gnr_video.report import Report
-from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import crop_face, face_part, mirrored
-from gnr_video.tracking.matte import PersonMatte
 from gnr_video.translator import Translator
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 2
-"""Pictures between capture and sinks: one in the tracker while another is in the network."""
+IN_FLIGHT, QUICK_IN_FLIGHT = 2, 3
+"""Pictures between capture and sinks: one in the tracker while another is in the network; where the camera is quick,
+one more, which is pasted and shown."""
+QUICK_FPS = 45.0
+"""Of a quick camera: the delay of three pictures in flight is then below that of two from a usual one."""
 
 TIME_BASE = Fraction(1, 1_000_000)
 STILL_SECONDS = 0.2
 """How often the last picture is shown again while the camera is gone."""
 TIDY_SECONDS = 20.0
 """How often freed memory is given back."""
-WINDOW = 240
-"""Pictures that the current rate and latency are taken over."""
-STAGES = ("track", "matte", "network", "compose")
 MAX_HOLD = 3
 """Frames that a drawing is shown for at most, unless the user wants more: animation is drawn on threes at most."""
 USUAL_FPS = 30.0
 """Of cameras that do not say."""
-
-
-class LiveTimes(StageTimes):
-    """Stage times that also know how long each stage took of late."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.recent: dict[str, float] = {}
-
-    def add(self, name: str, seconds: float) -> None:
-        super().add(name, seconds)
-        before = self.recent.get(name, seconds)
-        self.recent[name] = before + 0.1 * (seconds - before)
-
-
-@dataclass(frozen=True)
-class Status:
-    """How a session is doing just now.
-
-    Attributes:
-        fps: pictures a second.
-        drawn: drawings of faces a second; fewer, where the network is slower than the camera.
-        p50_ms, p95_ms: from capture to sink (to the slowest one), milliseconds.
-        dropped: pictures of the camera that were passed over for newer ones.
-        limit: what sets the rate: "camera", or the slowest stage and its time.
-        notice: why there is no new picture, "" when all is well.
-        camera: what the camera is and gives.
-    """
-
-    fps: float
-    drawn: float
-    p50_ms: float
-    p95_ms: float
-    dropped: int
-    limit: str
-    notice: str
-    camera: str
-
-    def line(self) -> str:
-        """ "24.9 fps, 31 / 44 ms p50 / p95, limited by the camera, 0 dropped"."""
-        drawn = f" ({self.drawn:.1f} drawn)" if self.drawn < self.fps else ""
-        return (
-            f"{self.fps:.1f} fps{drawn}, {self.p50_ms:.0f} / {self.p95_ms:.0f} ms p50 / p95, "
-            f"limited by {self.limit}, {self.dropped} dropped"
-        )
 
 
 class LiveSession:
@@ -119,6 +81,7 @@ class LiveSession:
         times: of every stage; "wait" is from the capture to the pipeline, "to NAME" from the capture to a sink.
         counts: what came through.
         failure: what ended the pipeline before its time; raised by `wait`.
+        failures: of sinks, in the order of their ends.
         crop: the newest source crop of a face (uint8 SxSx3), for style sheets.
     """
 
@@ -144,17 +107,19 @@ class LiveSession:
         self.counts = Counts()
         self.failure: BaseException | None = None
         self.crop: Image | None = None
+        self.failures: list[GnrVideoError] = []
         self.messages: deque[str] = deque(maxlen=100)
         self._sinks: list[LiveSink] = []
         self._failed: set[LiveSink] = set()
         self._sinks_lock = threading.Lock()
-        self._permits = threading.Semaphore(IN_FLIGHT)
+        quick = (capture.camera.fps or USUAL_FPS) >= QUICK_FPS
+        self._permits = threading.Semaphore(QUICK_IN_FLIGHT if quick else IN_FLIGHT)
         self._stopping = threading.Event()
-        self._shown: deque[float] = deque(maxlen=WINDOW)
+        self._shown = Rate()
+        self._face_at = -math.inf
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._stages: list[Threaded[Any]] = []
         self._drawings = DrawingsAhead(translator.engine, translator.effects, self.times)
-        self._matte: PersonMatte | None = None
         self._thread = threading.Thread(target=self._present, name="gnr-video present", daemon=True)
         self._started = 0.0
         self._tidied = 0.0
@@ -178,6 +143,7 @@ class LiveSession:
             if sink in self._sinks:
                 self._sinks.remove(sink)
         sink.close()
+        self._note_failure(sink)
 
     @property
     def sinks(self) -> list[LiveSink]:
@@ -192,8 +158,7 @@ class LiveSession:
 
         share_heaps()
         self._finder = Finder(self.translator.face_model, self.translator.faces)
-        self._matte = self.translator.open_matte()
-        self._look = self.translator.look(self._matte)
+        self._look = self.translator.open_look(any_paste=True)
         size = self.translator.crop_side
         styles = self.controls.styles
         codes = None if styles is None else styles.codes_at(0.0, [0])
@@ -224,6 +189,8 @@ class LiveSession:
             else:
                 self.controls.quitting.wait(0.05)
             self._watch_sinks()
+            if self._failed and all(sink.failure for sink in self.sinks):
+                break  # nothing shows the pictures any more
             if time.perf_counter() - self._tidied > TIDY_SECONDS:
                 give_back()
                 self._tidied = time.perf_counter()
@@ -243,9 +210,7 @@ class LiveSession:
         sinks = sorted(self.sinks, key=lambda sink: sink.name != "recording")
         for sink in sinks:
             sink.close()
-            if sink.failure is not None and sink not in self._failed:
-                self._failed.add(sink)
-                self._tell(str(sink.failure))
+        self._watch_sinks()
         with self._sinks_lock:
             self._sinks.clear()
         self.capture.stop()
@@ -257,8 +222,7 @@ class LiveSession:
         if self._started and not any(stage.alive for stage in self._stages):
             self._finder.close()
             self._drawings.close(0.5)
-            if self._matte is not None:
-                self._matte.close()
+            self._look.close()
             self._started = 0.0
 
     def __enter__(self) -> LiveSession:
@@ -274,24 +238,17 @@ class LiveSession:
 
     def status(self) -> Status:
         """How it is doing just now."""
-        shown, latencies = list(self._shown), list(self._latencies)
-        now = time.perf_counter()
-        recent = [t for t in shown if now - t < 2.0]
-        fps = (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
-        p50, p95 = np.percentile(latencies, [50, 95]) * 1e3 if latencies else (0.0, 0.0)
-        slowest = max(STAGES, key=lambda name: self.times.recent.get(name, 0.0))
-        camera = self.capture.camera
-        busy = camera.fps is not None and fps < 0.9 * camera.fps and self.counts.frames > 10
-        limit = f"{slowest} ({1e3 * self.times.recent.get(slowest, 0.0):.0f} ms)" if busy else "the camera"
+        fps, given = self._shown(), self.capture.rate()
         return Status(
             fps,
             fps / self._drawings.hold,
-            float(p50),
-            float(p95),
+            *percentiles_ms(list(self._latencies)),
             self.capture.latest.dropped,
-            limit,
+            limit_of(fps, given, self.times.recent),
             self.capture.notice,
-            camera.describe(),
+            self.capture.camera.describe(),
+            given,
+            time.perf_counter() - self._face_at < FACELESS_SECONDS,
         )
 
     def report(self) -> Report:
@@ -347,6 +304,8 @@ class LiveSession:
         cut = pipeline.cut(_each(waiting), self._look, self.times)
         drawn = pipeline.draw(cut, self._look, self._drawings, self.times, styles=self.controls.styles)
         for item in items:
+            if item.faces:
+                self._face_at = time.perf_counter()
             self._drawings.hold = self.hold or self._enough()
             view = self.controls.view
             if view == "grid" and item.faces:
@@ -390,9 +349,11 @@ class LiveSession:
         """Compose, and hand the pictures to the sinks."""
         try:
             compositor = self.translator.compositor
-            for frame in pipeline.compose(self._stages[-1], self._look, self.times, self.counts):
+            for item in pipeline.compose(self._stages[-1], self._look, self.times):
+                self.counts.add(item)
+                frame = item.frame
                 frame = Frame(self._view(frame), frame.pts, frame.time_base, frame.index, frame.props)
-                self._shown.append(time.perf_counter())
+                self._shown.count()
                 for sink in self.sinks:
                     if sink.failure is None:
                         sink.show(frame)
@@ -427,13 +388,14 @@ class LiveSession:
 
     def _watch_sinks(self) -> None:
         for sink in self.sinks:
-            if sink.failure is not None and sink not in self._failed:
-                self._failed.add(sink)
-                self._tell(str(sink.failure))
+            self._note_failure(sink)
 
-    def _tell(self, text: str) -> None:
-        self.controls.say(text)
-        self.messages.append(text)
+    def _note_failure(self, sink: LiveSink) -> None:
+        if sink.failure is not None and sink not in self._failed:
+            self._failed.add(sink)
+            self.failures.append(sink.failure)
+            self.controls.say(str(sink.failure), stays=True)
+            self.messages.append(str(sink.failure))
 
 
 def _each(waiting: deque[Layered]) -> Iterator[Layered]:

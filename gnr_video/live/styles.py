@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engines.errors import StyleError
 from gnr_video.styles.code import Seed, StyleCode
 from gnr_video.styles.grammar import StyleExpression
 from gnr_video.styles.looks import Looks, style_colours
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from engines.base import Engine
 
 BLEND_SECONDS = 2.0
+TEXT_LENGTH = 2000
+"""Letters that a style's text may have: a long mix of many looks has some hundreds."""
 
 
 class LiveStyles(StyleSchedule):
@@ -47,7 +50,9 @@ class LiveStyles(StyleSchedule):
 
     def parse(self, text: str | int) -> Looks:
         """The styles a text stands for; StyleError where it does not parse."""
-        return self._looks(str(text).strip())
+        text = str(text).strip()
+        check_text(text)
+        return self._looks(text)
 
     def coloured(self, place: str, name: str) -> Looks:
         """The styles on show with another colour of hair, eyes or skin; StyleError where that cannot be had."""
@@ -108,3 +113,11 @@ class LiveStyles(StyleSchedule):
             share = self.mix
             label = f"{self.looks.codes[0].label}*{1 - share:.2f}+{self.other.codes[0].label}*{share:.2f}"
             return StyleCode(tuple(self.code_at(0.0).tolist()), label)
+
+
+def check_text(text: str) -> None:
+    """Raise StyleError for a text that is no style, whatever the grammar: too long, or with letters nobody types."""
+    if len(text) > TEXT_LENGTH:
+        raise StyleError(f"a style has {TEXT_LENGTH} letters at most, this one has {len(text)}")
+    if not text.isprintable():
+        raise StyleError("a style is one line, without control characters")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnr_video.frame import Image
+from gnr_video.frame import Alpha, Image
 
 if TYPE_CHECKING:
     import av
@@ -149,8 +149,9 @@ def to_rgb(
     scaled = (width, height) != (frame.width, frame.height)
     tags = frame_tags(frame).resolved(frame.height)
     name = frame.format.name
-    if name in ("yuv420p", "yuvj420p") and not scaled:
-        return _yuv420_to_rgb(_planes(frame), yuv_to_rgb_matrix(tags.matrix, tags.full_range))
+    if name in ("yuv420p", "yuvj420p", "nv12") and not scaled:
+        planes = _nv12_planes(frame) if name == "nv12" else _planes(frame)
+        return _yuv420_to_rgb(planes, yuv_to_rgb_matrix(tags.matrix, tags.full_range))
     options: dict[str, Any] = {"format": "rgb24", "width": width, "height": height}
     if name.startswith(("yuv", "nv", "p0", "p2", "p4", "uyvy", "yvyu", "y2", "vuy", "xv")):
         from av.video.reformatter import Interpolation
@@ -205,12 +206,67 @@ def from_rgb(image: Image, tags: ColorTags) -> av.VideoFrame:
     return frame
 
 
+def has_alpha(frame: av.VideoFrame) -> bool:
+    """Whether a decoded picture's format holds transparency."""
+    return any(component.is_alpha for component in frame.format.components) or frame.format.name == "pal8"
+
+
+def to_alpha(
+    frame: av.VideoFrame,
+    reformatter: av.video.reformatter.VideoReformatter,
+    size: tuple[int, int] | None = None,
+) -> Alpha:
+    """The transparency of a decoded picture that has it, uint8 HxW; arguments as of `to_rgb`."""
+    width, height = size or (frame.width, frame.height)
+    whole = reformatter.reformat(frame, format="rgba", width=width, height=height)
+    return np.ascontiguousarray(whole.to_ndarray()[..., 3])
+
+
+def from_rgba(image: Image, alpha: Alpha, pixel_format: str, tags: ColorTags) -> av.VideoFrame:
+    """A picture with transparency, ready for an encoder: yuva420p, as `from_rgb` converts, or what swscale makes.
+
+    Args:
+        image: uint8 HxWx3 RGB.
+        alpha: uint8 HxW.
+        pixel_format: FFmpeg's name of one with transparency.
+        tags: resolved tags.
+    """
+    import av
+
+    if pixel_format != "yuva420p":
+        frame = av.VideoFrame.from_ndarray(np.dstack([image, alpha]), "rgba")
+        if pixel_format == "rgba":
+            return frame
+        matrix = BT470BG if tags.matrix == SMPTE170M else tags.matrix
+        yuv = {"dst_colorspace": matrix, "dst_color_range": tags.range} if pixel_format[0] == "y" else {}
+        return frame.reformat(format=pixel_format, **yuv)
+    opaque = from_rgb(image, tags)
+    frame = av.VideoFrame(opaque.width, opaque.height, pixel_format)
+    for target, source in zip(_planes(frame), [*_planes(opaque), alpha], strict=True):
+        target[:] = source
+    frame.color_range, frame.colorspace = tags.range, tags.matrix
+    frame.color_primaries, frame.color_trc = tags.primaries, tags.transfer
+    return frame
+
+
 def _planes(frame: av.VideoFrame) -> list[NDArray[np.uint8]]:
     """Views of an 8-bit planar picture's planes, without the padding at the rows' ends."""
     return [
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]  # type: ignore[call-overload]
         for plane in frame.planes
     ]
+
+
+def _nv12_planes(frame: av.VideoFrame) -> list[NDArray[np.uint8]]:
+    """As `_planes` has them of yuv420p: luma, and the two chromas that nv12 has in turns."""
+    import cv2
+
+    luma, chroma = frame.planes
+    rows, columns = (frame.height + 1) // 2, (frame.width + 1) // 2
+    pairs = np.frombuffer(chroma, np.uint8).reshape(-1, chroma.line_size)[:rows, : 2 * columns]  # type: ignore[call-overload]
+    blue, red = cv2.split(pairs.reshape(rows, columns, 2))
+    whole = np.frombuffer(luma, np.uint8).reshape(-1, luma.line_size)  # type: ignore[call-overload]
+    return [whole[: frame.height, : frame.width], np.asarray(blue, np.uint8), np.asarray(red, np.uint8)]
 
 
 def _yuv420_to_rgb(planes: list[NDArray[np.uint8]], matrix: NDArray[np.float32]) -> Image:

@@ -61,19 +61,68 @@ CONTAINERS = {
     ".mkv": "matroska",
     ".webm": "webm",
     ".gif": "gif",
+    ".apng": "apng",
+    ".webp": "webp",
 }
 """Extension -> FFmpeg's muxer."""
 
+ANIMATIONS = (".gif", ".apng", ".webp")
+"""Those of them that are pictures, with no sound."""
 
-def default_codec(extension: str) -> str:
-    """The encoder for a container when none is asked for (extension with its dot, lower case)."""
-    return {".webm": "libvpx-vp9", ".gif": "gif"}.get(extension, "libx264")
+_ALPHA_FORMATS = {
+    "libvpx-vp9": "yuva420p",
+    "libvpx": "yuva420p",
+    "prores_ks": "yuva444p10le",
+    "apng": "rgba",
+    "libwebp_anim": "bgra",
+}
+"""Encoders that hold transparency, and the pixel format they take it in."""
+
+
+def default_codec(extension: str, alpha: bool = False) -> str:
+    """The encoder for a container when none is asked for.
+
+    Args:
+        extension: with its dot, lower case.
+        alpha: whether there is transparency to be kept.
+    """
+    if alpha and extension == ".mov":
+        return "prores_ks"
+    own = {".webm": "libvpx-vp9", ".gif": "gif", ".apng": "apng", ".webp": "libwebp_anim"}
+    return own.get(extension, "libx264")
+
+
+def holds_shape(codec: str) -> bool:
+    """Whether an encoder writes the shape of pixels into its stream; PyAV cannot write it into the container's."""
+    return "264" in codec or "265" in codec or codec.startswith("hevc_")
+
+
+def holds_alpha(codec: str, extension: str) -> bool:
+    """Whether transparency is kept by an encoder in a container."""
+    return codec == "gif" or (codec in _ALPHA_FORMATS and extension != ".mp4")
+
+
+def gpu_codec(target: str | os.PathLike[str], size: tuple[int, int]) -> str | None:
+    """NVIDIA's H.264 encoder, for a target that would get libx264 by default, where it works for pictures of that size.
+
+    Not every NVIDIA GPU has it: H100 and A100 have none. For runs whose network is on such a GPU: it takes the encoder
+    off the CPU, which is then what limits.
+    """
+    text = os.fspath(target)
+    extension = os.path.splitext(text)[1].lower()
+    if extension not in CONTAINERS or default_codec(extension) != "libx264" or os.path.isdir(text):
+        return None
+    width, height = (length + length % 2 for length in size)
+    settings = EncoderSettings("h264_nvenc", width, height, Fraction(1, 30), Fraction(30))
+    return None if probe(settings) else settings.codec
 
 
 def fallback_codecs(extension: str) -> tuple[str, ...]:
     """Encoders to try in this order when the one asked for does not open."""
     if extension == ".webm":
         return ("libvpx-vp9", "libvpx")
+    if extension in ANIMATIONS:
+        return ()
     return ("libx264", "libopenh264")
 
 
@@ -124,20 +173,32 @@ def encoder_options(codec: str, crf: int | None = None, *, live: bool = False) -
         options["global_quality"] = str(quality)
     elif codec.endswith("_vaapi"):
         options |= {"rc_mode": "CQP", "qp": str(quality)}
+    elif codec == "prores_ks":
+        options |= {"profile": "4", "alpha_bits": "16", "vendor": "apl0"}
+    elif codec == "apng":
+        options["pred"] = "mixed"
+    elif codec == "libwebp_anim":
+        options |= {"lossless": "0", "quality": "90"}
     elif codec.endswith("_videotoolbox"):
         # It takes no rate factor on every machine; this rate is ample for 1080p.
         options |= {"b": "12M", "allow_sw": "1"}
     return options
 
 
-def pixel_format(codec: str) -> str:
-    """The 8-bit 4:2:0 layout that an encoder takes."""
+def pixel_format(codec: str, alpha: bool = False) -> str:
+    """The layout that an encoder takes: of 8 bits and 4:2:0 where it has no transparency, and can."""
+    if alpha:
+        return _ALPHA_FORMATS[codec]
+    if codec == "prores_ks":
+        return "yuv422p10le"
+    if codec in ("apng", "libwebp_anim"):
+        return "rgb24" if codec == "apng" else "bgra"
     return "nv12" if codec.endswith(("_qsv", "_vaapi")) else "yuv420p"
 
 
 def needs_even_size(codec: str) -> bool:
     """Whether an encoder refuses odd widths and heights at 4:2:0."""
-    return codec not in ("libvpx-vp9", "libvpx", "gif")
+    return codec not in ("libvpx-vp9", "libvpx", "gif", "apng", "libwebp_anim", "prores_ks")
 
 
 def default_threads() -> int:
@@ -157,6 +218,8 @@ class EncoderSettings:
         crf: see `encoder_options`.
         threads: encoder threads, 0 for as many as it likes.
         live: see `encoder_options`; a key frame every two seconds at most.
+        alpha: whether pictures come with transparency.
+        fields: of interlaced pictures, the first: "top" or "bottom".
     """
 
     codec: str
@@ -167,17 +230,21 @@ class EncoderSettings:
     crf: int | None = None
     threads: int = 0
     live: bool = False
+    alpha: bool = False
+    fields: str = ""
 
     def apply(self, context: Any) -> None:
         """Set up a fresh codec context, or the stream that holds one."""
         context.width, context.height = self.width, self.height
-        context.pix_fmt = pixel_format(self.codec)
+        context.pix_fmt = pixel_format(self.codec, self.alpha)
         context.time_base = self.time_base
         context.framerate = self.rate
         context.thread_count = self.threads
         # PyAV starts with slice threads, which cost x264 quality; AUTO leaves the choice to the encoder.
         context.thread_type = "AUTO"
         context.options = encoder_options(self.codec, self.crf, live=self.live)
+        if self.fields and self.codec == "libx264":
+            context.options |= {"x264-params": f"{self.fields[0]}ff=1"}
         if self.live:
             context.gop_size = max(1, round(2 * self.rate))
         if self.codec == "libsvtav1":
@@ -208,7 +275,7 @@ def probe(settings: EncoderSettings) -> str:
         extra: dict[str, Any] = {} if device is None else {"hwaccel": device}
         context: Any = av.CodecContext.create(settings.codec, "w", **extra)
         settings.apply(context)
-        frame = av.VideoFrame(settings.width, settings.height, pixel_format(settings.codec))
+        frame = av.VideoFrame(settings.width, settings.height, pixel_format(settings.codec, settings.alpha))
         for plane, value in zip(frame.planes, (16, 128, 128)):
             plane.update(bytes([value]) * plane.buffer_size)
         frame.pts, frame.time_base = 0, settings.time_base

@@ -6,7 +6,8 @@ from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
-from gnr_video.frame import Image
+import numpy as np
+from numpy.typing import NDArray
 
 
 class PaletteGraph:
@@ -19,20 +20,20 @@ class PaletteGraph:
     MEMORY = 64 << 20
     """Bytes of pictures that wait for their palette."""
 
-    def __init__(self, size: tuple[int, int], time_base: Fraction) -> None:
-        self._size, self._time_base = size, time_base
+    def __init__(self, size: tuple[int, int], time_base: Fraction, transparent: bool = False) -> None:
+        self._size, self._time_base, self._format = size, time_base, "rgba" if transparent else "rgb24"
         self._window = max(1, min(100, self.MEMORY // (size[0] * size[1] * 3)))
         self._waiting = 0
         self._graph: Any = None
 
-    def push(self, image: Image, pts: int) -> list[Any]:
-        """Take a picture in; pictures that are ready come back, in order."""
+    def push(self, image: NDArray[np.uint8], pts: int) -> list[Any]:
+        """Take a picture in (HxWx3, or HxWx4 if transparent); pictures that are ready come back, in order."""
         import av
 
         if self._graph is None:
             self._graph = self._build()
         # A copy, because the graph keeps the picture.
-        picture = av.VideoFrame.from_ndarray(image, "rgb24")
+        picture = av.VideoFrame.from_ndarray(image, self._format)
         picture.pts, picture.time_base = pts, self._time_base
         self._graph.push(picture)
         self._waiting += 1
@@ -59,7 +60,7 @@ class PaletteGraph:
 
         graph = Graph()
         width, height = self._size
-        rgb = av.VideoFormat("rgb24", width, height)
+        rgb = av.VideoFormat(self._format, width, height)
         source = graph.add_buffer(width=width, height=height, format=rgb, time_base=self._time_base)
         split = graph.add("split")
         palette = graph.add("palettegen", "reserve_transparent=1")

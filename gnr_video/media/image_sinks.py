@@ -9,11 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from engines.errors import OutputError
-from gnr_video.frame import Frame, Image
+from gnr_video.frame import Frame
+from gnr_video.media.formats import by_suffix
+from gnr_video.media.image_files import write_picture
 from gnr_video.media.sink import VideoSink, temporary_name, writing
+from gnr_video.media.transparency import ON_WHITE
 
 if TYPE_CHECKING:
     from gnr_video.media.source import VideoSource
@@ -35,7 +36,7 @@ class StillSink(VideoSink):
         if self.frames_written:
             raise ValueError("an image file takes one frame")
         try:
-            _save_image(self._temporary, frame.image, self.path)
+            _save(self._temporary, frame, self)
         except BaseException:
             self.abort()
             raise
@@ -88,7 +89,7 @@ class ImageSequenceSink(VideoSink):
                 f"{folder} holds {taken[0]} and maybe more already", "give --overwrite to replace such images"
             )
         if source.info.has_audio:
-            self._warn("audio is left out: images cannot hold it")
+            self.warn("audio is left out: images cannot hold it")
 
     def write(self, frame: Frame) -> None:
         if frame.size != self._size:
@@ -96,7 +97,7 @@ class ImageSequenceSink(VideoSink):
         target = self._folder / (self._pattern % self.frames_written)
         temporary = temporary_name(target)
         try:
-            _save_image(temporary, frame.image, target)
+            _save(temporary, frame, self)
             with writing(target):
                 os.replace(temporary, target)
         except BaseException:
@@ -118,13 +119,15 @@ class ImageSequenceSink(VideoSink):
         self._open = False
 
 
-def _save_image(file: Path, image: Image, target: Path) -> None:
-    import cv2
+def _save(file: Path, frame: Frame, sink: VideoSink) -> None:
+    if frame.alpha is not None and not holds_alpha(sink.path):
+        sink.warn(f"{ON_WHITE}: {sink.path.suffix} cannot hold it")
+    data = write_picture(file, frame.image, frame.alpha, sink.path)
+    with writing(sink.path):
+        file.write_bytes(data)
 
-    options = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95], ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95]}
-    suffix = file.suffix.lower()
-    done, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]), options.get(suffix, []))
-    if not done:
-        raise OutputError(f"cannot encode {target}", "write a .png instead")
-    with writing(target):
-        file.write_bytes(data.tobytes())
+
+def holds_alpha(path: Path) -> bool:
+    """Whether pictures of that name have transparency."""
+    kind = by_suffix(path)
+    return kind is not None and kind.alpha

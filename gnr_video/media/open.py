@@ -5,23 +5,44 @@ from __future__ import annotations
 import os
 import re
 import sys
+from functools import lru_cache
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname, urlopen
 
 from engines.errors import InputError, OutputError
 from gnr_video.media.container_sink import ContainerSink
-from gnr_video.media.container_source import ContainerSource
+from gnr_video.media.container_source import ContainerSource, Reading
 from gnr_video.media.encoders import CONTAINERS
+from gnr_video.media.formats import (
+    AVIF,
+    GIF,
+    IMAGE_OUTPUTS,
+    IMAGE_SUFFIXES,
+    WEBP,
+    Head,
+    ImageFormat,
+    by_suffix,
+    sniff,
+    sniff_file,
+)
 from gnr_video.media.image_sinks import NUMBER_PATTERN, ImageSequenceSink, StillSink
-from gnr_video.media.image_sources import ImageFolderSource, StillSource
-from gnr_video.media.images import IMAGE_EXTENSIONS, IMAGE_OUTPUTS
+from gnr_video.media.image_sources import AnimationSource, ImageFolderSource, StillSource
 from gnr_video.media.sink import VideoSink
 from gnr_video.media.source import VideoSource
 
-STILLS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+_DOWNLOAD_TIMEOUT = 60.0  # seconds
+
+STANDARD_INPUT = ("-", "pipe:", "pipe:0")
 
 
 def open_source(
-    path: str | os.PathLike[str], *, start: float | None = None, end: float | None = None
+    path: str | os.PathLike[str],
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    keep_fields: bool = False,
+    stream: int | None = None,
 ) -> VideoSource:
     """Open anything that holds pictures.
 
@@ -31,6 +52,8 @@ def open_source(
         start: seconds to leave out at the beginning. The first frame kept then gets pts 0, and audio and
             subtitles move with it.
         end: seconds, in the input's own time, at which to stop; a frame that begins there is left out.
+        keep_fields: leave interlaced pictures as they are; else they are deinterlaced.
+        stream: which of several video streams, counted from 0; None: the default one, of variants the best.
 
     Returns:
         The source, with its first frame already decoded.
@@ -39,38 +62,125 @@ def open_source(
         InputError: missing, empty, not a video, truncated beyond use, without a video stream or a frame.
     """
     text = os.fspath(path)
+    part = Reading(start, end, keep_fields, stream)
     if (start is not None and start < 0) or (end is not None and end <= (start or 0.0)):
         raise InputError(
             f"the part from {start or 0:g} s to {'the end' if end is None else f'{end:g} s'} is empty",
             "give --start and --end in seconds, with 0 <= start < end",
         )
-    if text in ("-", "pipe:", "pipe:0"):
-        if sys.stdin is not None and sys.stdin.isatty():
-            raise InputError(
-                "standard input is a terminal, not a video", "pipe one in: cat clip.mp4 | gnr-video -"
-            )
-        return ContainerSource(text, "pipe:0", start=start, end=end)
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text) and not text.startswith("file://"):
-        return ContainerSource(text, text, start=start, end=end)
-    file = Path(text.removeprefix("file://"))
+    if text in STANDARD_INPUT:
+        return _open_stream(text, _standard_input(), part)
+    if is_url(text):
+        return _open_url(text, part)
+    file = local_path(text)
     if not file.exists():
         raise InputError(f"no such file: {text}", _similar(file))
     if file.is_dir():
         return ImageFolderSource(file, start=start, end=end)
-    if file.is_file():
-        try:
-            with file.open("rb") as stream:
-                empty = not stream.read(1)
-        except OSError as error:
-            raise InputError(
-                f"cannot read {text}: {error.strerror}", "check the file's permissions"
-            ) from None
-        if empty:
+    try:
+        head = Head(file.open("rb", buffering=0), str(file))
+        if not head.peek(1):
             raise InputError(f"{text} is empty (0 bytes)", "copy or download it again")
-    if file.suffix.lower() in IMAGE_EXTENSIONS:
-        return StillSource(file)
-    # Without a protocol FFmpeg takes the part before a colon in a file's name for one.
-    return ContainerSource(text, f"file:{file}", start=start, end=end)
+    except OSError as error:
+        raise InputError(f"cannot read {text}: {error.strerror}", "check the file's permissions") from None
+    if not file.is_file():
+        return _open_stream(text, head, part)
+    try:
+        picture = _open_picture(text, head, part)
+    finally:
+        head.close()
+    if picture is not None:
+        return picture
+    try:
+        # Without a protocol FFmpeg takes the part before a colon in a file's name for one.
+        return ContainerSource(text, f"file:{file}", part)
+    except InputError as error:
+        if file.suffix.lower() in IMAGE_SUFFIXES:
+            raise InputError(f"{text} is not an image, or is damaged", error.hint) from None
+        raise
+
+
+def _open_url(url: str, part: Reading) -> VideoSource:
+    source = ContainerSource(url, url, part)
+    if not source.info.is_still or not url.lower().startswith(("http://", "https://")):
+        return source
+    # FFmpeg reads one tile of some pictures, and no colour profiles.
+    source.close()
+    try:
+        with urlopen(url, timeout=_DOWNLOAD_TIMEOUT) as answer:  # nothing but http and https
+            return StillSource(url, answer.read())
+    except OSError as error:
+        raise InputError(f"cannot read {url}: {error}", "check the address and the network") from None
+
+
+def is_url(text: str) -> bool:
+    """Whether an input is another machine's, or FFmpeg's to find."""
+    return bool(re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text)) and not text.startswith("file://")
+
+
+def local_path(text: str) -> Path:
+    """The file that a name or a file:// URL means."""
+    if not text.startswith("file://"):
+        return Path(text)
+    return Path(url2pathname(urlsplit(text).path))
+
+
+@lru_cache(maxsize=1)
+def _standard_input() -> Head:
+    """Standard input, which comes once: whoever looks at it first sees what all others see."""
+    if sys.stdin is not None and sys.stdin.isatty():
+        raise InputError(
+            "standard input is a terminal, not a video", "pipe one in: cat clip.mp4 | gnr-video -"
+        )
+    # Not sys.stdin.buffer: its lock, held by a thread that waits, breaks the end of the process.
+    return Head(open(0, "rb", buffering=0, closefd=False), "standard input")
+
+
+def _open_stream(text: str, head: Head, part: Reading) -> VideoSource:
+    picture = _open_picture(text, head, part)
+    return ContainerSource(text, head, part) if picture is None else picture
+
+
+def _open_picture(text: str, head: Head, part: Reading) -> VideoSource | None:
+    """A picture by its content; None where FFmpeg has to say what it is."""
+    kind, moves = sniff(head)
+    if kind in (WEBP, AVIF) and moves:
+        return AnimationSource(text, head.read(), kind, start=part.start, end=part.end)
+    return None if kind is None or moves else StillSource(text, head.read())
+
+
+def anime_name(path: Path, kind: ImageFormat | None = None) -> Path:
+    """What the translation of a file is called, beside it: clip.mov -> clip_anime.mp4.
+
+    Args:
+        path: the file.
+        kind: the format of a picture, which stays one: photo.tif -> photo_anime.tif, photo.jpg -> photo_anime.png.
+    """
+    suffix = ".mp4"
+    if kind is not None:
+        own = path.suffix.lower()
+        suffix = ".png"
+        if kind.keeps:
+            suffix = own if own in kind.suffixes and own in IMAGE_OUTPUTS else kind.suffixes[0]
+    return path.with_name(f"{path.stem}_anime{suffix}")
+
+
+def picture_format(text: str) -> ImageFormat | None:
+    """The format of an input that is a single picture, None where it is none.
+
+    What comes over the network, or is not there, is known by its name only.
+    """
+    try:
+        if text in STANDARD_INPUT:
+            sniffed = sniff(_standard_input())
+        elif is_url(text) or not local_path(text).is_file():
+            named = by_suffix(Path(urlsplit(text).path if is_url(text) else text))
+            return None if named is GIF else named
+        else:
+            sniffed = sniff_file(local_path(text))
+    except OSError:
+        return None
+    return None if sniffed.moves else sniffed.format
 
 
 def _similar(file: Path) -> str:
@@ -143,7 +253,7 @@ def open_sink(
         raise OutputError(f"the output {text} is the input itself", "choose another name for the output")
     if target.exists() and not overwrite:
         raise OutputError(f"{text} exists already", "give --overwrite to replace it")
-    if suffix in IMAGE_OUTPUTS:
+    if suffix in IMAGE_OUTPUTS and (source.info.is_still or suffix not in CONTAINERS):
         if not source.info.is_still:
             raise OutputError(
                 f"{text} is one image, but the input is a video",
@@ -151,8 +261,3 @@ def open_sink(
             )
         return StillSink(target)
     return ContainerSink(target, source, size, codec=codec, crf=crf, threads=threads, live=live)
-
-
-def anime_name(path: Path) -> Path:
-    """What the translation of a file is called, beside it: clip.mov -> clip_anime.mp4; images keep being images."""
-    return path.with_name(f"{path.stem}_anime{'.png' if path.suffix.lower() in STILLS else '.mp4'}")

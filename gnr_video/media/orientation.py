@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from gnr_video.frame import Image
+from numpy.typing import NDArray
 
 
 class Orientation(NamedTuple):
@@ -52,12 +51,12 @@ class Orientation(NamedTuple):
             (True, True, True): 270,
         }[self.transpose, self.mirror_x, self.mirror_y]
 
-    def apply(self, image: Image) -> Image:
-        """The upright picture, C-contiguous."""
+    def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The upright picture (HxW or HxWx3), C-contiguous."""
         if self == Orientation():
             return image
         if self.transpose:
-            image = image.transpose(1, 0, 2)
+            image = image.swapaxes(0, 1)
         if self.mirror_x:
             image = image[:, ::-1]
         if self.mirror_y:

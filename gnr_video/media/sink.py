@@ -71,7 +71,7 @@ class VideoSink(ABC):
         else:
             self.abort()
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         if text not in self.warnings:
             self.warnings.append(text)
             log.warning("%s", text)

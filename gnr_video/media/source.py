@@ -35,7 +35,10 @@ class SourceInfo:
         color: the colour tags as the input has them.
         coded_height: rows as coded, before rotation; untagged colours are guessed by it.
         rotation: degrees the pictures were turned clockwise to be upright: 0, 90, 180, 270.
-        sample_aspect_ratio: of an upright pixel, width over height.
+        sample_aspect_ratio: of an upright pixel as stored, width over height.
+        stored: (width, height) where pixels are stored that are not square; frames come in square ones.
+        has_alpha: whether frames may have transparency.
+        fields: "top" or "bottom", the first field of interlaced frames that are left so; "" of whole ones.
         has_audio: whether there is an audio stream.
         is_still: a single picture.
         metadata: title and so on, as the container has them.
@@ -56,6 +59,9 @@ class SourceInfo:
     coded_height: int = 0
     rotation: int = 0
     sample_aspect_ratio: Fraction = Fraction(1)
+    stored: tuple[int, int] | None = None
+    has_alpha: bool = False
+    fields: str = ""
     has_audio: bool = False
     is_still: bool = False
     metadata: dict[str, str] = field(default_factory=dict, compare=False)
@@ -77,6 +83,10 @@ class SourceInfo:
             if self.frame_count is not None:
                 parts.append(f"about {self.frame_count} frames")
             parts.append("audio" if self.has_audio else "no audio")
+        if self.stored:
+            parts.append(f"stored as {self.stored[0]}x{self.stored[1]}")
+        if self.has_alpha:
+            parts.append("transparent")
         if self.rotation:
             parts.append(f"turned by {self.rotation} degrees")
         return f"{Path(self.path).name or self.path}: {', '.join(parts)}"
@@ -86,6 +96,13 @@ class StreamPacket(NamedTuple):
     """A packet to be copied and the index of the input stream that it is from."""
 
     stream: int
+    packet: av.Packet[Any]
+
+
+class Cover(NamedTuple):
+    """A cover picture: the input's stream (PyAV's) and its only packet."""
+
+    template: Any
     packet: av.Packet[Any]
 
 
@@ -135,6 +152,22 @@ class VideoSource:
         """The input's audio, subtitle and attachment streams (PyAV's), templates for the sink's."""
         return []
 
+    def covers(self) -> list[Cover]:
+        """Pictures that stand for the whole, as players show them."""
+        return []
+
+    def chapters(self) -> list[dict[str, Any]]:
+        """Chapters on the clock of the frames, as PyAV has them."""
+        return []
+
+    def data_tracks(self) -> list[str]:
+        """Names of tracks that are neither picture, sound nor text, and are not read."""
+        return []
+
+    def timecode(self) -> str:
+        """The timecode of the first frame, "01:00:00:00"; "" where there is none."""
+        return ""
+
     def attach(self, streams: Collection[int]) -> PacketQueue:
         """Ask for the packets of these streams (by index); they arrive as frames are read.
 
@@ -156,7 +189,7 @@ class VideoSource:
     ) -> None:
         self.close()
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         if text not in self.warnings:
             self.warnings.append(text)
             log.warning("%s", text)

@@ -24,6 +24,9 @@ _BITS_PER_CHANNEL = 80_000
 _LONGEST_GAP = 10.0
 """Seconds: shorter gaps become silence; a longer one, or a clock that jumps back, starts the times anew."""
 _FORMATS = {"libopus": "flt"}
+_MILLISECOND = Fraction(1, 1000)
+_UNTIMED_TEXT = 4000
+"""Milliseconds that a last text is shown if it does not say."""
 
 
 def transcode(template: Any, container: Any, muxer: str) -> AudioTranscoder | TextTranscoder | None:
@@ -84,7 +87,7 @@ class AudioTranscoder:
 
         try:
             frames = self._decoder.decode(packet)
-        except (av.error.InvalidDataError, ValueError):
+        except (av.FFmpegError, ValueError):
             self.damaged += 1
             return
         for frame in frames:
@@ -96,7 +99,7 @@ class AudioTranscoder:
 
         try:
             frames = self._decoder.decode(None)
-        except (av.error.InvalidDataError, av.error.EOFError, ValueError):
+        except (av.FFmpegError, ValueError):
             frames = []
         for frame in frames:
             yield from self._encode(frame)
@@ -131,6 +134,9 @@ class AudioTranscoder:
 class TextTranscoder:
     """Packets of a subtitle stream become packets of another format, with the same times.
 
+    In mp4 and mov a text lasts until the next begins. There texts that overlap are made a row of texts, each with all
+    the lines that are to be seen at once; a text is held until it is known which those are.
+
     Args:
         template, container: see `transcode`.
         encoder: of `TEXT`.
@@ -144,25 +150,92 @@ class TextTranscoder:
         self._decoder.open(strict=False)
         self.stream = container.add_stream(encoder)
         self.stream.codec_context.subtitle_header = self._decoder.subtitle_header
-        self.stream.codec_context.time_base = Fraction(1, 1000)
+        self.stream.codec_context.time_base = _MILLISECOND
+        self._row = TextRow() if encoder == "mov_text" else None
         self.damaged = 0
 
     def push(self, packet: Any) -> Iterator[Any]:
-        """Take a packet in; the encoded packet comes out."""
+        """Take a packet in; the encoded packets that are ready come out, in order."""
         import av
 
         try:
-            text = self._decoder.decode2(packet)
-            if text is None:
+            texts = self._decoder.decode2(packet)
+            if texts is None:
                 return
-            made = self.stream.codec_context.encode_subtitle(text)
+            if self._row is None:
+                yield _timed(self.stream.codec_context.encode_subtitle(texts), packet)
+                return
+            lines = [text.ass for text in texts if text.type == b"ass"]
         except (av.FFmpegError, ValueError):
             self.damaged += 1
             return
-        made.pts, made.dts = packet.pts, packet.dts
-        made.duration, made.time_base = packet.duration, packet.time_base
-        yield made
+        if packet.pts is not None and lines:
+            start = round(packet.pts * packet.time_base / _MILLISECOND)
+            lasts = round((packet.duration or 0) * packet.time_base / _MILLISECOND)
+            for text in self._row.add(start, lasts, lines):
+                yield from self._encode(*text)
 
     def flush(self) -> Iterator[Any]:
-        """Nothing: none is held."""
-        return iter(())
+        """The packets that are still held; nothing may be pushed after it."""
+        for text in self._row.flush() if self._row is not None else ():
+            yield from self._encode(*text)
+
+    def _encode(self, start: int, end: int, line: bytes) -> Iterator[Any]:
+        import av
+        from av.subtitles.subtitle import SubtitleSet
+
+        try:
+            packet = self.stream.codec_context.encode_subtitle(SubtitleSet.create(line, 0, end - start))
+        except (av.FFmpegError, ValueError):
+            self.damaged += 1
+            return
+        packet.pts = packet.dts = start
+        packet.duration, packet.time_base = end - start, _MILLISECOND
+        yield packet
+
+
+class TextRow:
+    """Texts that may overlap, as a row of texts that do not."""
+
+    def __init__(self) -> None:
+        self._shown: list[tuple[int | None, bytes]] = []
+        self._at = 0
+
+    def add(self, start: int, lasts: int, lines: list[bytes]) -> Iterator[tuple[int, int, bytes]]:
+        """Take lines in, in the order of their starts; what is shown before them comes out.
+
+        Args:
+            start, lasts: milliseconds; 0: until the next.
+            lines: of ASS, as FFmpeg has them: eight fields and the text.
+
+        Returns:
+            (start, end, line) of each text.
+        """
+        start = max(start, self._at)
+        yield from self._until(start)
+        self._shown = [(end, line) for end, line in self._shown if end is not None]
+        self._shown += [(start + lasts if lasts else None, line) for line in lines]
+
+    def flush(self) -> Iterator[tuple[int, int, bytes]]:
+        """What is still to be shown."""
+        self._shown = [(end or self._at + _UNTIMED_TEXT, line) for end, line in self._shown]
+        yield from self._until(max((end for end, _ in self._shown if end), default=self._at))
+
+    def _until(self, stop: int) -> Iterator[tuple[int, int, bytes]]:
+        for end in sorted({min(end, stop) for end, _ in self._shown if end} | {stop}):
+            if self._shown and end > self._at:
+                yield self._at, end, _together([line for _, line in self._shown])
+            self._at = max(self._at, end)
+            self._shown = [text for text in self._shown if text[0] is None or text[0] > end]
+
+
+def _together(lines: list[bytes]) -> bytes:
+    """Lines of ASS as one: below each other, each in its own style where it sets one."""
+    texts = [line.split(b",", 8)[-1] for line in lines]
+    return lines[0][: len(lines[0]) - len(texts[0])] + b"\\N{\\r}".join(texts)
+
+
+def _timed(made: Any, packet: Any) -> Any:
+    made.pts, made.dts = packet.pts, packet.dts
+    made.duration, made.time_base = packet.duration, packet.time_base
+    return made

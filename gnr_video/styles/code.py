@@ -13,8 +13,6 @@ from engines.errors import StyleError
 REFERENCE = "ref:"
 SAVED = ".style.json"
 
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-
 DEFAULT_SEED = 42
 
 

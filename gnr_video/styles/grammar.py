@@ -18,7 +18,8 @@ from pathlib import Path
 
 from engines.errors import StyleError
 from engines.weights import PLACES
-from gnr_video.styles.code import DEFAULT_SEED, PICTURES, REFERENCE, SAVED, Atom, Reference, Saved, Seed
+from gnr_video.media.formats import IMAGE_SUFFIXES
+from gnr_video.styles.code import DEFAULT_SEED, REFERENCE, SAVED, Atom, Reference, Saved, Seed
 from gnr_video.styles.color_names import NAMES, rgb_of
 
 
@@ -78,7 +79,7 @@ class StyleExpression:
 
 _END = r"(?=\s*(?:[*~+,]|$))"
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
-_EXTENSIONS = "|".join(re.escape(s) for s in (*sorted(PICTURES), SAVED, ".json"))
+_EXTENSIONS = "|".join(re.escape(s) for s in (*sorted(IMAGE_SUFFIXES, key=len, reverse=True), SAVED, ".json"))
 _SEED = re.compile(rf"([+-]?\d+)(?:#(\d+))?{_END}")
 _QUOTED = re.compile(r"\"([^\"]+)\"|'([^']+)'")
 _PATH = re.compile(rf"[^,].*?(?:{_EXTENSIONS}){_END}", re.IGNORECASE)
@@ -144,7 +145,7 @@ class _Scanner:
         path = Path(name).expanduser()
         if not prefixed and path.suffix.lower() == ".json":
             return Saved(path)
-        if not prefixed and path.suffix.lower() not in PICTURES:
+        if not prefixed and path.suffix.lower() not in IMAGE_SUFFIXES:
             self.at = start
             raise self.fail(_ATOM)
         return Reference(path)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.errors import FaceModelError, StyleError, WeightsError
+from engines.errors import FaceModelError, InputError, StyleError, WeightsError
 from gnr_video.frame import Image
+from gnr_video.media.image_files import read_image
 from gnr_video.styles.code import Reference, StyleCode
 
 if TYPE_CHECKING:
@@ -45,11 +46,10 @@ def read_reference(path: Path, size: int, face_model: Path | None = None) -> tup
 
     if not path.is_file():
         raise StyleError(f"no style reference at {path}", "--style takes a seed, or ref:PICTURE")
-    # Not cv2.imread: it cannot open names outside the code page on Windows, and prints instead of raising.
-    read = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
-    if read is None:
-        raise StyleError(f"{path} is not a picture that OpenCV can read")
-    picture = np.ascontiguousarray(read[..., ::-1], dtype=np.uint8)
+    try:
+        picture = read_image(path)
+    except InputError as error:
+        raise StyleError(error.message, error.hint) from error
     (left, top, side), warning = reference_square(picture, face_model)
     square = picture[top : top + side, left : left + side]
     how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC

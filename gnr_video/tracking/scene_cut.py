@@ -10,6 +10,8 @@ from gnr_video.frame import Image
 WIDTH, HEIGHT = 64, 36
 FLAT = 2.0
 """Standard deviation of the thumbnail below which a frame shows nothing, grey levels."""
+KNOWN = 6
+"""Frames of a scene after which it is known how much usually changes in it."""
 
 _Description = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Luma thumbnail and colour histogram."""
@@ -21,25 +23,36 @@ class SceneCut:
     A cut changes both what colours there are (histogram distance) and where they lie (correlation of the
     luma, which brightness and contrast leave alone), and far more than the frames before it did. A flash or
     a change of exposure leaves the structure; motion of the head or the camera leaves the histogram, and
-    spreads over several frames. A frame all of one colour is passed over: what comes after a white flash or a
-    black frame is compared with what was before.
+    spreads over several frames. Where most of the picture is dark in both scenes, little of the histogram can
+    change: there a change of nearly all structure counts that stands out all the more. A frame all of one colour
+    is passed over: what comes after a white flash or a black frame is compared with what was before.
 
     Args:
         structure: least change of structure, 0..1 (1 - normalised correlation of the luma).
         histogram: least histogram distance, 0..1 (half the L1 distance of the colour histograms).
         contrast: by what factor the change must exceed the running mean of the changes before.
+        stark: the same three for scenes that are mostly dark, once they are known.
     """
 
-    def __init__(self, *, structure: float = 0.3, histogram: float = 0.15, contrast: float = 3.0) -> None:
+    def __init__(
+        self,
+        *,
+        structure: float = 0.3,
+        histogram: float = 0.15,
+        contrast: float = 3.0,
+        stark: tuple[float, float, float] = (0.6, 0.03, 20.0),
+    ) -> None:
         self.structure = structure
         self.histogram = histogram
         self.contrast = contrast
+        self.stark = stark
         self.reset()
 
     def reset(self) -> None:
         """The next frame is a first frame again."""
         self._last: _Description | None = None
         self._usual = 0.0
+        self._seen = 0
 
     def is_cut(self, image: Image) -> bool:
         """Whether this frame (uint8 HxWx3 RGB) begins a new scene. The first frame does not."""
@@ -52,8 +65,13 @@ class SceneCut:
         structure = _structure_change(last[0], luma)
         histogram = 0.5 * float(np.abs(colours - last[1]).sum())
         score = structure * histogram
-        if structure > self.structure and histogram > self.histogram and score > self.contrast * self._usual:
+        limits = [(self.structure, self.histogram, self.contrast)]
+        if self._seen >= KNOWN:
+            limits.append(self.stark)
+        if any(structure > s and histogram > h and score > c * self._usual for s, h, c in limits):
+            self._seen = 0
             return True
+        self._seen += 1
         self._usual += 0.2 * (score - self._usual)
         return False
 

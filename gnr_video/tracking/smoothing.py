@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,14 +24,16 @@ RADIUS = 128.0
 """Half the crop: what turns ln scale and angle into pixels at the crop's edge."""
 
 LOOKAHEAD = 15
-HOLD_FRAMES = 5
-FADE_OUT_FRAMES = 8
-FADE_IN_FRAMES = 5
+HOLD_SECONDS = 5 / 30
+FADE_OUT_SECONDS = 8 / 30
+FADE_IN_SECONDS = 5 / 30
+"""How long a lost face is held, how long it then takes to go, and a new one to come."""
 SCENE_START_FRAMES = 3
 
 PROCESS_NOISE = 1e4
 MEASUREMENT_NOISE = 1.0
 MIN_DT = 1e-3
+_SAME = 1e-6  # seconds that two sums of frame times may differ by and mean the same
 LAG_SECONDS = 0.001
 """How late the landmarks of a moving face are (benchmarks/tracking.py)."""
 
@@ -203,9 +205,10 @@ class _Track:
     """The newest entry, which may have left the window."""
     segment: int = 0
     missing: int = 0
+    missing_seconds: float = 0.0
     angle: float = 0.0
     shown: Alignment | None = None
-    unseen: int = 0
+    unseen_seconds: float = 0.0
 
     def append(self, observation: _Observation | None) -> None:
         self.window.append(observation)
@@ -224,6 +227,14 @@ def _fit(face: Face) -> Alignment | None:
         return None
 
 
+def _sights(faces: Sequence[Face]) -> Iterator[_Sight]:
+    """Those of a face, up to the first that has no fit."""
+    for face in faces:
+        if (fit := _fit(face)) is None:
+            return
+        yield fit, face.landmarks
+
+
 class Aligner:
     """Turns the faces of each frame into smoothed alignments, one state per track.
 
@@ -239,11 +250,24 @@ class Aligner:
         self.lag_seconds = lag_seconds
         self._motion = FILE_MOTION if lookahead else LIVE_MOTION
         self._tracks: dict[int, _Track] = {}
-        self._pending = 0
+        self._pending: deque[float] = deque()
+        """Seconds from the frame before, of each frame that is not final."""
         self._time: float | None = None
         self._scene_frame = 0
 
-    def push(self, time_seconds: float, faces: Sequence[Face], *, cut: bool = False) -> list[list[Alignment]]:
+    @property
+    def pending(self) -> int:
+        """Frames that are not final yet, all of the scene that goes on."""
+        return len(self._pending)
+
+    def push(
+        self,
+        time_seconds: float,
+        faces: Sequence[Face],
+        *,
+        cut: bool = False,
+        before: Mapping[int, Sequence[Face]] | None = None,
+    ) -> list[list[Alignment]]:
         """Take the next frame's faces.
 
         Args:
@@ -251,6 +275,7 @@ class Aligner:
             faces: its faces, each `track_id` once.
             cut: this frame begins a new scene: what is pending becomes final without it, and nothing is
                 carried over.
+            before: by track_id, a new face in the pending frames just before this one, the newest first.
 
         Returns:
             The alignments of the frames that became final, oldest first: one list for each frame, in the
@@ -260,13 +285,14 @@ class Aligner:
         dt = time_seconds - self._time if self._time is not None else 0.0
         self._time = time_seconds
         seen = {face.track_id: (fit, face.landmarks) for face in faces if (fit := _fit(face)) is not None}
+        traced = {track_id: list(_sights(earlier)) for track_id, earlier in (before or {}).items()}
         for track_id, track in self._tracks.items():
-            self._observe(track, seen.pop(track_id, None), dt)
+            self._observe(track, seen.pop(track_id, None), dt, traced.get(track_id, []))
         for track_id, sight in seen.items():
-            self._tracks[track_id] = self._new_track(sight)
+            self._tracks[track_id] = self._new_track(sight, dt, traced.get(track_id, []))
         self._scene_frame += 1
-        self._pending += 1
-        if self._pending > self.lookahead:
+        self._pending.append(max(dt, MIN_DT))
+        if len(self._pending) > self.lookahead:
             final.append(self._emit())
         return final
 
@@ -282,29 +308,42 @@ class Aligner:
         while self._pending:
             yield self._emit()
 
-    def _new_track(self, sight: _Sight) -> _Track:
+    def _new_track(self, sight: _Sight, dt: float, earlier: Sequence[_Sight]) -> _Track:
         # In the first frames of a scene the tracker is only just finding what was there all along.
-        opacity = 1.0 if self._scene_frame < SCENE_START_FRAMES else 0.0
+        opacity = 1.0 if self._scene_frame - len(earlier) < SCENE_START_FRAMES else 0.0
         # Its window reaches back over the pending frames in which it was not there.
-        track = _Track(deque([None] * self._pending), opacity)
-        self._start_segment(track, sight)
+        track = _Track(deque([None] * len(self._pending)), opacity)
+        self._start_segment(track, sight, dt, earlier)
         return track
 
-    @staticmethod
-    def _start_segment(track: _Track, sight: _Sight) -> None:
-        fit, landmarks = sight
-        parameters = to_parameters(fit)
+    def _start_segment(self, track: _Track, sight: _Sight, dt: float, earlier: Sequence[_Sight]) -> None:
         track.segment += 1
-        track.missing = 0
-        track.angle = fit.angle
-        track.append(_Observation(kalman_start(parameters), track.segment, landmarks))
+        steps = [*list(self._pending)[len(self._pending) - len(earlier) :], dt]
+        track.last = None
+        for _ in earlier:
+            track.window.pop()
+        for seconds, (fit, landmarks) in zip(steps, [*reversed(earlier), sight], strict=True):
+            self._measure(track, fit, landmarks, seconds)
 
-    def _observe(self, track: _Track, sight: _Sight | None, dt: float) -> None:
+    def _measure(self, track: _Track, fit: Alignment, landmarks: Points, dt: float) -> None:
+        """The next frame, in which the face was seen."""
+        last = track.last
+        parameters = to_parameters(fit, None if last is None else track.angle)
+        track.angle = float(parameters[3]) / RADIUS
+        track.missing, track.missing_seconds = 0, 0.0
+        step = (
+            kalman_start(parameters) if last is None else kalman_step(last.step, dt, parameters, self._motion)
+        )
+        track.append(_Observation(step, track.segment, landmarks))
+
+    def _observe(self, track: _Track, sight: _Sight | None, dt: float, earlier: Sequence[_Sight]) -> None:
         last = track.last
         if sight is None:
             track.missing += 1
+            track.missing_seconds += dt
             # The two sides of a longer gap are never bridged, so there is nothing to predict.
-            if last is None or track.missing > max(self.lookahead, HOLD_FRAMES):
+            is_held = track.missing_seconds <= HOLD_SECONDS + _SAME
+            if last is None or not (is_held or track.missing <= self.lookahead):
                 track.append(None)
             else:
                 track.append(
@@ -312,21 +351,16 @@ class Aligner:
                 )
             return
         if last is None:
-            self._start_segment(track, sight)
-            return
-        fit, landmarks = sight
-        parameters = to_parameters(fit, track.angle)
-        track.angle = float(parameters[3]) / RADIUS
-        track.missing = 0
-        step = kalman_step(last.step, dt, parameters, self._motion)
-        track.append(_Observation(step, track.segment, landmarks))
+            self._start_segment(track, sight, dt, earlier)
+        else:
+            self._measure(track, *sight, dt)
 
     def _emit(self) -> list[Alignment]:
         """The oldest pending frame's alignments; its observations leave the windows."""
-        self._pending -= 1
+        dt = self._pending.popleft()
         shown = []
         for track_id, track in list(self._tracks.items()):
-            alignment = self._show(track_id, track)
+            alignment = self._show(track_id, track, dt)
             track.window.popleft()
             if alignment is not None:
                 shown.append(alignment)
@@ -334,26 +368,26 @@ class Aligner:
                 del self._tracks[track_id]
         return sorted(shown, key=lambda a: a.track_id)
 
-    def _show(self, track_id: int, track: _Track) -> Alignment | None:
+    def _show(self, track_id: int, track: _Track, dt: float) -> Alignment | None:
         observation = track.window[0]
         if observation is not None:
             seen = observation.landmarks is not None
             if seen or self._returns(track, observation.segment):
-                track.unseen = 0
-                return self._present(track_id, track, observation)
+                track.unseen_seconds = 0.0
+                return self._present(track_id, track, observation, dt)
         if track.shown is None:
             return None
-        track.unseen += 1
-        if track.unseen > HOLD_FRAMES:
-            track.opacity = max(0.0, track.opacity - 1.0 / FADE_OUT_FRAMES)
+        track.unseen_seconds += dt
+        if track.unseen_seconds > HOLD_SECONDS + _SAME:
+            track.opacity = max(0.0, track.opacity - dt / FADE_OUT_SECONDS)
         if track.opacity <= 1e-9:
             track.opacity = 0.0
             return None
         return replace(track.shown, opacity=track.opacity)
 
-    def _present(self, track_id: int, track: _Track, observation: _Observation) -> Alignment:
+    def _present(self, track_id: int, track: _Track, observation: _Observation, dt: float) -> Alignment:
         if track.shown is not None or track.opacity == 0.0:
-            track.opacity = min(1.0, track.opacity + 1.0 / FADE_IN_FRAMES)
+            track.opacity = min(1.0, track.opacity + dt / FADE_IN_SECONDS)
         # Without look-ahead the window is this one frame, and the smoother returns the filter's answer.
         steps = [o.step for o in track.window if o is not None and o.segment == observation.segment]
         position, velocity = deque(_backward(steps), maxlen=1)[0]

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from engines.errors import InputError
-from train.data import decode, list_images, require_pillow
+from gnr_video.media.image_files import read_image
+from train.data import list_images
 
 Picture = NDArray[np.uint8]
 """uint8 SxSx3 RGB, of any size."""
@@ -38,7 +39,6 @@ class Folder:
         Raises:
             InputError: no such folder, or no pictures in it.
         """
-        require_pillow()
         files = list_images([path])
         if limit is not None and limit < len(files):
             files = [files[i * len(files) // limit] for i in range(limit)]
@@ -56,23 +56,22 @@ class Folder:
         found = False
         for file in self.files:
             try:
-                picture = square(decode(file))
+                picture = square(read_image(file))
             except InputError as error:
                 self.skipped[file] = error.message
                 continue
             found = True
             yield file, picture
         if not found:
-            first, reason = next(iter(self.skipped.items()))
             raise InputError(
-                f"none of the {len(self)} pictures in {self.path} decodes; {first.name}: {reason}"
+                f"none of the {len(self)} pictures in {self.path} decodes; {next(iter(self.skipped.values()))}"
             )
 
     def notes(self) -> list[str]:
         """What a report should say about files that were left out."""
         if not self.skipped:
             return []
-        named = "; ".join(f"{file.name}: {reason}" for file, reason in list(self.skipped.items())[:5])
+        named = "; ".join(list(self.skipped.values())[:5])
         more = "; ..." if len(self.skipped) > 5 else ""
         return [f"{len(self.skipped)} of {len(self)} pictures in {self.path} do not decode ({named}{more})"]
 

@@ -1,0 +1,68 @@
+"""The last face in other styles: one drawing at a time, each page's newest wish first, the live picture in between."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from engines.errors import GnrVideoError, StyleError
+from gnr_video.frame import Image
+from gnr_video.live.session import LiveSession
+from gnr_video.live.styles import check_text
+from gnr_video.media.images import encode_jpeg
+from gnr_video.styles.code import Seed
+from gnr_video.styles.grammar import parse_expressions
+
+
+class Faces:
+    """Draws the session's last face in the style that a request names."""
+
+    def __init__(self, session: LiveSession) -> None:
+        self._session = session
+        self._lock = asyncio.Lock()
+        self._wishes: dict[str, int] = {}
+        self._rest_until = 0.0
+
+    async def answer(self, request: Any, page: str) -> Any:
+        """A JPEG, or 404 while no face has been seen; 409 where the page has wished for another one since."""
+        from aiohttp import web
+
+        style = request.query.get("style", "")
+        wish = self._wishes[page] = self._wishes.get(page, 0) + 1
+
+        def is_unwanted() -> bool:
+            gone = request.transport is None or request.transport.is_closing()
+            return gone or self._wishes.get(page) != wish
+
+        async with self._lock:
+            await asyncio.sleep(max(0.0, self._rest_until - time.perf_counter()))
+            if is_unwanted():
+                return web.Response(status=409, text="another style has been asked for since\n")
+            crop = self._session.crop
+            if crop is None:
+                return web.Response(status=404, text="no face has been seen yet\n")
+            begun = time.perf_counter()
+            try:
+                check_seeds(style)
+                data = await asyncio.to_thread(self._draw, crop, style)
+            except GnrVideoError as error:
+                return web.Response(status=400, text=f"{error.message}\n")
+            # As long as it took, everything is the live picture's.
+            self._rest_until = 2 * time.perf_counter() - begun
+        return web.Response(body=data, content_type="image/jpeg")
+
+    def forget(self, page: str) -> None:
+        """The page has gone: what it wished for is not drawn any more."""
+        self._wishes.pop(page, None)
+
+    def _draw(self, crop: Image, style: str) -> bytes:
+        return encode_jpeg(self._session.translator.translate_face(crop, style))
+
+
+def check_seeds(text: str) -> None:
+    """Raise StyleError for a style that reads a file: this machine's files are none of a remote page's business."""
+    check_text(text)
+    for expression in parse_expressions(text):
+        if not all(isinstance(atom, Seed) for atom, _ in expression.terms):
+            raise StyleError("from another machine, styles are made of seeds only")

@@ -1,0 +1,215 @@
+"""The clock of an output: from zero, without the input's jumps; a bad packet costs that packet. Device: none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from gnr_video.media.open import open_source
+from tests.media_helpers import copy, frame_times, make_clip, read_packets
+
+FRAME = Fraction(1, 30)
+BASE = 2000
+"""Seconds at which the clocks of copies in Matroska begin, so that all times can be written."""
+
+
+def remuxed(
+    source: Path, target: Path, change: Callable[[Any, int], Any] = lambda packet, number: packet
+) -> Path:
+    """A copy of a clip, its packets one by one (by number within their stream) given to `change`; None: left out."""
+    numbers: dict[int, int] = {}
+    with av.open(str(source)) as given, av.open(str(target), "w") as out:
+        streams = {s.index: out.add_stream_from_template(s) for s in given.streams}
+        for packet in given.demux():
+            if not packet.size:
+                continue
+            packet.dts = packet.pts
+            number = numbers[packet.stream_index] = numbers.get(packet.stream_index, -1) + 1
+            stream, changed = streams[packet.stream_index], change(packet, number)
+            if changed is not None:
+                if target.suffix == ".mkv":
+                    # Matroska holds display times alone; those of decoding only have to rise, and be the lower ones.
+                    changed.pts += round(BASE / changed.time_base)
+                    changed.dts = sum(numbers.values()) - 2_000_000
+                changed.stream = stream
+                out.mux(changed)
+    return target
+
+
+def later(seconds: int) -> Callable[[Any, int], Any]:
+    def change(packet: Any, number: int) -> Any:
+        ticks = int(seconds / packet.time_base)
+        packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+        return packet
+
+    return change
+
+
+def clip(path: Path, seconds: float = 1.0) -> Path:
+    return make_clip(path, pts=range(round(seconds * 30)), audio="aac", options={"bf": "0"})
+
+
+def joined(path: Path, *parts: Path) -> Path:
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def spans(path: Path) -> dict[str, tuple[float, float]]:
+    """Where picture and sound begin and end, seconds."""
+    times = frame_times(path)
+    sound = [t for t, _ in read_packets(path)]
+    found = {"video": (float(times[0]), float(times[-1] + FRAME))}
+    if sound:
+        found["audio"] = (float(sound[0]), float(sound[-1]) + 1024 / 48000)
+    return found
+
+
+@pytest.mark.parametrize("seconds", [0, 3600, 36_000])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".gif"])
+def test_a_recording_that_begins_late(tmp_path: Path, seconds: int, suffix: str) -> None:
+    late = remuxed(clip(tmp_path / "a.mkv"), tmp_path / "late.ts", later(seconds))
+    copy(late, tmp_path / f"out{suffix}")
+    for begin, end in spans(tmp_path / f"out{suffix}").values():
+        assert begin == pytest.approx(0, abs=0.06)
+        assert end == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("offsets", [(0, 0, 0), (100, 0, 50), (0, 1000, 80_000)])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_recordings_joined_end_to_end(tmp_path: Path, offsets: tuple[int, ...], suffix: str) -> None:
+    parts = [
+        remuxed(clip(tmp_path / "a.mkv"), tmp_path / f"{number}.ts", later(offset))
+        for number, offset in enumerate(offsets)
+    ]
+    source, _ = copy(joined(tmp_path / "all.ts", *parts), tmp_path / f"out{suffix}")
+    assert sum("clock jumps at 1.0 s" in text for text in source.warnings) == 1
+    times = frame_times(tmp_path / f"out{suffix}")
+    assert len(times) == 90
+    steps = [b - a for a, b in pairwise(times)]
+    assert max(steps) < 2.5 * FRAME
+    found = spans(tmp_path / f"out{suffix}")
+    assert found["video"][1] == pytest.approx(3, abs=0.1)
+    assert found["audio"][1] == pytest.approx(3, abs=0.1)
+    sound = [t for t, _ in read_packets(tmp_path / f"out{suffix}")]
+    assert len(sound) > 3 * 45  # at most the overlaps are missing
+
+
+def test_subtitles_follow_a_jump(tmp_path: Path) -> None:
+    lines = tmp_path / "a.srt"
+    lines.write_text(
+        "1\n00:00:00,200 --> 00:00:00,600\nfirst\n\n2\n00:00:01,200 --> 00:00:01,500\nsecond\n\n"
+    )
+    whole = make_clip(tmp_path / "a.mkv", pts=range(60), audio="aac", subtitles=lines, options={"bf": "0"})
+
+    def back(packet: Any, number: int) -> Any:
+        if packet.pts * packet.time_base >= 1:
+            ticks = round(1 / packet.time_base)
+            packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
+        return packet
+
+    # Matroska takes times that fall.
+    jumping = remuxed(whole, tmp_path / "b.mkv", back)
+    copy(jumping, tmp_path / "out.mkv")
+    assert [round(float(t), 1) for t, _ in read_packets(tmp_path / "out.mkv", "subtitle")] == [0.2, 1.2]
+
+
+def test_a_gap_stays_a_gap(tmp_path: Path) -> None:
+    """A file may have nothing to show for a while; only a broadcast's clock jumps ahead."""
+    times = [*range(10), *range(600, 610)]
+    make_clip(tmp_path / "a.mkv", pts=times)
+    with open_source(tmp_path / "a.mkv") as source:
+        assert [round(f.pts_seconds * 30) for f in source] == times
+        assert not source.warnings
+
+
+@pytest.mark.parametrize("change", [-1000, 1000, 5, -3])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_one_wrong_time_costs_one_packet(tmp_path: Path, change: int, suffix: str) -> None:
+    """In a container whose own times are not looked at when it is written."""
+
+    def wrong(packet: Any, number: int) -> Any:
+        if packet.stream.type == "audio" and number == 20:
+            ticks = round(change / packet.time_base)
+            packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+        return packet
+
+    given = remuxed(clip(tmp_path / "a.mkv", 2), tmp_path / "b.mkv", wrong)
+    source, sink = copy(given, tmp_path / f"out{suffix}")
+    before, after = read_packets(tmp_path / "a.mkv"), read_packets(tmp_path / f"out{suffix}")
+    assert len(before) - 1 <= len(after)
+    last = max(float(t) for t, _ in after)
+    assert last == pytest.approx(float(before[-1][0]), abs=0.05)
+    assert any("impossible times" in text for text in [*source.warnings, *sink.warnings])
+
+
+def test_equal_times(tmp_path: Path) -> None:
+    def equal(packet: Any, number: int) -> Any:
+        if packet.stream.type == "audio" and number == 20:
+            ticks = round(Fraction(1024, 48000) / packet.time_base)
+            packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
+        return packet
+
+    given = remuxed(clip(tmp_path / "a.mkv", 2), tmp_path / "b.mkv", equal)
+    _, sink = copy(given, tmp_path / "out.mp4")
+    assert len(read_packets(tmp_path / "out.mp4")) >= len(read_packets(tmp_path / "a.mkv")) - 1
+    assert any("1 packets" in text for text in sink.warnings)
+
+
+def test_a_broken_header_costs_its_packet(tmp_path: Path) -> None:
+    """ADTS headers, which mp4 has to take apart."""
+    data = bytearray(remuxed(clip(tmp_path / "a.mkv", 2), tmp_path / "b.ts").read_bytes())
+    places = [i for i in range(len(data) - 1) if data[i] == 0xFF and data[i + 1] & 0xF6 == 0xF0]
+    for place in places[20:22]:
+        data[place : place + 2] = b"\0\0"
+    (tmp_path / "b.ts").write_bytes(data)
+    copy(tmp_path / "b.ts", tmp_path / "out.mp4")
+    sound = read_packets(tmp_path / "out.mp4")
+    assert float(sound[-1][0]) == pytest.approx(2, abs=0.1)
+    assert len(sound) > 70
+    assert len(frame_times(tmp_path / "out.mp4")) == 60
+
+
+def test_first_pictures_without_times(tmp_path: Path) -> None:
+    """They come before the first that has one, and push nothing."""
+
+    make_clip(tmp_path / "a.mkv", pts=range(30), audio="aac", options={"bf": "0"})
+    with open_source(tmp_path / "a.mkv") as source:
+        expected = [f.pts_seconds for f in source]
+    with _untimed(tmp_path / "a.mkv", 6) as source:
+        assert [f.pts_seconds for f in source] == pytest.approx(expected, abs=0.004)
+
+
+def _untimed(path: Path, count: int) -> Any:
+    """A source whose first packets of pictures come without times, as from a file whose times begin below zero."""
+    source = open_source(path)
+    source.close()
+    from gnr_video.media import container_source
+
+    class Untimed(container_source.ContainerSource):
+        def _decode_packet(self, packet: Any) -> list[Any]:
+            pictures = super()._decode_packet(packet)
+            for picture in pictures:
+                if self._seen < count:
+                    picture.pts = picture.dts = None
+                self._seen += 1
+            return pictures
+
+        _seen = 0
+
+    return Untimed(str(path), f"file:{path}")
+
+
+def test_what_is_whole_does_not_end_early(tmp_path: Path) -> None:
+    """Frames that an AVI repeats by not holding them, and those that an edit list cuts off."""
+    clip(tmp_path / "a.mp4", 2)
+    make_clip(tmp_path / "a.avi", pts=[*range(10), *range(14, 20)], codec="mpeg4", time_base=FRAME)
+    for name in ("a.mp4", "a.avi"):
+        with open_source(tmp_path / name) as source:
+            list(source)
+            assert not source.warnings

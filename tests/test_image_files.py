@@ -1,0 +1,275 @@
+"""Pictures are known by content, whatever their names say: read, named, written. Device: none."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pillow_heif
+import pytest
+from PIL import Image as Pil
+from PIL import ImageCms
+
+from engines.errors import InputError
+from gnr_video.media.formats import FORMATS, IMAGE_OUTPUTS, Head, gif_moves, jpeg_moves, png_moves, sniff
+from gnr_video.media.image_files import read_image, read_picture
+from gnr_video.media.open import anime_name, open_sink, open_source, picture_format
+from tests.media_helpers import copy, make_clip, picture
+
+pillow_heif.register_heif_opener()
+
+WRITABLE = {
+    "PNG": {},
+    "JPEG": {"quality": 95},
+    "WEBP": {"quality": 95},
+    "BMP": {},
+    "TIFF": {},
+    "JPEG2000": {},
+    "AVIF": {"quality": 95},
+    "HEIF": {"quality": 95},
+    "GIF": {},
+    "PPM": {},
+    "QOI": {},
+    "TGA": {},
+    "PCX": {},
+    "SGI": {},
+    "ICO": {"sizes": [(64, 48)]},
+    "DDS": {},
+}
+"""Pillow's name -> how a test writes it."""
+UNSIGNED = ("ICO", "TGA", "PCX", "SGI")
+
+
+def encoded(name: str, image: Pil.Image | None = None, **options: object) -> bytes:
+    out = io.BytesIO()
+    (image or Pil.fromarray(picture(64, 48))).save(out, name, **(WRITABLE[name] | options))
+    return out.getvalue()
+
+
+def moving(name: str, count: int = 3, duration: int = 80) -> bytes:
+    first, *others = [Pil.fromarray(picture(64, 48, 5 * index)) for index in range(count)]
+    return encoded(name, first, save_all=True, append_images=others, duration=duration)
+
+
+@pytest.mark.parametrize("name", WRITABLE)
+def test_content_tells_what_a_picture_is(tmp_path: Path, name: str) -> None:
+    usual = next(one for one in FORMATS if one.name == name)
+    names = [f"a{usual.suffixes[-1]}"]
+    if name not in UNSIGNED:
+        names += ["photo", "wrong.mp4", "photo.jpg", "with space.JPEG"]
+    for each in names:
+        (tmp_path / each).write_bytes(encoded(name))
+        found = picture_format(str(tmp_path / each))
+        assert found is usual
+        with open_source(tmp_path / each) as source:
+            (frame,) = source
+        assert source.info.is_still
+        assert frame.size == (64, 48)
+        assert np.abs(frame.image.astype(int) - picture(64, 48)).mean() < (12 if name == "GIF" else 6)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "HEIF", "TIFF", "WEBP", "GIF"])
+def test_a_picture_through_a_pipe(tmp_path: Path, name: str) -> None:
+    code = (
+        "from gnr_video.media.open import open_source, picture_format\n"
+        "kind = picture_format('-')\n"
+        "with open_source('-') as source:\n"
+        "    frames = list(source)\n"
+        "print(kind.name, source.info.is_still, [f.size for f in frames])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=encoded(name), capture_output=True, check=True)
+    assert done.stdout.decode().split() == [name, "True", "[(64,", "48)]"]
+
+
+def test_a_video_through_a_pipe_is_read_from_its_first_byte(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mkv", audio="aac")
+    code = (
+        "from gnr_video.media.open import open_source, picture_format\n"
+        "assert picture_format('-') is None\n"
+        "with open_source('-') as source:\n"
+        "    print(len(list(source)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=clip.read_bytes(), capture_output=True, check=True
+    )
+    assert int(done.stdout) == 12
+
+
+@pytest.mark.parametrize("name", ["WEBP", "AVIF", "PNG", "GIF"])
+def test_animations_keep_all_frames_and_times(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.png").write_bytes(moving(name))
+    assert picture_format(str(tmp_path / "a.png")) is None
+    with open_source(tmp_path / "a.png") as source:
+        frames = list(source)
+    assert not source.info.is_still
+    assert [round(f.pts_seconds, 3) for f in frames] == [0.0, 0.08, 0.16]
+    for index, frame in enumerate(frames):
+        error = np.abs(frame.image.astype(int) - picture(64, 48, 5 * index)).mean()
+        assert error < 12
+    copy(tmp_path / "a.png", tmp_path / "b.mp4")
+    with open_source(tmp_path / "b.mp4") as again:
+        assert [round(f.pts_seconds, 2) for f in again] == [0.0, 0.08, 0.16]
+
+
+def test_a_part_of_an_animation(tmp_path: Path) -> None:
+    (tmp_path / "a.webp").write_bytes(moving("WEBP", 6, 100))
+    with open_source(tmp_path / "a.webp", start=0.15, end=0.45) as source:
+        assert [f.pts for f in source] == [0, 100, 200]
+    assert source.info.frame_count == 3
+    with pytest.raises(InputError, match="no frame in the part"):
+        open_source(tmp_path / "a.webp", start=5)
+
+
+def test_a_stream_of_jpegs_is_a_video(tmp_path: Path) -> None:
+    make_clip(tmp_path / "a.mjpeg", codec="mjpeg", pix_fmt="yuvj420p")
+    with open_source(tmp_path / "a.mjpeg") as source:
+        assert len(list(source)) == 12
+    assert not source.info.is_still
+
+
+def test_where_pictures_end() -> None:
+    jpeg, png, gif = encoded("JPEG"), encoded("PNG"), encoded("GIF")
+    for test, one, many in (
+        (jpeg_moves, jpeg + b"anything", jpeg + jpeg),
+        (png_moves, png + b"anything", png + png),
+        (png_moves, png + b"anything", moving("PNG")),
+        (gif_moves, gif, moving("GIF")),
+    ):
+        assert test(one) is False
+        assert test(many) is True
+        assert test(one[:40]) is None
+
+
+def test_a_phone_s_jpeg_with_more_in_it(tmp_path: Path) -> None:
+    """A second size (Multi-Picture Format), or a short video behind the picture."""
+    small = Pil.fromarray(picture(32, 24))
+    (tmp_path / "mpo.jpg").write_bytes(
+        _mpo(Pil.fromarray(picture(64, 48)), small),
+    )
+    clip = make_clip(tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "motion.jpg").write_bytes(encoded("JPEG") + clip)
+    for name in ("mpo.jpg", "motion.jpg"):
+        with open_source(tmp_path / name) as source:
+            (frame,) = source
+        assert frame.size == (64, 48)
+
+
+def _mpo(*pictures: Pil.Image) -> bytes:
+    out = io.BytesIO()
+    pictures[0].save(out, "MPO", save_all=True, append_images=pictures[1:])
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF"])
+def test_a_picture_that_is_cut_off_is_refused(tmp_path: Path, name: str) -> None:
+    large = Pil.fromarray(picture(256, 256))
+    data = encoded(name, large)
+    (tmp_path / "a.png").write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(InputError, match=r"a\.png is not an image, or is damaged"):
+        list(open_source(tmp_path / "a.png"))
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"\xff\x0a" + bytes(64))
+    with pytest.raises(InputError, match="JPEG XL"):
+        open_source(tmp_path / "a.jpg")
+    raw = encoded("TIFF", tiffinfo={50706: b"\x01\x04\x00\x00"})
+    (tmp_path / "a.dng").write_bytes(raw)
+    with pytest.raises(InputError, match="raw file"):
+        open_source(tmp_path / "a.dng")
+    (tmp_path / "b.png").write_bytes(b"plain text")
+    with pytest.raises(InputError, match=r"b\.png is not an image"):
+        open_source(tmp_path / "b.png")
+
+
+def test_pages_are_counted(tmp_path: Path) -> None:
+    pages = [Pil.fromarray(picture(64, 48, index)) for index in range(3)]
+    (tmp_path / "a.tif").write_bytes(encoded("TIFF", pages[0], save_all=True, append_images=pages[1:]))
+    with open_source(tmp_path / "a.tif") as source:
+        (frame,) = source
+    assert (frame.image == picture(64, 48)).all()
+    assert any("3 pages" in warning for warning in source.warnings)
+
+
+def test_orientation(tmp_path: Path) -> None:
+    exif = Pil.Exif()
+    exif[0x0112] = 6
+    for name in ("JPEG", "TIFF", "HEIF", "AVIF", "WEBP", "PNG"):
+        (tmp_path / "a").write_bytes(encoded(name, exif=exif.tobytes()))
+        image = read_image(tmp_path / "a")
+        assert image.shape == (64, 48, 3), name
+        assert np.abs(image.astype(int) - np.rot90(picture(64, 48), -1)).mean() < 6, name
+
+
+def test_a_colour_profile_becomes_srgb(tmp_path: Path) -> None:
+    """The same colours, in sRGB and in a profile with other primaries, come out the same."""
+    grey = np.full((8, 8, 3), (180, 90, 60), np.uint8)
+    lab = ImageCms.createProfile("LAB")
+    srgb = ImageCms.createProfile("sRGB")
+    profile = ImageCms.ImageCmsProfile(lab).tobytes()
+    stored = ImageCms.profileToProfile(Pil.fromarray(grey), srgb, lab, outputMode="LAB")
+    assert stored is not None
+    stored.save(tmp_path / "a.tif", icc_profile=profile)
+    assert np.abs(read_image(tmp_path / "a.tif").astype(int) - grey).max() <= 3
+    same = ImageCms.ImageCmsProfile(srgb).tobytes()
+    Pil.fromarray(picture(64, 48)).save(tmp_path / "b.png", icc_profile=same)
+    assert (read_image(tmp_path / "b.png") == picture(64, 48)).all()
+    Pil.fromarray(picture(64, 48)).save(tmp_path / "c.png", icc_profile=b"no profile")
+    assert (read_image(tmp_path / "c.png") == picture(64, 48)).all()
+
+
+@pytest.mark.parametrize("suffix", IMAGE_OUTPUTS)
+def test_what_is_written_is_what_the_name_says(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "a").write_bytes(encoded("PNG"))
+    target = tmp_path / f"b{suffix}"
+    copy(tmp_path / "a", target)
+    kind = sniff(Head(io.BytesIO(target.read_bytes()))).format  # type: ignore[arg-type]
+    assert kind is not None and suffix in kind.suffixes
+    assert np.abs(read_image(target).astype(int) - picture(64, 48)).mean() < 6
+
+
+def test_names_of_translations(tmp_path: Path) -> None:
+    for given, name, expected in (
+        ("photo.tif", "TIFF", "photo_anime.tif"),
+        ("photo.TIFF", "TIFF", "photo_anime.tiff"),
+        ("photo.png", "TIFF", "photo_anime.tif"),
+        ("photo", "PNG", "photo_anime.png"),
+        ("photo.jfif", "JPEG", "photo_anime.png"),
+        ("photo.heic", "HEIF", "photo_anime.png"),
+        ("photo.apng", "PNG", "photo_anime.png"),
+        ("photo.gif", "GIF", "photo_anime.png"),
+    ):
+        (tmp_path / given).write_bytes(encoded(name))
+        path = tmp_path / given
+        assert anime_name(path, picture_format(str(path))).name == expected
+        with open_source(path) as source, open_sink(tmp_path / expected, source, overwrite=True) as sink:
+            for frame in source:
+                sink.write(frame)
+        (tmp_path / expected).unlink()
+
+
+def test_pictures_without_a_signature_of_ours_are_ffmpeg_s(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.dpx"), "w", format="image2") as out:
+        stream = out.add_stream("dpx", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb24"
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(picture(64, 48), "rgb24")))
+    with open_source(tmp_path / "a.dpx") as source:
+        (frame,) = source
+    assert source.info.is_still
+    assert (frame.image == picture(64, 48)).all()
+
+
+def test_hidden_colours_are_not_read(tmp_path: Path) -> None:
+    image = np.dstack([picture(64, 48), np.full((48, 64), 255, np.uint8)])
+    image[:24, :, 3] = 0
+    Pil.fromarray(image).save(tmp_path / "a.png")
+    read = read_picture(tmp_path / "a.png")
+    assert read.alpha is not None and (read.alpha == image[..., 3]).all()
+    assert (read.image[:24] == 255).all() and (read.image[24:] == image[24:, :, :3]).all()
+    image[..., 3] = 255
+    Pil.fromarray(image).save(tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png").alpha is None
