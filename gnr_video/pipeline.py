@@ -74,6 +74,13 @@ class Counts:
     faces: int = 0
     frames_without_face: int = 0
 
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.frames + other.frames,
+            self.faces + other.faces,
+            self.frames_without_face + other.frames_without_face,
+        )
+
     def add(self, frame: Layered) -> None:
         self.frames += 1
         self.faces += len({face.alignment.track_id for face in frame.faces})

@@ -296,8 +296,6 @@ class Translator:
         from gnr_video.tracking.finder import Finder
 
         times = StageTimes()
-        self.compositor.reset()
-        self.effects.reset()
         schedule = self.schedule(source)
         with (
             self._open_source(source, target, output) as video,
@@ -313,17 +311,27 @@ class Translator:
             ) as sink,
         ):
             started = time.perf_counter()
-            counts = pipeline.run(
-                video,
-                sink.write,
-                finder,
-                look,
-                times,
-                styles=schedule,
-                start=output.start or 0.0,
-                hold=self.hold,
-                on_frame=(lambda done: progress(done, video.info.frame_count)) if progress else None,
-            )
+            counts = pipeline.Counts()
+
+            def on_frame(done: Counts) -> None:
+                if progress is not None:
+                    progress(counts + done, video.info.frame_count)
+
+            # Pictures that have nothing to do with each other are each a video of one frame.
+            for frames in ([frame] for frame in video) if video.info.is_mixed else (video,):
+                finder.reset()
+                look.reset()
+                counts += pipeline.run(
+                    frames,
+                    sink.write,
+                    finder,
+                    look,
+                    times,
+                    styles=schedule,
+                    start=output.start or 0.0,
+                    hold=self.hold,
+                    on_frame=on_frame,
+                )
             sink.finish()
             seconds = time.perf_counter() - started
             warnings = [*(schedule.looks.warnings if schedule else ()), *video.warnings, *sink.warnings]

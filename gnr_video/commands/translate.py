@@ -271,12 +271,12 @@ def translate(
 
 
 def _check_single(input: str, target: str, result: OutputOptions, quiet: bool) -> None:
-    from gnr_video.media.open import STANDARD_INPUT, is_url, local_path, open_source
+    from gnr_video.media.open import comes_once, open_source
 
     if not result.overwrite and os.path.isfile(target):
         raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
     # What comes through a pipe comes once.
-    if input not in STANDARD_INPUT and not is_url(input) and not local_path(input).is_fifo():
+    if not comes_once(input):
         with open_source(input, start=result.start, end=result.end, stream=result.stream) as source:
             if not quiet:
                 click.echo(source.info.describe(), err=True)

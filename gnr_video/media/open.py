@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from gnr_video.media.formats import (
     Head,
     ImageFormat,
     by_suffix,
+    kept_suffix,
     sniff,
     sniff_file,
 )
@@ -120,6 +122,14 @@ def is_url(text: str) -> bool:
     return bool(re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text)) and not text.startswith("file://")
 
 
+def comes_once(text: str) -> bool:
+    """Whether an input can be read only once, or is far away."""
+    try:
+        return text in STANDARD_INPUT or is_url(text) or stat.S_ISFIFO(os.stat(local_path(text)).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def local_path(text: str) -> Path:
     """The file that a name or a file:// URL means."""
     if not text.startswith("file://"):
@@ -158,13 +168,7 @@ def anime_name(path: Path, kind: ImageFormat | None = None) -> Path:
         path: the file.
         kind: the format of a picture, which stays one: photo.tif -> photo_anime.tif, photo.jpg -> photo_anime.png.
     """
-    suffix = ".mp4"
-    if kind is not None:
-        own = path.suffix.lower()
-        suffix = ".png"
-        if kind.keeps:
-            suffix = own if own in kind.suffixes and own in IMAGE_OUTPUTS else kind.suffixes[0]
-    ending = f"_anime{suffix}"
+    ending = f"_anime{'.mp4' if kind is None else kept_suffix(path, kind)}"
     return path.with_name(f"{shortened(path.stem, _longest_name(path.parent) - len(ending))}{ending}")
 
 
@@ -265,6 +269,11 @@ def open_sink(
         raise OutputError(f"the output {text} is the input itself", "choose another name for the output")
     if os.path.exists(target) and not overwrite:
         raise OutputError(f"{text} exists already", "give --overwrite to replace it")
+    if source.info.is_mixed:
+        raise OutputError(
+            f"the images of {source.info.path} have several sizes: they make no video",
+            f"write them into a folder: -o {target.stem}/, or make all of them the same size",
+        )
     if suffix in IMAGE_OUTPUTS and (source.info.is_still or suffix not in CONTAINERS):
         if not source.info.is_still:
             raise OutputError(
