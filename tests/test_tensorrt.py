@@ -33,7 +33,9 @@ from tests.golden import golden_weights, narrow
 pytest.importorskip("onnx", reason="needs onnx")
 trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx")
 
-from engines.tensorrt_engine import Plan, build_ahead, build_part, engine_key, upsampling  # noqa: E402
+from engines.tensorrt_ahead import build_ahead  # noqa: E402
+from engines.tensorrt_engine import build_part, engine_key, upsampling  # noqa: E402
+from engines.tensorrt_plan import Plan  # noqa: E402
 
 ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16)
 TARGETS = ("sm86", "sm89", "sm120")
