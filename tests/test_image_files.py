@@ -324,3 +324,10 @@ def test_turned_photographs_are_of_one_size(tmp_path: Path) -> None:
     with open_source(tmp_path / "in") as source:
         assert not source.info.is_mixed
         assert [frame.size for frame in source] == [(64, 48), (64, 48)]
+
+
+def test_a_gif_without_delays(tmp_path: Path) -> None:
+    (tmp_path / "a.gif").write_bytes(moving("GIF", 3, 0))
+    with open_source(tmp_path / "a.gif") as source:
+        assert [frame.pts_seconds for frame in source] == pytest.approx([0.0, 0.1, 0.2])
+    assert not source.info.is_still
