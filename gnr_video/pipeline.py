@@ -168,12 +168,10 @@ def compose(items: Iterable[Layered], look: Look, times: StageTimes) -> Generato
         with times.stage("compose"):
             look.effects.face(item.faces)
             image = look.compositor.compose(frame.image, item.faces, look.effects.frame)
-            whole = look.compositor.whole_frame(image)
+            alpha, whole = frame.alpha, look.compositor.whole_frame(image)
             if look.background is not None and whole is not None:
-                look.background.apply(whole, frame.image, item.faces, frame.pts_seconds)
-        yield Layered(
-            Frame(image, frame.pts, frame.time_base, frame.index, frame.props, frame.alpha), item.faces
-        )
+                alpha = look.background.apply(whole, frame.image, item.faces, frame.pts_seconds)
+        yield Layered(Frame(image, frame.pts, frame.time_base, frame.index, frame.props, alpha), item.faces)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import engines
+from benchmarks.official import OfficialGenerator, normalise, quantise
 from engines import int8
 from engines.accuracy import psnr
 from engines.cache import EngineCache, describe
@@ -224,6 +225,42 @@ def test_the_cache_lists_it(quantised, cache):
     kept, count = entry.about["float_layers"]["encoder"]
     assert 0 <= kept < count
     assert f"layers in float: encoder {kept} of {count}, decoder " in describe(entry)
+
+
+def test_exported_files_run_alone(quantised, cache, styles, tmp_path, monkeypatch):
+    pytest.importorskip("onnx", reason="needs onnx")
+    from engines.export import export
+    from engines.openvino_runtime import import_openvino
+
+    monkeypatch.setenv("GNR_VIDEO_CACHE", str(cache))
+    weights = golden_weights(ARCHITECTURE)
+    about = {
+        "name": "gnr",
+        "form": "openvino",
+        "precision": "int8",
+        "calibration": Calibration(FACES.key, no_crops),
+    }
+    files = export(weights, tmp_path, **about)
+    wide = export(weights, tmp_path / "wide", side=80, **about)
+    core = import_openvino().Core()
+    models = [core.read_model(f) for f in files if f.suffix == ".xml"]
+    assert {op.get_type_name() for op in models[0].get_ops()} & {"FakeQuantize"}
+    encoder, decoder, style = (core.compile_model(model, "CPU") for model in models)
+    seen = np.stack(list(sample_crops(64, 3)))
+    with torch.inference_mode():
+        official = OfficialGenerator(weights)
+        content = official.encode(normalise(torch.from_numpy(seen)))
+        expected = quantise(official.decode(content, official.mapping(torch.from_numpy(styles)))).numpy()
+    images = decoder({"content": encoder({"images": seen})[0], "style": style({"z": styles})[0]})[0]
+    assert images.shape == expected.shape and images.dtype == np.uint8
+    assert 10 * np.log10(255**2 / np.mean((images.astype(float) - expected) ** 2)) >= 30
+    shapes = [
+        str(v.partial_shape)
+        for f in wide[:4:2]
+        for v in (*core.read_model(f).inputs, *core.read_model(f).outputs)
+    ]
+    assert shapes[0] == shapes[-1] == "[?,80,80,3]"
+    assert shapes[1] == shapes[2] == f"[?,{ARCHITECTURE.content_channels},20,20]"
 
 
 def decoder_and_measure(quantised, exact, faces, styles):

@@ -52,6 +52,12 @@ def domains() -> Domains:
     return toy_domains(64)
 
 
+@pytest.fixture(autouse=True)
+def short_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a new outer block has learned before training goes on is asked by none of the tests."""
+    monkeypatch.setattr("train.one_sided.FIT_STEPS", 20)
+
+
 @pytest.fixture(scope="module")
 def trunk() -> Trunk:
     return random_trunk()

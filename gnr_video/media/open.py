@@ -14,7 +14,8 @@ from urllib.request import url2pathname, urlopen
 from engines.errors import InputError, OutputError
 from gnr_video.media.container_sink import ContainerSink
 from gnr_video.media.container_source import ContainerSource, Reading
-from gnr_video.media.encoders import CONTAINERS
+from gnr_video.media.encoders import ALIASES, CONTAINERS, default_codec
+from gnr_video.media.encoders import holds_alpha as encoder_holds_alpha
 from gnr_video.media.formats import (
     AVIF,
     GIF,
@@ -29,7 +30,7 @@ from gnr_video.media.formats import (
     sniff,
     sniff_file,
 )
-from gnr_video.media.image_sinks import NUMBER_PATTERN, ImageSequenceSink, StillSink
+from gnr_video.media.image_sinks import NUMBER_PATTERN, ImageSequenceSink, StillSink, holds_alpha
 from gnr_video.media.image_sources import AnimationSource, ImageFolderSource, StillSource
 from gnr_video.media.sink import VideoSink, shortened
 from gnr_video.media.source import VideoSource
@@ -284,3 +285,22 @@ def open_sink(
             )
         return StillSink(target)
     return ContainerSink(target, source, size, codec=codec, crf=crf, threads=threads, live=live)
+
+
+def check_alpha(path: str | os.PathLike[str], codec: str | None) -> None:
+    """Refuse outputs that hold no transparency.
+
+    Raises:
+        OutputError: it is one of those.
+    """
+    text = os.fspath(path)
+    suffix = Path(text).suffix.lower()
+    if text.endswith(("/", os.sep)) or os.path.isdir(text) or holds_alpha(Path(text)):
+        return
+    if suffix in CONTAINERS and encoder_holds_alpha(
+        ALIASES.get(codec or "", codec) or default_codec(suffix, True), suffix
+    ):
+        return
+    raise OutputError(
+        f"{text} cannot be transparent", "use .webm, .mov, .gif, .png, .apng, .webp, or frames/%05d.png"
+    )

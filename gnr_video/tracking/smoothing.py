@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -227,6 +227,14 @@ def _fit(face: Face) -> Alignment | None:
         return None
 
 
+def _sights(faces: Sequence[Face]) -> Iterator[_Sight]:
+    """Those of a face, up to the first that has no fit."""
+    for face in faces:
+        if (fit := _fit(face)) is None:
+            return
+        yield fit, face.landmarks
+
+
 class Aligner:
     """Turns the faces of each frame into smoothed alignments, one state per track.
 
@@ -247,7 +255,19 @@ class Aligner:
         self._time: float | None = None
         self._scene_frame = 0
 
-    def push(self, time_seconds: float, faces: Sequence[Face], *, cut: bool = False) -> list[list[Alignment]]:
+    @property
+    def pending(self) -> int:
+        """Frames that are not final yet, all of the scene that goes on."""
+        return len(self._pending)
+
+    def push(
+        self,
+        time_seconds: float,
+        faces: Sequence[Face],
+        *,
+        cut: bool = False,
+        before: Mapping[int, Sequence[Face]] | None = None,
+    ) -> list[list[Alignment]]:
         """Take the next frame's faces.
 
         Args:
@@ -255,6 +275,7 @@ class Aligner:
             faces: its faces, each `track_id` once.
             cut: this frame begins a new scene: what is pending becomes final without it, and nothing is
                 carried over.
+            before: by track_id, a new face in the pending frames just before this one, the newest first.
 
         Returns:
             The alignments of the frames that became final, oldest first: one list for each frame, in the
@@ -264,10 +285,11 @@ class Aligner:
         dt = time_seconds - self._time if self._time is not None else 0.0
         self._time = time_seconds
         seen = {face.track_id: (fit, face.landmarks) for face in faces if (fit := _fit(face)) is not None}
+        traced = {track_id: list(_sights(earlier)) for track_id, earlier in (before or {}).items()}
         for track_id, track in self._tracks.items():
-            self._observe(track, seen.pop(track_id, None), dt)
+            self._observe(track, seen.pop(track_id, None), dt, traced.get(track_id, []))
         for track_id, sight in seen.items():
-            self._tracks[track_id] = self._new_track(sight)
+            self._tracks[track_id] = self._new_track(sight, dt, traced.get(track_id, []))
         self._scene_frame += 1
         self._pending.append(max(dt, MIN_DT))
         if len(self._pending) > self.lookahead:
@@ -286,24 +308,35 @@ class Aligner:
         while self._pending:
             yield self._emit()
 
-    def _new_track(self, sight: _Sight) -> _Track:
+    def _new_track(self, sight: _Sight, dt: float, earlier: Sequence[_Sight]) -> _Track:
         # In the first frames of a scene the tracker is only just finding what was there all along.
-        opacity = 1.0 if self._scene_frame < SCENE_START_FRAMES else 0.0
+        opacity = 1.0 if self._scene_frame - len(earlier) < SCENE_START_FRAMES else 0.0
         # Its window reaches back over the pending frames in which it was not there.
         track = _Track(deque([None] * len(self._pending)), opacity)
-        self._start_segment(track, sight)
+        self._start_segment(track, sight, dt, earlier)
         return track
 
-    @staticmethod
-    def _start_segment(track: _Track, sight: _Sight) -> None:
-        fit, landmarks = sight
-        parameters = to_parameters(fit)
+    def _start_segment(self, track: _Track, sight: _Sight, dt: float, earlier: Sequence[_Sight]) -> None:
         track.segment += 1
-        track.missing, track.missing_seconds = 0, 0.0
-        track.angle = fit.angle
-        track.append(_Observation(kalman_start(parameters), track.segment, landmarks))
+        steps = [*list(self._pending)[len(self._pending) - len(earlier) :], dt]
+        track.last = None
+        for _ in earlier:
+            track.window.pop()
+        for seconds, (fit, landmarks) in zip(steps, [*reversed(earlier), sight], strict=True):
+            self._measure(track, fit, landmarks, seconds)
 
-    def _observe(self, track: _Track, sight: _Sight | None, dt: float) -> None:
+    def _measure(self, track: _Track, fit: Alignment, landmarks: Points, dt: float) -> None:
+        """The next frame, in which the face was seen."""
+        last = track.last
+        parameters = to_parameters(fit, None if last is None else track.angle)
+        track.angle = float(parameters[3]) / RADIUS
+        track.missing, track.missing_seconds = 0, 0.0
+        step = (
+            kalman_start(parameters) if last is None else kalman_step(last.step, dt, parameters, self._motion)
+        )
+        track.append(_Observation(step, track.segment, landmarks))
+
+    def _observe(self, track: _Track, sight: _Sight | None, dt: float, earlier: Sequence[_Sight]) -> None:
         last = track.last
         if sight is None:
             track.missing += 1
@@ -318,14 +351,9 @@ class Aligner:
                 )
             return
         if last is None:
-            self._start_segment(track, sight)
-            return
-        fit, landmarks = sight
-        parameters = to_parameters(fit, track.angle)
-        track.angle = float(parameters[3]) / RADIUS
-        track.missing, track.missing_seconds = 0, 0.0
-        step = kalman_step(last.step, dt, parameters, self._motion)
-        track.append(_Observation(step, track.segment, landmarks))
+            self._start_segment(track, sight, dt, earlier)
+        else:
+            self._measure(track, *sight, dt)
 
     def _emit(self) -> list[Alignment]:
         """The oldest pending frame's alignments; its observations leave the windows."""
