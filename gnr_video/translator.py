@@ -293,6 +293,7 @@ class Translator:
         """
         from gnr_video import pipeline
         from gnr_video.media.open import open_sink
+        from gnr_video.media.transparency import ON_WHITE
         from gnr_video.tracking.finder import Finder
 
         times = StageTimes()
@@ -335,6 +336,8 @@ class Translator:
             sink.finish()
             seconds = time.perf_counter() - started
             warnings = [*(schedule.looks.warnings if schedule else ()), *video.warnings, *sink.warnings]
+        if video.info.has_alpha and self.compositor.output_size(video.info.size) != video.info.size:
+            warnings.append(ON_WHITE)
         if counts.frames_without_face == counts.frames:
             warnings.append("no face was found in any frame: the output shows the source pictures")
         return Report(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import av
 import numpy as np
@@ -324,3 +327,24 @@ def test_turned_photographs_are_of_one_size(tmp_path: Path) -> None:
     with open_source(tmp_path / "in") as source:
         assert not source.info.is_mixed
         assert [frame.size for frame in source] == [(64, 48), (64, 48)]
+
+
+def test_a_gif_without_delays(tmp_path: Path) -> None:
+    (tmp_path / "a.gif").write_bytes(moving("GIF", 3, 0))
+    with open_source(tmp_path / "a.gif") as source:
+        assert [frame.pts_seconds for frame in source] == pytest.approx([0.0, 0.1, 0.2])
+    assert not source.info.is_still
+
+
+@pytest.mark.parametrize("name", ["JPEG", "HEIF", "TIFF"])
+@pytest.mark.parametrize("address", ["photo.jpg", "photo"])
+def test_a_picture_over_http(tmp_path: Path, name: str, address: str) -> None:
+    (tmp_path / address).write_bytes(encoded(name))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with open_source(f"http://127.0.0.1:{server.server_port}/{address}") as source:
+            (frame,) = source
+        server.shutdown()
+    assert source.info.is_still
+    assert np.abs(frame.image.astype(int) - picture(64, 48)).mean() < 6

@@ -110,7 +110,7 @@ class ContainerSink(VideoSink):
             self.warn(notice)
         self._alpha = settings.alpha and holds_alpha(settings.codec, extension)
         settings = replace(settings, alpha=self._alpha)
-        if info.has_alpha and not self._alpha and not self._gif:
+        if info.has_alpha and not holds_alpha(settings.codec, extension):
             self.warn(f"{ON_WHITE}: {settings.codec} in {path.suffix} cannot hold it")
         self._fields = FieldFlags(info.fields, settings.time_base) if info.fields else None
         if info.fields and settings.codec != "libx264":
@@ -170,7 +170,9 @@ class ContainerSink(VideoSink):
             threads=default_threads() if threads is None else threads,
             live=live,
             fields=info.fields,
-            alpha=info.has_alpha and holds_alpha(ALIASES.get(codec, codec), extension),
+            alpha=info.has_alpha
+            and self._size == info.size
+            and holds_alpha(ALIASES.get(codec, codec), extension),
         )
 
     def _add_video(self, settings: EncoderSettings, info: SourceInfo) -> Any:

@@ -38,8 +38,10 @@ _FRAMES_SPARED = (
     3  # that an input may lack without ending early: files that are whole have them in their counts
 )
 _LONGEST_PIXEL = 4
+_PREROLL = Fraction(1, 10)  # seconds
 _HIGHEST_RATE = 1000
 _DEFAULT, _ATTACHED = 0x0001, 0x0400  # AV_DISPOSITION_*
+_OF_BROADCASTS = ("flv", "live_flv")  # whose clocks jump too, though FFmpeg does not flag them
 _OF_VARIANTS = {"hls", "dash", "mpegts"}
 _NEARLY_SQUARE = Fraction(1, 100)
 _SELDOM_TRANSPARENT = ("gif", "apng", "png", "rawvideo", "qtrle", "bmp", "tiff", "targa")
@@ -353,7 +355,8 @@ class ContainerSource(VideoSource):
         return [self._stream, *(s for s in self._copied.values() if s.type != "attachment")]
 
     def _new_clock(self) -> Clock:
-        return Clock(self._read_streams(), bool(self._container.format.flags & TS_DISCONT))
+        form = self._container.format
+        return Clock(self._read_streams(), bool(form.flags & TS_DISCONT) or form.name in _OF_BROADCASTS)
 
     def _see(self, packet: Any) -> None:
         """Note how far the video reaches, on the input's own clock."""
@@ -439,6 +442,8 @@ class ContainerSource(VideoSource):
         time = packet.pts if packet.pts is not None else packet.dts
         seconds = None if time is None else time * packet.time_base
         past_end = self._end is not None and seconds is not None and seconds >= self._end
+        if seconds is not None and seconds + (packet.duration or 0) * packet.time_base < -_PREROLL:
+            return past_end  # cut off by an edit list; decoders need no more than the last of it
         if self._held is not None:
             self._held.append(item)
         elif self._queue is not None and item.stream in self._queue.streams and not past_end:

@@ -88,6 +88,8 @@ _HEIF_SEQUENCE_BRANDS = {b"hevc", b"hevx", b"hevm", b"hevs", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
 HEIF_BRANDS = _STILL_BRANDS | {b"avif"}
 """Of files that hold one picture, as their first box says."""
+GIF_DELAY = b"\x21\xf9\x04"
+"""How the block begins that says how long a picture of a GIF is shown."""
 _LONGEST_FTYP = 1024
 _WEBP_ANIMATION = 2
 _BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}

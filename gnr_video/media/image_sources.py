@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -67,7 +66,12 @@ class AnimationSource(VideoSource):
         self._start, self._end = start or 0.0, math.inf if end is None else end
         with opened(path, data, kind) as picture:
             count = int(getattr(picture, "n_frames", 1))
-            durations = [_milliseconds(picture, index) for index in range(count)]
+            durations, is_transparent = [], False
+            for index in range(count):
+                picture.seek(index)
+                picture.load()
+                durations.append(round(picture.info.get("duration", 0)) or _UNTIMED)
+                is_transparent |= "A" in picture.getbands() and picture.getextrema()[-1] != (255, 255)
             picture.seek(0)
             first = to_picture(picture)
         times = [sum(durations[:index]) for index in range(count)]
@@ -88,6 +92,7 @@ class AnimationSource(VideoSource):
             duration_seconds=lasts / 1000,
             frame_count=len(self._frames),
             is_still=False,
+            has_alpha=is_transparent,
         )
 
     def __iter__(self) -> Iterator[Frame]:
@@ -97,12 +102,6 @@ class AnimationSource(VideoSource):
                 picture.seek(index)
                 image, alpha, _ = to_picture(picture)
                 yield Frame(image, time - begin, _MILLISECOND, number, {"duration": duration}, alpha)
-
-
-def _milliseconds(picture: Any, index: int) -> int:
-    picture.seek(index)
-    picture.load()
-    return round(picture.info.get("duration", 0)) or _UNTIMED
 
 
 def still_info(path: str, picture: Picture, container: str) -> SourceInfo:
@@ -120,7 +119,7 @@ def still_info(path: str, picture: Picture, container: str) -> SourceInfo:
         pix_fmt="rgb24" if picture.alpha is None else "rgba",
         container=container,
         coded_height=height,
-        has_alpha=picture.alpha is not None or container == "webp",
+        has_alpha=picture.alpha is not None,
         is_still=True,
     )
 

@@ -19,6 +19,7 @@ from gnr_video.media.encoders import holds_alpha as encoder_holds_alpha
 from gnr_video.media.formats import (
     AVIF,
     GIF,
+    GIF_DELAY,
     IMAGE_OUTPUTS,
     IMAGE_SUFFIXES,
     WEBP,
@@ -156,7 +157,9 @@ def _open_stream(text: str, head: Head, part: Reading) -> VideoSource:
 def _open_picture(text: str, head: Head, part: Reading) -> VideoSource | None:
     """A picture by its content; None where FFmpeg has to say what it is."""
     kind, moves = sniff(head)
-    if kind in (WEBP, AVIF) and moves:
+    # FFmpeg tells the pictures of a GIF apart by their delays.
+    is_untimed = kind is GIF and GIF_DELAY not in head.peek(0)
+    if moves and kind is not None and (kind in (WEBP, AVIF) or is_untimed):
         return AnimationSource(text, head.read(), kind, start=part.start, end=part.end)
     return None if kind is None or moves else StillSource(text, head.read())
 
