@@ -345,6 +345,9 @@ def test_clips_that_cannot_be_calibrated_with(tmp_path, face_model):
 
 def test_command_line(tiny, face_clip, face_model, tmp_path, monkeypatch):
     monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path / "cache"))
+    # How well it is calibrated is asked above.
+    monkeypatch.setattr(int8, "CALIBRATION_STYLES", 1)
+    monkeypatch.setattr(int8, "CHECK_STYLES", 2)
     options = ("--weights", tiny, "--precision", "int8", "--calibrate", face_clip, "--face-model", face_model)
     done = call(face_clip, "-o", tmp_path / "out.mp4", *options)
     assert done.status == 0, done.stderr
