@@ -242,7 +242,7 @@ class TestTranslate:
         for i, picture in enumerate(read_pictures(clip)[:3]):
             cv2.imwrite(str(folder / f"{i}.png"), picture[..., ::-1])
         assert call(folder, *options).status == 0
-        assert names(tmp_path / "pictures_anime") == ["00000.png", "00001.png", "00002.png"]
+        assert names(tmp_path / "pictures_anime") == ["0.png", "1.png", "2.png"]
 
     def test_quiet_says_nothing(self, clip: Path, options: list[object]) -> None:
         """In a process of its own, where also what the native libraries write would be seen."""

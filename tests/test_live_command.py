@@ -55,13 +55,13 @@ def recording(options: list[object], tmp_path: Path, face_model: Path) -> Iterat
 
 @posix_only
 class TestEnding:
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", None)])
+    @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP"])
     def test_a_signal_ends_it_with_the_recording_whole(
-        self, recording: Any, tmp_path: Path, number: signal.Signals
+        self, recording: Any, tmp_path: Path, number: str
     ) -> None:
         time.sleep(1.0)
         begun = time.perf_counter()
-        recording.send_signal(number)
+        recording.send_signal(getattr(signal, number))
         done = finish(recording)
         spent = time.perf_counter() - begun
         assert done.status == 0, done.stderr
@@ -71,6 +71,20 @@ class TestEnding:
         assert not list(tmp_path.glob(".*"))
         # The bar is one second on a machine that is idle; this one may not be.
         assert spent < 10.0
+
+    def test_a_recording_that_fails_is_how_the_session_ends(
+        self, options: list[object], tmp_path: Path, face_model: Path
+    ) -> None:
+        """No file may grow beyond so many bytes, as on a full disk; what was recorded until then is kept."""
+        done = run(
+            "live", *options, "--record", tmp_path / "out.mp4", "--seconds", 60, "--report", tmp_path / "r.json",
+            env=NO_DISPLAY, before="import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, 90_000))",
+        )  # fmt: skip
+        assert done.status == 4, done.stderr
+        assert "error: " in done.stderr and "Traceback" not in done.stderr
+        assert "recorded only" in done.stderr
+        assert len(read_pictures(tmp_path / "out.mp4")) >= 1
+        assert json.loads((tmp_path / "r.json").read_text())["warnings"]
 
     def test_even_a_kill_leaves_something_to_play(self, recording: Any, tmp_path: Path) -> None:
         time.sleep(4.0)

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from engines.errors import OutputError
-from gnr_video.live.address import bind, is_local, parse_address
+from gnr_video.live.address import bind, is_local, parse_address, urls_of
+from gnr_video.live.browsers import can_open_pages
 from gnr_video.live.measure import jpeg_size, picture_size
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
@@ -61,6 +62,28 @@ class TestAddress:
             bind("0.0.0.0", 0)
         assert "--allow-remote" in caught.value.hint
         bind("0.0.0.0", 0, allow_remote=True).close()
+
+    def test_addresses_that_can_be_opened(self) -> None:
+        """0.0.0.0 is none: other machines know this one by its address or its name."""
+        assert urls_of("127.0.0.1", 80) == ["http://127.0.0.1:80/"]
+        assert urls_of("::1", 80) == ["http://[::1]:80/"]
+        everywhere = urls_of("0.0.0.0", 80)
+        assert f"http://{socket.gethostname()}:80/" in everywhere
+        assert not [url for url in everywhere if "0.0.0.0" in url]
+
+    @pytest.mark.parametrize(
+        ("platform", "environment", "opened"),
+        [
+            ("linux", {"DISPLAY": ":0"}, True),
+            ("linux", {"WAYLAND_DISPLAY": "wayland-0"}, True),
+            ("linux", {}, False),
+            ("linux", {"DISPLAY": "localhost:10.0", "SSH_CONNECTION": "1 2 3 4"}, False),
+            ("darwin", {}, True),
+            ("win32", {"CI": "true"}, False),
+        ],
+    )
+    def test_where_pages_are_opened(self, platform: str, environment: dict[str, str], opened: bool) -> None:
+        assert can_open_pages(environment, platform) is opened
 
     def test_a_port_in_use(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:

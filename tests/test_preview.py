@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from gnr_video.lettering import write
 from gnr_video.live import preview as preview_module
 from gnr_video.live.preview import PreviewSink, draw_overlay, why_no_window
 from gnr_video.live.session import LiveSession, Status
@@ -130,6 +131,18 @@ class TestOverlay:
     def test_what_it_says(self) -> None:
         assert STATUS.line() == "24.9 fps, 31 / 44 ms p50 / p95, limited by the camera, 3 dropped"
 
+    def test_letters_stand_in_the_middle_of_their_rim(self) -> None:
+        """Drawn twice in two thicknesses they would stand beside each other."""
+        image = np.full((60, 700, 3), 128, np.uint8)
+        write(image, "24.9 fps, 31 / 44 ms p50 / p95, limited by the camera", (10, 30))
+        white, dark = image.min(2) > 140, image.max(2) < 60
+        for mask, share in ((white, 0.01), (dark, 0.05)):
+            assert mask.mean() > share
+        columns = [np.flatnonzero(mask.any(0)) for mask in (white, dark)]
+        assert abs((columns[0][0] - columns[1][0]) - (columns[1][-1] - columns[0][-1])) <= 2
+        near = cv2.dilate(white.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
+        assert not (dark & ~near).any()
+
     @pytest.mark.parametrize("size", [(640, 480), (1280, 720), (160, 120), (32, 32)])
     def test_everything_at_once(self, session: LiveSession, size: tuple[int, int]) -> None:
         session.controls.run("help")
@@ -167,6 +180,7 @@ class TestDisplay:
             env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+        assert "QFontDatabase" not in done.stderr
         import json
 
         assert json.loads(report.read_text())["stages"]["to preview"]["count"] > 5

@@ -2,7 +2,8 @@
 
 run.py             a session put together from the command's options
 session.py         the pipeline between camera and sinks, and how long a picture takes through it
-camera.py          where pictures come from
+status.py          how it is doing: rate, delay and what limits them
+camera.py          where pictures come from; device_cameras.py, stream_cameras.py: of which kinds
 capture.py         a camera read on a thread of its own, the latest picture kept
 controls.py        what can be changed while it runs, the same from every keyboard and from the browser
 keys.py            key presses become commands of the controls
@@ -10,8 +11,8 @@ styles.py          the styles on show, changed and blended
 sinks.py           what shows the pictures: the contract, and a sink on a thread of its own
 virtual_camera.py  sink: a camera for video calls
 preview.py         sink: a window
-web.py, page/      sink and camera: the browser; address.py: where it is served
-files.py           videos that the browser hands over
+web/, page/        sink and camera: the browser; address.py: where it is served, browsers.py: opened by itself
+files.py           videos that the browser hands over; measure.py: pictures, measured before they are decoded
 recorder.py        sink: a file
 memory.py          freed memory is given back, so that a session can run for hours
 """

@@ -148,8 +148,10 @@ class PatternCamera(Camera):
     def read(self, stop: threading.Event) -> Shot | None:
         import cv2
 
-        due = self._start + self._index / (self.fps or 30)
-        if stop.wait(max(0.0, due - time.perf_counter())):
+        due, now = self._start + self._index / (self.fps or 30), time.perf_counter()
+        if now - due > 1.0:  # nobody has asked for a while
+            self._start += now - due
+        if stop.wait(max(0.0, due - now)):
             return None
         image = self._ground.copy()
         width, height = self.size

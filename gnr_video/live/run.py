@@ -162,6 +162,10 @@ def _check(options: LiveOptions) -> None:
     if options.style is not None:
         parse_expressions(options.style)
     FaceChoice.parse(options.look.faces)
+    if options.look.background.strip().lower() == "transparent":
+        raise InputError(
+            "live pictures are not transparent", "--background key, for programs that key green out"
+        )
     if options.record is not None:
         check_recording(Path(options.record), options.overwrite)
 

@@ -31,15 +31,7 @@ from gnr_video.live.capture import Capture
 from gnr_video.live.controls import GRID, Controls
 from gnr_video.live.memory import give_back, share_heaps
 from gnr_video.live.sinks import LiveSink
-from gnr_video.live.status import (
-    FACELESS_SECONDS,
-    WINDOW,
-    LiveTimes,
-    Rate,
-    Status,
-    limit_of,
-    percentiles_ms,
-)
+from gnr_video.live.status import FACELESS_SECONDS, WINDOW, LiveTimes, Rate, Status, limit_of, percentiles_ms
 from gnr_video.media.images import before_after, fitted
 from gnr_video.pipeline import Counts
 from gnr_video.report import Report

@@ -119,7 +119,7 @@ class ContainerSource(VideoSource):
             self._second = next(self._decoded, None) if self._may_be_still() else None
             self._orientation = read_orientation(self._first)
             self.info = self._describe(start, end)
-            if start is not None:
+            if start is not None or not self.info.has_audio:
                 self._shift = self._first.pts * self._time_base
         except BaseException:
             self._container.close()
@@ -402,7 +402,6 @@ class ContainerSource(VideoSource):
 
         try:
             pictures: list[Any] = self._decoder.decode(packet)
-            return pictures
         except av.error.EOFError:
             return []
         except (av.FFmpegError, ValueError) as error:
@@ -410,6 +409,11 @@ class ContainerSource(VideoSource):
             reason = getattr(error, "strerror", None) or str(error)
             self.warn(f"{self._path} is damaged ({reason}): what can be decoded is used")
             return []
+        if self._container.format.name == "avi":
+            # It holds no display times; FFmpeg's guesses of them are wrong where pictures are coded out of order.
+            for picture in pictures:
+                picture.pts = picture.dts
+        return pictures
 
     def _set_pts(self, picture: Any) -> None:
         pts = picture.pts if picture.pts is not None else picture.dts
@@ -438,8 +442,8 @@ class ContainerSource(VideoSource):
         if self._held is not None:
             self._held.append(item)
         elif self._queue is not None and item.stream in self._queue.streams and not past_end:
-            if self._start is not None:
-                if seconds is None or seconds < self._shift:
+            if self._shift:
+                if self._start is not None and (seconds is None or seconds < self._shift):
                     return past_end
                 ticks = round(self._shift / packet.time_base)
                 packet.pts = None if packet.pts is None else packet.pts - ticks

@@ -164,6 +164,14 @@ def by_suffix(path: Path) -> ImageFormat | None:
     return next((one for one in FORMATS if path.suffix.lower() in one.suffixes), None)
 
 
+def kept_suffix(path: Path, kind: ImageFormat) -> str:
+    """What the name of a picture's translation ends in: lossless kinds stay what they are, others become PNG."""
+    if not kind.keeps:
+        return ".png"
+    own = path.suffix.lower()
+    return own if own in kind.suffixes and own in IMAGE_OUTPUTS else kind.suffixes[0]
+
+
 def sniff_file(path: Path) -> Sniffed:
     """As `sniff`, of a file.
 

@@ -49,18 +49,22 @@ class Finder:
 
         for frame in frames:
             with times.stage("track"):
+                was_flat = self.cuts.is_flat
                 cut = self.cuts.is_cut(frame.image)
                 if cut:
                     self.tracker.reset()
                     self.cast.reset()
-                found = self.tracker.track(frame.image, frame.pts_seconds)
+                # Nobody is in a frame of one colour, and whoever is in the next was not seen to come.
+                is_flat = self.cuts.is_flat
+                found = [] if is_flat else self.tracker.track(frame.image, frame.pts_seconds)
                 faces = self.cast.choose(found, frame.pts_seconds)
-                pending = [] if cut else list(waiting)[len(waiting) - self.aligner.pending :]
+                breaks = cut or was_flat or is_flat
+                pending = [] if breaks else list(waiting)[len(waiting) - self.aligner.pending :]
                 before = self._traced(faces, pending, known)
             waiting.append(frame)
             known.append(faces)
             with times.stage("align"):
-                ready = self.aligner.push(frame.pts_seconds, faces, cut=cut, before=before)
+                ready = self.aligner.push(frame.pts_seconds, faces, cut=breaks, before=before)
             for alignments in ready:
                 yield layered(alignments)
         for alignments in self.aligner.flush():

@@ -68,7 +68,7 @@ async function drawLook(button, signal) {
     } catch {
       return false; // another row has been begun, or the server has gone
     }
-    if (answer.ok) {
+    if (answer.status === 200) {
       const picture = await createImageBitmap(await answer.blob());
       const face = button.firstChild;
       face.width = picture.width;
@@ -79,7 +79,7 @@ async function drawLook(button, signal) {
       return !signal.aborted;
     }
     if (answer.status === 409) return false;
-    if (answer.status !== 404) return !signal.aborted; // no look of these weights
+    if (answer.status !== 204) return !signal.aborted; // no look of these weights
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS)); // there has been no face yet
     if (signal.aborted) return false;
   }

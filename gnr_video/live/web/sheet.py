@@ -25,7 +25,7 @@ class Faces:
         self._rest_until = 0.0
 
     async def answer(self, request: Any, page: str) -> Any:
-        """A JPEG, or 404 while no face has been seen; 409 where the page has wished for another one since."""
+        """A JPEG, or 204 while no face has been seen; 409 where the page has wished for another one since."""
         from aiohttp import web
 
         style = request.query.get("style", "")
@@ -41,7 +41,7 @@ class Faces:
                 return web.Response(status=409, text="another style has been asked for since\n")
             crop = self._session.crop
             if crop is None:
-                return web.Response(status=404, text="no face has been seen yet\n")
+                return web.Response(status=204)
             begun = time.perf_counter()
             try:
                 check_seeds(style)
