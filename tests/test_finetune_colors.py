@@ -140,6 +140,7 @@ def test_a_warp_begins_as_nothing():
     assert torch.equal(Warp(4)(seeds), seeds)
 
 
+@pytest.mark.slow
 def test_seeds_get_the_colours_of_drawings(scene):
     _, _, model, drawings = scene
     warp = fit_warp(model, drawings, 4, torch.Generator().manual_seed(1), steps=250)
@@ -205,6 +206,7 @@ def fitted(weights, domains):
     return done, lines
 
 
+@pytest.mark.slow
 def test_only_mapping_network_and_style_head_change(weights, fitted):
     after = fitted[0].tensors
     assert {name for name in after if not name.startswith(COLOURS)} == weights.tensors.keys()
@@ -215,6 +217,7 @@ def test_only_mapping_network_and_style_head_change(weights, fitted):
     assert fitted[0].metadata["seeds"] == "spread as the colours of drawings"
 
 
+@pytest.mark.slow
 def test_every_part_says_how_well_it_went(fitted):
     text = "\n".join(fitted[1])
     assert "of 500 faces have hair" in text
@@ -223,6 +226,7 @@ def test_every_part_says_how_well_it_went(fitted):
     assert "nan" not in text
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(weights, domains):
     one, again = (
         fit_looks(weights, domains, straight_eyes(24), effort=BRIEF, log=lambda line: None).tensors
@@ -246,6 +250,7 @@ def test_weights_without_a_style_head_are_refused(weights, domains):
         fit_looks(replace(weights, tensors=bare), domains, straight_eyes(24), effort=QUICK)
 
 
+@pytest.mark.slow
 def test_command_writes_weights_that_load(weights, domains, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(fit_looks, "__kwdefaults__", {**fit_looks.__kwdefaults__, "effort": BRIEF})
     write_domains(domains, tmp_path)

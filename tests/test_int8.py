@@ -27,7 +27,10 @@ from tests.cli_helpers import call
 from tests.golden import golden_weights, narrow
 
 MISSING = [name for name in ("openvino", "nncf", "skimage") if find_spec(name) is None]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}")
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}"),
+    pytest.mark.slow,
+]
 
 ARCHITECTURE = narrow(size=64, num_down=2, latent_dim=8, style_dim=16)
 FACES = Calibration("twelve faces", lambda size: np.stack(list(sample_crops(size, 12))))
