@@ -27,7 +27,10 @@ from tests.cli_helpers import call
 from tests.golden import golden_weights, narrow
 
 MISSING = [name for name in ("openvino", "nncf", "skimage") if find_spec(name) is None]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}")
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}"),
+    pytest.mark.slow,
+]
 
 ARCHITECTURE = narrow(size=64, num_down=2, latent_dim=8, style_dim=16)
 FACES = Calibration("twelve faces", lambda size: np.stack(list(sample_crops(size, 12))))
@@ -345,6 +348,9 @@ def test_clips_that_cannot_be_calibrated_with(tmp_path, face_model):
 
 def test_command_line(tiny, face_clip, face_model, tmp_path, monkeypatch):
     monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path / "cache"))
+    # How well it is calibrated is asked above.
+    monkeypatch.setattr(int8, "CALIBRATION_STYLES", 1)
+    monkeypatch.setattr(int8, "CHECK_STYLES", 2)
     options = ("--weights", tiny, "--precision", "int8", "--calibrate", face_clip, "--face-model", face_model)
     done = call(face_clip, "-o", tmp_path / "out.mp4", *options)
     assert done.status == 0, done.stderr

@@ -27,7 +27,7 @@ from tests.tiny_weights import with_colours
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 pytest.importorskip("aiortc", reason="needs aiortc")
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 
 # A picture is drawn small and read back: 16x12 RGB values.
 PIXELS = """(() => {

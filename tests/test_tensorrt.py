@@ -78,6 +78,7 @@ def test_every_precision_compiles(weights, part, precision):
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.slow
 def test_the_full_size_graph_compiles(part):
     graph = export_part(golden_weights(), part, "fp16", up=upsampling("fp16"))
     for target in TARGETS:
@@ -162,6 +163,7 @@ def interrupted_build(folder):
     assert cache.get(key(weights, "decoder"), partial(build, progress=None), check_plan)
 
 
+@pytest.mark.slow
 def test_ctrl_c(tmp_path):
     """In a process of its own, as Ctrl-C comes to one.
 
