@@ -74,6 +74,13 @@ class Counts:
     faces: int = 0
     frames_without_face: int = 0
 
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.frames + other.frames,
+            self.faces + other.faces,
+            self.frames_without_face + other.frames_without_face,
+        )
+
     def add(self, frame: Layered) -> None:
         self.frames += 1
         self.faces += len({face.alignment.track_id for face in frame.faces})
@@ -161,12 +168,10 @@ def compose(items: Iterable[Layered], look: Look, times: StageTimes) -> Generato
         with times.stage("compose"):
             look.effects.face(item.faces)
             image = look.compositor.compose(frame.image, item.faces, look.effects.frame)
-            whole = look.compositor.whole_frame(image)
+            alpha, whole = frame.alpha, look.compositor.whole_frame(image)
             if look.background is not None and whole is not None:
-                look.background.apply(whole, frame.image, item.faces, frame.pts_seconds)
-        yield Layered(
-            Frame(image, frame.pts, frame.time_base, frame.index, frame.props, frame.alpha), item.faces
-        )
+                alpha = look.background.apply(whole, frame.image, item.faces, frame.pts_seconds)
+        yield Layered(Frame(image, frame.pts, frame.time_base, frame.index, frame.props, alpha), item.faces)
 
 
 @contextmanager

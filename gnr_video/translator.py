@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,7 @@ from gnr_video.tracking.smoothing import LOOKAHEAD
 if TYPE_CHECKING:
     from engines.tensorrt_build import Progress
     from gnr_video.frame_stream import FrameStream
+    from gnr_video.media.source import VideoSource
     from gnr_video.pipeline import Counts, Look
 
 DEFAULT_STYLE = DEFAULT_SEED
@@ -290,21 +292,14 @@ class Translator:
             GnrVideoError: one line that says what to do; no partial file is left.
         """
         from gnr_video import pipeline
-        from gnr_video.media.open import open_sink, open_source
+        from gnr_video.media.open import open_sink
+        from gnr_video.media.transparency import ON_WHITE
         from gnr_video.tracking.finder import Finder
 
         times = StageTimes()
-        self.compositor.reset()
-        self.effects.reset()
         schedule = self.schedule(source)
         with (
-            open_source(
-                source,
-                start=output.start,
-                end=output.end,
-                keep_fields=output.interlaced == "keep",
-                stream=output.stream,
-            ) as video,
+            self._open_source(source, target, output) as video,
             Finder(self.face_model, self.faces, self.lookahead) as finder,
             closing(self.open_look()) as look,
             open_sink(
@@ -317,20 +312,32 @@ class Translator:
             ) as sink,
         ):
             started = time.perf_counter()
-            counts = pipeline.run(
-                video,
-                sink.write,
-                finder,
-                look,
-                times,
-                styles=schedule,
-                start=output.start or 0.0,
-                hold=self.hold,
-                on_frame=(lambda done: progress(done, video.info.frame_count)) if progress else None,
-            )
+            counts = pipeline.Counts()
+
+            def on_frame(done: Counts) -> None:
+                if progress is not None:
+                    progress(counts + done, video.info.frame_count)
+
+            # Pictures that have nothing to do with each other are each a video of one frame.
+            for frames in ([frame] for frame in video) if video.info.is_mixed else (video,):
+                finder.reset()
+                look.reset()
+                counts += pipeline.run(
+                    frames,
+                    sink.write,
+                    finder,
+                    look,
+                    times,
+                    styles=schedule,
+                    start=output.start or 0.0,
+                    hold=self.hold,
+                    on_frame=on_frame,
+                )
             sink.finish()
             seconds = time.perf_counter() - started
             warnings = [*(schedule.looks.warnings if schedule else ()), *video.warnings, *sink.warnings]
+        if video.info.has_alpha and self.compositor.output_size(video.info.size) != video.info.size:
+            warnings.append(ON_WHITE)
         if counts.frames_without_face == counts.frames:
             warnings.append("no face was found in any frame: the output shows the source pictures")
         return Report(
@@ -367,6 +374,26 @@ class Translator:
         if output.codec is not None or output.crf is not None or not self.engine.device.startswith("cuda"):
             return output.codec
         return gpu_codec(target, self.compositor.output_size(size))
+
+    def _open_source(
+        self, source: str | os.PathLike[str], target: str | os.PathLike[str], output: OutputOptions
+    ) -> VideoSource:
+        """The source, with transparency where there is to be some."""
+        from gnr_video.media.open import check_alpha, open_source
+
+        is_transparent = self.backdrop is not None and self.backdrop.transparent
+        if is_transparent:
+            check_alpha(target, output.codec)
+        video = open_source(
+            source,
+            start=output.start,
+            end=output.end,
+            keep_fields=output.interlaced == "keep",
+            stream=output.stream,
+        )
+        if is_transparent:
+            video.info = replace(video.info, has_alpha=True)
+        return video
 
     def sibling(self, paste: str, looks: Looks | None) -> Translator:
         """Another translator on the same engine, for use at the same time: paste mode, styles and memory are its own.

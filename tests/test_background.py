@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from engines.errors import InputError
 from gnr_video.compositing.background import KEY_GREEN, Backdrop, Background, blurred, covering, without_spill
 from gnr_video.frame import Alignment, FaceLayer, Image
+from gnr_video.media.open import open_source
 from gnr_video.samples.portrait import portrait
 from tests.cli_helpers import call
 from tests.media_helpers import read_pictures
@@ -74,7 +75,8 @@ class TestPeople:
     def test_behind_a_person_is_the_colour_and_the_person_stays(self, photo: Image) -> None:
         out = photo.copy()
         with Background(Backdrop((0, 0, 255))) as background:
-            people = background.apply(out, photo, [], 0.0)
+            assert background.apply(out, photo, [], 0.0) is None
+            people = background.people(photo, [], 0.0)
         face = slice(80, 130), slice(200, 240)
         assert people[face].mean() > 250
         assert np.abs(out[face].astype(int) - photo[face]).mean() < 2
@@ -88,7 +90,8 @@ class TestPeople:
         )
         out = photo.copy()
         with Background(Backdrop((0, 0, 255))) as background:
-            people = background.apply(out, photo, [face], 0.0)
+            background.apply(out, photo, [face], 0.0)
+            people = background.people(photo, [face], 0.0)
         assert (people[50:70, 50:70] == 255).all()
         np.testing.assert_array_equal(out[50:70, 50:70], photo[50:70, 50:70])
 
@@ -100,6 +103,38 @@ class TestPeople:
                 noisy = np.clip(photo + random.normal(0, 4, photo.shape), 0, 255).astype(np.uint8)
                 seen.append(background.people(noisy, [], i / 30).astype(float))
         assert np.abs(np.diff(seen[4:], axis=0)).mean() < 1
+
+    def test_transparent(self, photo: Image) -> None:
+        out = photo.copy()
+        with Background(Backdrop(transparent=True)) as background:
+            people = background.apply(out, photo, [], 0.0)
+        assert people is not None
+        assert people[80:130, 200:240].mean() > 250
+        assert people[:60, :60].max() == 0
+        assert (out[:60, :60] == 255).all(), "what is hidden never shows"
+
+    @pytest.mark.parametrize("name", ["out.webm", "out.png", "frames/%03d.png"])
+    def test_a_transparent_file(
+        self, tiny: Path, face_clip: Path, face_model: Path, tmp_path: Path, photo: Image, name: str
+    ) -> None:
+        source = face_clip
+        if name == "out.png":
+            source = tmp_path / "photo.png"
+            cv2.imwrite(str(source), photo[..., ::-1])
+        options = ["--end", 0.2, "--weights", tiny, "--engine", "torch", "--background", "transparent"]
+        done = call(source, "-o", tmp_path / name, *options)
+        assert done.status == 0, done.stderr
+        with open_source(tmp_path / name.replace("%03d", "001")) as made:
+            alpha = next(iter(made)).alpha
+        assert alpha is not None
+        assert alpha[:8, :8].max() < 20
+        assert (alpha > 235).mean() > 0.1
+
+    def test_what_holds_no_transparency_is_refused(self, tiny: Path, face_clip: Path, tmp_path: Path) -> None:
+        for name in ("out.mp4", "out.jpg"):
+            done = call(face_clip, "-o", tmp_path / name, "--weights", tiny, "--background", "transparent")
+            assert done.status == 4
+            assert "cannot be transparent" in done.stderr
 
     def test_in_a_video(self, tiny: Path, face_clip: Path, face_model: Path, tmp_path: Path) -> None:
         made = {}

@@ -242,14 +242,16 @@ class TestTranslate:
         for i, picture in enumerate(read_pictures(clip)[:3]):
             cv2.imwrite(str(folder / f"{i}.png"), picture[..., ::-1])
         assert call(folder, *options).status == 0
-        assert names(tmp_path / "pictures_anime") == ["00000.png", "00001.png", "00002.png"]
+        assert names(tmp_path / "pictures_anime") == ["0.png", "1.png", "2.png"]
 
+    @pytest.mark.slow
     def test_quiet_says_nothing(self, clip: Path, options: list[object]) -> None:
         """In a process of its own, where also what the native libraries write would be seen."""
         done = run(clip, "--quiet", "--end", 0.2, *options)
         assert done == (0, "", "")
         assert clip.with_name("clip_anime.mp4").is_file()
 
+    @pytest.mark.slow
     def test_a_pipe(self, tmp_path: Path, options: list[object]) -> None:
         clip = make_clip(tmp_path / "in.mkv", size=(64, 48))
         with clip.open("rb") as stream:

@@ -213,3 +213,32 @@ def test_what_is_whole_does_not_end_early(tmp_path: Path) -> None:
         with open_source(tmp_path / name) as source:
             list(source)
             assert not source.warnings
+
+
+def test_a_stream_that_was_interrupted(tmp_path: Path) -> None:
+    """FLV, as recorders of live streams write it: the clock goes on while nothing comes."""
+
+    def late(packet: Any, number: int) -> Any:
+        if packet.pts * packet.time_base >= 1:
+            later(100)(packet, number)
+        return packet
+
+    given = remuxed(clip(tmp_path / "a.mkv", 2), tmp_path / "b.flv", late)
+    copy(given, tmp_path / "out.mp4")
+    for begin, end in spans(tmp_path / "out.mp4").values():
+        assert begin == pytest.approx(0, abs=0.06)
+        assert end == pytest.approx(2, abs=0.15)
+
+
+def test_sound_that_an_edit_list_cuts_off(tmp_path: Path) -> None:
+    """It pushes nothing in a container that knows no negative times."""
+
+    def early(packet: Any, number: int) -> Any:
+        ticks = round(Fraction(1, 2) / packet.time_base)
+        packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
+        return packet
+
+    # The muxer writes an edit list for times below zero.
+    trimmed = remuxed(clip(tmp_path / "a.mkv", 2), tmp_path / "b.mp4", early)
+    copy(trimmed, tmp_path / "out.mkv")
+    assert float(frame_times(tmp_path / "out.mkv")[0]) < 0.15

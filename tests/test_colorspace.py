@@ -186,3 +186,14 @@ def test_chroma_is_doubled_to_the_nearest(shape):
     plane = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     nearest = cv2.resize(plane, (2 * shape[1], 2 * shape[0]), interpolation=cv2.INTER_NEAREST)
     np.testing.assert_array_equal(_doubled(plane), nearest)
+
+
+@pytest.mark.parametrize(
+    ("tagged", "expected"), [(1, [0, 128, 255]), (2, [16, 126, 235]), (0, [16, 126, 235])]
+)
+def test_grey_has_the_levels_that_its_range_says(tagged: int, expected: list[int]) -> None:
+    frame = av.VideoFrame.from_ndarray(np.array([[16, 126, 235, 16]] * 4, np.uint8), "gray")
+    frame.color_range = tagged
+    image = to_rgb(frame, av.video.reformatter.VideoReformatter())
+    assert image[0, :3, 0].tolist() == expected
+    assert (image == image[..., :1]).all()

@@ -14,11 +14,13 @@ import torch.multiprocessing as mp
 from engines.architecture import Architecture
 from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains
-from train import distributed, loop
+from train import distributed, loop, one_sided
 from train.one_sided import OneSidedTrainer
 from train.recipes import Recipe, Stage, get_recipe
 from train.trainer import Trainer
 from train.two_sided import TwoSidedTrainer
+
+pytestmark = pytest.mark.slow
 
 STEPS = 4
 RECIPE = replace(
@@ -61,6 +63,7 @@ def train(recipe: Recipe, out: Path) -> Trainer:
 
 
 def train_one_way(out: Path) -> Trainer:
+    one_sided.FIT_STEPS = 20
     # d_rest where its first losses lie: the processes have to agree on whether the discriminator learns.
     recipe = replace(ONE_WAY, d_rest=1.98, loss=replace(ONE_WAY.loss, palette=10.0))
     trainer = OneSidedTrainer(toy_domains(64), recipe, out, trunk=random_trunk(), bf16=False)
@@ -87,19 +90,11 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def one_way_worker(number: int, out: Path, port: int) -> None:
+def worker(number: int, out: Path, port: int) -> None:
     enter(number, port)
-    trainer = train_one_way(out)
-    torch.save([net.state_dict() for net in trainer.networks.all().values()], out / f"rank{number}.pt")
-    distributed.leave()
-
-
-def worker(number: int, out: Path, port: int, name: str) -> None:
-    enter(number, port)
-    trainer = train(RECIPES[name], out)
-    torch.save(
-        {name: net.state_dict() for name, net in trainer.networks.all().items()}, out / f"rank{number}.pt"
-    )
+    for name, recipe in RECIPES.items():
+        save(train(recipe, out / name), out / name / f"rank{number}.pt")
+    save(train_one_way(out / "one way"), out / "one way" / f"rank{number}.pt")
     x = torch.arange(3.0, requires_grad=True)
     y = distributed.gather(x + 10 * number)
     (gradient,) = torch.autograd.grad((y**3).sum() * (number + 1), x, create_graph=True)
@@ -108,16 +103,32 @@ def worker(number: int, out: Path, port: int, name: str) -> None:
     distributed.leave()
 
 
-@pytest.fixture(scope="module", params=RECIPES)
-def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("together") / request.param
-    out.mkdir()
-    mp.spawn(worker, (out, free_port(), request.param), nprocs=2)
+def save(trainer: Trainer, file: Path) -> None:
+    torch.save({name: net.state_dict() for name, net in trainer.networks.all().items()}, file)
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes made: a folder for each training. It takes them longer to start than to train."""
+    out = tmp_path_factory.mktemp("together")
+    for name in (*RECIPES, "one way"):
+        (out / name).mkdir()
+    mp.spawn(worker, (out, free_port()), nprocs=2)
     return out
 
 
-def test_two_processes_train_as_one_with_the_whole_batch(together, tmp_path):
-    alone = train(whole(RECIPES[together.name]), tmp_path)
+@pytest.fixture(scope="module", params=RECIPES)
+def together(request: pytest.FixtureRequest, processes: Path) -> Path:
+    return processes / str(request.param)
+
+
+@pytest.fixture(scope="module")
+def alone(together: Path, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """The same training in this process, with the batches of both."""
+    return train(whole(RECIPES[together.name]), tmp_path_factory.mktemp("alone"))
+
+
+def test_two_processes_train_as_one_with_the_whole_batch(together, alone):
     ranks = [torch.load(together / f"rank{number}.pt", weights_only=True) for number in (0, 1)]
     for name, net in alone.networks.all().items():
         for key, expected in net.state_dict().items():
@@ -128,12 +139,11 @@ def test_two_processes_train_as_one_with_the_whole_batch(together, tmp_path):
             assert error.median() < 0.05 * RECIPE.lr, (name, key)
 
 
-def test_losses_are_the_global_batchs(together, tmp_path):
+def test_losses_are_the_global_batchs(together, alone):
     def losses(folder: Path) -> list[dict[str, float]]:
         return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
-    train(whole(RECIPES[together.name]), tmp_path)
-    expected, got = losses(tmp_path), losses(together)
+    expected, got = losses(alone.out), losses(together)
     assert len(got) == len(expected) == STEPS  # one process writes
     for one, two in zip(expected, got, strict=True):
         assert one.keys() == two.keys()
@@ -141,23 +151,23 @@ def test_losses_are_the_global_batchs(together, tmp_path):
             assert two[name] == pytest.approx(one[name], rel=2e-3, abs=1e-5), name
 
 
-def test_one_way_training_stays_together(tmp_path):
+def test_one_way_training_stays_together(processes):
     """Which half of a batch a term looks at depends on the process; what is learned is the same in both."""
-    mp.spawn(one_way_worker, (tmp_path, free_port()), nprocs=2)
-    ranks = [torch.load(tmp_path / f"rank{number}.pt", weights_only=True) for number in (0, 1)]
-    for one, two in zip(*ranks, strict=True):
+    folder = processes / "one way"
+    ranks = [torch.load(folder / f"rank{number}.pt", weights_only=True) for number in (0, 1)]
+    for name, one in ranks[0].items():
         for key, tensor in one.items():
             # Power iteration sees each process's own weights, which are the same.
-            assert torch.equal(tensor, two[key]), key
-    losses = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+            assert torch.equal(tensor, ranks[1][name][key]), (name, key)
+    losses = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert len(losses) == 3 and all(0 < line["palette"] < 4 for line in losses)
 
 
-def test_gather_is_differentiable_twice(together):
+def test_gather_is_differentiable_twice(processes):
     # Process r: L_r = (r + 1) sum y^3 over all six values; d/dx sums both processes' losses.
     whole_batch = torch.tensor([0.0, 1, 2, 10, 11, 12])
     for number in (0, 1):
-        y, gradient, second = torch.load(together / f"gather{number}.pt", weights_only=True)
+        y, gradient, second = torch.load(processes / f"gather{number}.pt", weights_only=True)
         assert torch.equal(y, whole_batch)
         own = whole_batch[3 * number : 3 * number + 3]
         assert torch.allclose(gradient, 3 * 3 * own**2)

@@ -216,6 +216,16 @@ def test_foreign_content(engine):
         engine.decode("content", np.zeros((1, 8), np.float32))
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_bf16_is_computed_in_float32_where_the_cpu_cannot(monkeypatch, weights, there):
+    monkeypatch.setattr("engines.torch_engine._convolves_bf16", lambda: there)
+    with engines.create(weights, engine="torch", precision="bf16", device="cpu") as engine:
+        content = engine.encode(np.zeros((1, 64, 64, 3), np.uint8))
+        kernels = [p for p in engine._encoder.state_dict().values() if p.ndim == 4]
+    assert content.dtype == (torch.bfloat16 if there else torch.float32)
+    assert all(torch.equal(p, p.bfloat16().to(p.dtype)) for p in kernels) and len(kernels) > 3
+
+
 def test_no_style_and_closed(weights, crops):
     made = engines.create(weights, engine="torch", device="cpu", precision="fp32")
     with pytest.raises(EngineError, match="no style"):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import av
 import numpy as np
@@ -14,7 +17,7 @@ import pytest
 from PIL import Image as Pil
 from PIL import ImageCms
 
-from engines.errors import InputError
+from engines.errors import InputError, OutputError
 from gnr_video.media.formats import FORMATS, IMAGE_OUTPUTS, Head, gif_moves, jpeg_moves, png_moves, sniff
 from gnr_video.media.image_files import read_image, read_picture
 from gnr_video.media.open import anime_name, open_sink, open_source, picture_format
@@ -273,3 +276,75 @@ def test_hidden_colours_are_not_read(tmp_path: Path) -> None:
     image[..., 3] = 255
     Pil.fromarray(image).save(tmp_path / "a.png")
     assert read_picture(tmp_path / "a.png").alpha is None
+
+
+def photographs(folder: Path) -> Path:
+    folder.mkdir()
+    for name, kind, size in (
+        ("b.jpg", "JPEG", (64, 48)),
+        ("a.HEIC", "HEIF", (48, 64)),
+        ("c.tif", "TIFF", (32, 32)),
+        ("b.png", "PNG", (40, 40)),
+        ("noextension", "JPEG", (64, 48)),
+    ):
+        (folder / name).write_bytes(encoded(kind, Pil.fromarray(picture(*size))))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_a_folder_of_photographs_keeps_names_and_sizes(tmp_path: Path) -> None:
+    given = photographs(tmp_path / "in")
+    source, _ = copy(given, f"{tmp_path}/out/")
+    assert source.info.is_mixed
+    made = {file.name: read_image(file).shape[1::-1] for file in (tmp_path / "out").iterdir()}
+    assert made == {
+        "a.png": (48, 64),
+        "b.jpg.png": (64, 48),
+        "b.png.png": (40, 40),
+        "c.tif": (32, 32),
+        "noextension.png": (64, 48),
+    }
+    with pytest.raises(OutputError, match="and maybe more already"):
+        copy(given, f"{tmp_path}/out/")
+    copy(given, tmp_path / "numbered" / "%02d.png")
+    assert len(list((tmp_path / "numbered").iterdir())) == 5
+
+
+def test_photographs_of_several_sizes_make_no_video(tmp_path: Path) -> None:
+    given = photographs(tmp_path / "in")
+    with open_source(given) as source, pytest.raises(OutputError, match="several sizes"):
+        open_sink(tmp_path / "out.mp4", source)
+
+
+def test_turned_photographs_are_of_one_size(tmp_path: Path) -> None:
+    """What counts is the upright size."""
+    exif = Pil.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "in").mkdir()
+    turned = Pil.fromarray(picture(48, 64))
+    (tmp_path / "in" / "1.jpg").write_bytes(encoded("JPEG"))
+    (tmp_path / "in" / "2.jpg").write_bytes(encoded("JPEG", turned, exif=exif.tobytes()))
+    with open_source(tmp_path / "in") as source:
+        assert not source.info.is_mixed
+        assert [frame.size for frame in source] == [(64, 48), (64, 48)]
+
+
+def test_a_gif_without_delays(tmp_path: Path) -> None:
+    (tmp_path / "a.gif").write_bytes(moving("GIF", 3, 0))
+    with open_source(tmp_path / "a.gif") as source:
+        assert [frame.pts_seconds for frame in source] == pytest.approx([0.0, 0.1, 0.2])
+    assert not source.info.is_still
+
+
+@pytest.mark.parametrize("name", ["JPEG", "HEIF", "TIFF"])
+@pytest.mark.parametrize("address", ["photo.jpg", "photo"])
+def test_a_picture_over_http(tmp_path: Path, name: str, address: str) -> None:
+    (tmp_path / address).write_bytes(encoded(name))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with open_source(f"http://127.0.0.1:{server.server_port}/{address}") as source:
+            (frame,) = source
+        server.shutdown()
+    assert source.info.is_still
+    assert np.abs(frame.image.astype(int) - picture(64, 48)).mean() < 6

@@ -176,39 +176,6 @@ def test_openvino_files_run_alone(weights, crops, z, expected, tmp_path, precisi
     assert core.read_model(files[0]).get_rt_info(["gnr_video", "part"]).astype(str) == "encoder"
 
 
-def test_int8_files_run_alone(weights, z, tmp_path, monkeypatch):
-    for name in ("openvino", "nncf", "skimage"):
-        pytest.importorskip(name, reason=f"needs {name}")
-    from engines.int8 import Calibration
-    from engines.openvino_runtime import import_openvino
-    from gnr_video.samples.calibration import sample_crops
-
-    monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path / "cache"))
-    faces = Calibration("twelve faces", lambda size: np.stack(list(sample_crops(size, 12))))
-    about = {"name": "gnr", "form": "openvino", "precision": "int8", "calibration": faces}
-    files = export(weights, tmp_path, **about)
-    wide = export(weights, tmp_path / "wide", side=80, **about)
-    core = import_openvino().Core()
-    models = [core.read_model(f) for f in files if f.suffix == ".xml"]
-    assert {op.get_type_name() for op in models[0].get_ops()} & {"FakeQuantize"}
-    encoder, decoder, style = (core.compile_model(model, "CPU") for model in models)
-    seen = np.stack(list(sample_crops(64, 3)))
-    with torch.inference_mode():
-        official = OfficialGenerator(weights)
-        content = official.encode(normalise(torch.from_numpy(seen)))
-        expected = quantise(official.decode(content, official.mapping(torch.from_numpy(z)))).numpy()
-    images = decoder({"content": encoder({"images": seen})[0], "style": style({"z": z})[0]})[0]
-    assert images.shape == expected.shape and images.dtype == np.uint8
-    assert 10 * np.log10(255**2 / np.mean((images.astype(float) - expected) ** 2)) >= 30
-    shapes = [
-        str(v.partial_shape)
-        for f in wide[:4:2]
-        for v in (*core.read_model(f).inputs, *core.read_model(f).outputs)
-    ]
-    assert shapes[0] == shapes[-1] == "[?,80,80,3]"
-    assert shapes[1] == shapes[2] == f"[?,{ARCHITECTURE.content_channels},10,10]"
-
-
 def test_refuses(weights, tmp_path):
     with pytest.raises(EngineError, match="no export format"):
         export(weights, tmp_path, name="gnr", form="caffe")

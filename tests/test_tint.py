@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnr_video.compositing.compositor import Compositor
-from gnr_video.effects.tint import SETTLE_SECONDS, Tint
+from gnr_video.effects.tint import SETTLE_SECONDS, Tint, black_bars
 from gnr_video.frame import Alignment, Bust
 from gnr_video.tracking.alignment import bust, crop_face
 from gnr_video.tracking.face_mesh import Mask
@@ -235,3 +235,19 @@ def test_bust_is_the_head_seen_wider():
     assert isinstance(one.bust, Bust)
     assert place.scale == pytest.approx(1.6 * one.head.scale)
     assert (place.angle, place.track_id) == (one.head.angle, one.head.track_id)
+
+
+def test_black_bars_stay_black():
+    """Also where the hair beside them is black."""
+    one = person(HERE)
+    out, plain = one.frame.copy(), one.frame.copy()
+    out[:130] = out[-40:] = out[:, :20] = 3
+    given = out.copy()
+    tint, (face,) = Tint(), layers([(one.bust.alignment, one.drawing)], busts=[one.bust])
+    face.mask = whole(one)
+    tint.frame(out, [face])
+    for part in (np.s_[:130], np.s_[-40:], np.s_[:, :20]):
+        assert (out[part] == 3).all()
+    assert (out != given).any()
+    assert not black_bars(plain)
+    assert not black_bars(np.zeros_like(plain))

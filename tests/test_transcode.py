@@ -203,3 +203,46 @@ def test_subtitles_become_what_the_container_holds(tmp_path: Path, target: str, 
     assert [text[: len(wanted)] for (_, text), wanted in zip(found, texts, strict=True)] == texts
     assert [float(at) for at, _ in found] == pytest.approx([0.1, 0.7], abs=0.01)
     assert "subtitle (srt) becomes" in sink.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "given", "target", "expected"),
+    [
+        ("vorbis", ".mkv", ".mp4", "aac"),
+        ("mp2", ".mkv", ".mp4", "aac"),
+        ("vorbis", ".mkv", ".mov", "aac"),
+        ("pcm_s16le", ".mov", ".m4v", "aac"),
+        ("pcm_s16le", ".mkv", ".mov", "pcm_s16le"),
+        ("vorbis", ".mkv", ".webm", "vorbis"),
+        ("mp2", ".mkv", ".mkv", "mp2"),
+        ("libmp3lame", ".mkv", ".mp4", "mp3"),
+        ("libopus", ".mkv", ".mp4", "opus"),
+    ],
+)
+def test_sound_that_few_players_find_is_encoded_anew(
+    tmp_path: Path, encoder: str, given: str, target: str, expected: str
+) -> None:
+    rate = 48_000
+    clip = make_clip(tmp_path / "silent.mp4", pts=range(30))
+    path = tmp_path / f"a{given}"
+    with av.open(str(clip)) as video, av.open(str(path), "w") as out:
+        pictures = out.add_stream_from_template(video.streams.video[0])
+        stream = out.add_stream(encoder, rate=rate, layout="stereo", options={"strict": "experimental"})
+        kind = {"pcm_s16le": "s16", "libopus": "flt", "mp2": "s16"}.get(encoder, "fltp")
+        stream.codec_context.format = kind
+        resampler = av.AudioResampler(kind, "stereo", rate)
+        packets = [packet for packet in video.demux(video=0) if packet.size]
+        for packet in packets:
+            packet.stream = pictures
+        sound = chirp(1.0, rate)
+        for at in range(0, len(sound) - 1024, 1024):
+            frame = av.AudioFrame.from_ndarray(np.tile(sound[at : at + 1024], (2, 1)), "fltp", "stereo")
+            frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
+            for each in resampler.resample(frame):
+                packets += stream.encode(each)
+        packets += stream.encode(None)
+        for packet in sorted(packets, key=lambda p: float(p.dts * p.time_base)):
+            out.mux(packet)
+    copy(path, tmp_path / f"b{target}")
+    with av.open(str(tmp_path / f"b{target}")) as made:
+        assert made.streams.audio[0].codec_context.codec.canonical_name == expected

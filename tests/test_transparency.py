@@ -125,17 +125,17 @@ def test_an_opaque_gif_becomes_no_transparent_video(tmp_path: Path) -> None:
 def test_the_pipeline_keeps_it(tmp_path: Path) -> None:
     """Where the picture keeps its shape; beside the source it is laid on white."""
     from gnr_video.compositing.compositor import Compositor
-    from gnr_video.pipeline import Counts, Look, compose
+    from gnr_video.pipeline import Look, compose
     from gnr_video.timing import StageTimes
 
     frame = Frame(picture(*SIZE), 0, Fraction(1, 25), 0, {}, alpha())
     none: list[FaceLayer] = []
     for mode, expected in (("head", frame.alpha), ("side-by-side", None)):
         look = Look(None, Compositor(mode), _NoEffects())  # type: ignore[arg-type]
-        (made,) = compose([Layered(frame, none)], look, StageTimes(), Counts())
-        assert made.alpha is expected
+        (made,) = compose([Layered(frame, none)], look, StageTimes())
+        assert made.frame.alpha is expected
         if expected is None:
-            assert (made.image[:, : SIZE[0]] == on_white(frame.image, frame.alpha)).all()
+            assert (made.frame.image[:, : SIZE[0]] == on_white(frame.image, frame.alpha)).all()
 
 
 class _NoEffects:

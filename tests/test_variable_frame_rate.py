@@ -117,3 +117,10 @@ def test_real_clips_pass_through(tmp_path: Path, clip: Path) -> None:
     assert frame_times(tmp_path / "b.mp4") == [t for t in times if t < stop]
     assert read_packets(tmp_path / "b.mp4") == [p for p in audio if p[0] < stop]
     assert source.warnings == sink.warnings == []
+
+
+def test_pictures_of_an_avi_that_are_coded_out_of_order(tmp_path: Path) -> None:
+    """AVI holds no display times: the pictures are a frame apart, in their order."""
+    clip = make_clip(tmp_path / "a.avi", pts=range(20), time_base=Fraction(1, 30))
+    copy(clip, tmp_path / "b.mp4")
+    assert frame_times(tmp_path / "b.mp4") == [Fraction(i, 30) for i in range(20)]

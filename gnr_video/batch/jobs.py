@@ -84,14 +84,14 @@ def plan(inputs: Sequence[str], out: Path | None, *, recursive: bool = False) ->
     found: dict[Path, Path] = {}  # source -> its place in `out`
     for text in inputs:
         path = Path(text)
-        if path.is_dir():
+        if os.path.isdir(path):
             for file in _files(path, recursive):
                 is_ours = (
                     file.stem.endswith(SUFFIX) if out is None else out != path and file.is_relative_to(out)
                 )
                 if file.suffix.lower() in VIDEO_EXTENSIONS | IMAGE_SUFFIXES and not is_ours:
                     found.setdefault(file, file.relative_to(path))
-        elif path.exists():
+        elif os.path.exists(path):
             found.setdefault(path, Path(path.name))
         else:
             raise InputError(f"no such file: {text}", "check the name, and quote names with spaces")

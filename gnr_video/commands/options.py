@@ -121,7 +121,7 @@ background_option = click.option(
     default="keep",
     show_default=True,
     metavar="WHAT",
-    help="Behind people: keep, blur, key (a green screen), a colour (white, #00ff00) or a picture.",
+    help="Behind people: keep, blur, key (a green screen), transparent, a colour (white, #00ff00) or a picture.",
 )
 
 

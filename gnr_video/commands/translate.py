@@ -104,16 +104,16 @@ class Inputs:
         if not texts:
             raise click.UsageError("Missing argument 'INPUT...'.")
         first = Path(texts[0])
-        is_folder = output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir())
+        is_folder = output is not None and (output.endswith(("/", os.sep)) or os.path.isdir(output))
         is_many = (
             len(texts) > 1
             or self.listed is not None
-            or (first.is_dir() and (self.recursive or holds_videos(first)))
-            or (first.is_file() and is_folder)
+            or (os.path.isdir(first) and (self.recursive or holds_videos(first)))
+            or (os.path.isfile(first) and is_folder)
         )
         if not is_many:
             return []
-        if output is not None and (Path(output).suffix or Path(output).is_file()) and not is_folder:
+        if output is not None and (Path(output).suffix or os.path.isfile(output)) and not is_folder:
             raise OutputError(
                 f"{output} is one file, for many inputs", f"name a folder: -o {Path(output).stem}/"
             )
@@ -271,12 +271,12 @@ def translate(
 
 
 def _check_single(input: str, target: str, result: OutputOptions, quiet: bool) -> None:
-    from gnr_video.media.open import STANDARD_INPUT, is_url, local_path, open_source
+    from gnr_video.media.open import comes_once, open_source
 
-    if not result.overwrite and Path(target).is_file():
+    if not result.overwrite and os.path.isfile(target):
         raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
     # What comes through a pipe comes once.
-    if input not in STANDARD_INPUT and not is_url(input) and not local_path(input).is_fifo():
+    if not comes_once(input):
         with open_source(input, start=result.start, end=result.end, stream=result.stream) as source:
             if not quiet:
                 click.echo(source.info.describe(), err=True)
@@ -334,7 +334,7 @@ def default_output(input: str) -> str:
     if is_url(input):
         return str(anime_name(Path(Path(unquote(urlsplit(input).path)).name or "stream"), kind))
     path = local_path(input)
-    if path.is_dir():
+    if os.path.isdir(path):
         folder = path.resolve()
         return f"{folder.parent / folder.name}_anime/"
     return str(anime_name(path, kind))

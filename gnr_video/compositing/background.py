@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engines.errors import InputError, StyleError
 from gnr_video.compositing.masks import guided
-from gnr_video.frame import FaceLayer, Image
+from gnr_video.frame import Alpha, FaceLayer, Image
 from gnr_video.media.image_files import read_image
 from gnr_video.styles.color_names import rgb_of
 from gnr_video.tracking.matte import PersonMatte
@@ -37,25 +37,28 @@ KEY_GREEN = (0, 177, 64)
 
 @dataclass(frozen=True, eq=False)
 class Backdrop:
-    """A `--background` value: a blur where there is neither a colour nor a picture.
+    """A `--background` value: a blur where there is neither a colour nor a picture, nor nothing at all.
 
     Attributes:
         color: RGB, 0..255.
         picture: uint8 HxWx3 RGB; it covers the frame, its middle in the frame's.
+        transparent: nothing is behind people.
     """
 
     color: tuple[int, int, int] | None = None
     picture: Image | None = None
+    transparent: bool = False
 
     def describe(self) -> str:
         """The same for the same background."""
         if self.picture is None:
-            return str(self.color or "blur")
+            return "transparent" if self.transparent else str(self.color or "blur")
         return hashlib.sha256(self.picture.tobytes()).hexdigest()
 
     @classmethod
     def parse(cls, text: str) -> Backdrop | None:
-        """Of "keep" (None), "blur", "key" (a green screen's green), a colour ("white", "#00ff00"), or a picture's name.
+        """Of "keep" (None), "blur", "key" (a green screen's green), "transparent", a colour
+        ("white", "#00ff00"), or a picture's name.
 
         Raises:
             InputError: none of these, or a picture that cannot be read.
@@ -65,6 +68,8 @@ class Backdrop:
             return None
         if word in ("blur", "key"):
             return cls(KEY_GREEN if word == "key" else None)
+        if word == "transparent":
+            return cls(transparent=True)
         if Path(text).is_file():
             return cls(picture=read_image(text))
         try:
@@ -72,7 +77,7 @@ class Backdrop:
         except StyleError as error:
             raise InputError(
                 f"{text!r} is no background",
-                "--background takes keep, blur, key (green), a colour (white, #00ff00) or a picture",
+                "--background takes keep, blur, key (green), transparent, a colour (white, #00ff00) or a picture",
             ) from error
 
 
@@ -88,10 +93,8 @@ class Background:
         self._people = PersonMatte()
         self._still: Image | None = None
 
-    def apply(
-        self, image: Image, source: Image, faces: Sequence[FaceLayer], seconds: float
-    ) -> NDArray[np.uint8]:
-        """Replace the background, in place; uint8 HxW, 255 where people are.
+    def apply(self, image: Image, source: Image, faces: Sequence[FaceLayer], seconds: float) -> Alpha | None:
+        """Replace the background, in place, or say what is to be transparent: uint8 HxW, 255 where people are.
 
         Args:
             image: uint8 HxWx3 RGB, with drawings; may be a view.
@@ -100,11 +103,15 @@ class Background:
             seconds: the frame's time.
         """
         people = self.people(source, faces, seconds)
+        clean = without_spill(image, people)
+        if self._backdrop.transparent:
+            clean[people == 0] = 255  # what is hidden never shows
+            image[...] = clean
+            return people
         alpha = cv2.merge([people] * 3)
-        behind = self._behind(source)
-        front = cv2.multiply(without_spill(image, people), alpha, scale=1 / 255)
-        image[...] = cv2.add(front, cv2.multiply(behind, cv2.bitwise_not(alpha), scale=1 / 255))
-        return people
+        behind = cv2.multiply(self._behind(source), cv2.bitwise_not(alpha), scale=1 / 255)
+        image[...] = cv2.add(cv2.multiply(clean, alpha, scale=1 / 255), behind)
+        return None
 
     def people(self, source: Image, faces: Sequence[FaceLayer], seconds: float) -> NDArray[np.uint8]:
         """uint8 HxW, 255 = a person, or a drawing."""

@@ -31,7 +31,7 @@ EXTRAS = {
     "live": ("gnr-video live --virtual-camera", ("pyvirtualcam",)),
     "web": ("gnr-video live --web", ("aiohttp", "aiortc")),
     "weights": ("gnr-video weights pull", ("gdown",)),
-    "train": ("gnr-video train", ("lpips", "tensorboard", "pillow")),
+    "train": ("gnr-video train", ("lpips", "tensorboard")),
     "kernels": ("training's CUDA kernels", ("cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc")),
 }
 """The optional parts of pyproject.toml, without those of the engines: what each is for, and its packages."""
@@ -59,6 +59,8 @@ def check_packages() -> Iterator[Check]:
         ("opencv-python", "cv2"),
         ("av", "av"),
         ("click", "click"),
+        ("pillow", "PIL"),
+        ("pillow-heif", "pillow_heif"),
         ("safetensors", "safetensors"),
     ):
         yield package_check(distribution, module)

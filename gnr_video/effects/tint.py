@@ -49,6 +49,8 @@ SETTLE_SECONDS = 0.25
 
 _CELL = 4
 """Hair's colours are means over cells of so many pixels, then over their surroundings."""
+_BLACK = 16
+"""The brightest that black bars are."""
 _JAW_CORNERS = (397, 172)
 """MediaPipe's landmarks of them, right and left in the picture."""
 # Least and greatest standard deviations of these. A neck lies in the shadow of its chin.
@@ -84,6 +86,17 @@ class _Tinted:
     correction: Floats
 
 
+def black_bars(image: Image) -> list[Image]:
+    """The black rows and columns at a picture's edges (uint8 HxWx3), as views; none of a picture all black."""
+    found = []
+    for turned in (image, image[::-1], image.swapaxes(0, 1), image.swapaxes(0, 1)[::-1]):
+        if turned[0].max() <= _BLACK:
+            lit = turned.max(axis=(1, 2)) > _BLACK
+            if lit.any():
+                found.append(turned[: int(lit.argmax())])
+    return found
+
+
 class Tint(Effect):
     """Tints the surroundings of the drawings in one video."""
 
@@ -102,7 +115,11 @@ class Tint(Effect):
                 jaw = above_jaw(face.alignment.landmarks, face.drawing)
                 face.mask = np.asarray(cv2.multiply(face.mask, jaw, scale=1 / 255), np.uint8)
             people.append((face.bust, face.drawing, face.mask))
+        # Black bars have the colour of black hair, but are no part of the scene.
+        bars = [(bar, bar.copy()) for bar in black_bars(image)]
         self.apply(image, *zip(*people))
+        for bar, black in bars:
+            bar[...] = black
 
     def apply(
         self, image: Image, busts: Sequence[Bust], drawings: Sequence[Image], masks: Sequence[Mask]

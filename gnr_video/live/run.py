@@ -15,7 +15,8 @@ from pathlib import Path
 from engines.errors import GnrVideoError, InputError, OutputError, interrupts
 from gnr_video.live.address import bind, parse_address
 from gnr_video.live.browsers import can_open_pages, open_page
-from gnr_video.live.camera import BROWSER, Camera, PushCamera, open_camera
+from gnr_video.live.camera import BROWSER, Camera, PushCamera
+from gnr_video.live.cameras import open_camera
 from gnr_video.live.capture import Capture
 from gnr_video.live.controls import Controls
 from gnr_video.live.keys import HELP, TerminalKeys
@@ -162,6 +163,10 @@ def _check(options: LiveOptions) -> None:
     if options.style is not None:
         parse_expressions(options.style)
     FaceChoice.parse(options.look.faces)
+    if options.look.background.strip().lower() == "transparent":
+        raise InputError(
+            "live pictures are not transparent", "--background key, for programs that key green out"
+        )
     if options.record is not None:
         check_recording(Path(options.record), options.overwrite)
 

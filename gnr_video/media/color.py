@@ -145,6 +145,8 @@ def to_rgb(
     Returns:
         uint8 HxWx3 RGB, C-contiguous.
     """
+    import cv2
+
     width, height = size or (frame.width, frame.height)
     scaled = (width, height) != (frame.width, frame.height)
     tags = frame_tags(frame).resolved(frame.height)
@@ -170,7 +172,18 @@ def to_rgb(
             | accurate
             | full_chroma,
         }
-    return np.ascontiguousarray(reformatter.reformat(frame, **options).to_ndarray(), np.uint8)
+    image = np.ascontiguousarray(reformatter.reformat(frame, **options).to_ndarray(), np.uint8)
+    if name.startswith(("gray", "ya")) and frame_tags(frame).range == RANGE_MPEG:
+        image = np.asarray(
+            cv2.LUT(image, _limited_levels()), np.uint8
+        )  # swscale takes all grey for full range
+    return image
+
+
+@lru_cache(maxsize=1)
+def _limited_levels() -> NDArray[np.uint8]:
+    """16..235 to 0..255."""
+    return np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 
 
 def from_rgb(image: Image, tags: ColorTags) -> av.VideoFrame:

@@ -47,6 +47,12 @@ from gnr_video.media.transparency import ON_WHITE, on_white
 if TYPE_CHECKING:
     from gnr_video.media.source import SourceInfo, VideoSource
 
+_PLAYED = {
+    "mp4": ("aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"),
+    "mov": ("aac", "mp3", "ac3", "eac3", "alac", "pcm_", "adpcm_", "qdm", "mace", "gsm", "amr"),
+}
+"""Sound that players find in a container, though more can be put into it."""
+
 _EQUAL_TIMES = ("matroska", "webm")
 """Muxers that take packets of the same time in one stream."""
 
@@ -104,7 +110,7 @@ class ContainerSink(VideoSink):
             self.warn(notice)
         self._alpha = settings.alpha and holds_alpha(settings.codec, extension)
         settings = replace(settings, alpha=self._alpha)
-        if info.has_alpha and not self._alpha and not self._gif:
+        if info.has_alpha and not holds_alpha(settings.codec, extension):
             self.warn(f"{ON_WHITE}: {settings.codec} in {path.suffix} cannot hold it")
         self._fields = FieldFlags(info.fields, settings.time_base) if info.fields else None
         if info.fields and settings.codec != "libx264":
@@ -164,7 +170,9 @@ class ContainerSink(VideoSink):
             threads=default_threads() if threads is None else threads,
             live=live,
             fields=info.fields,
-            alpha=info.has_alpha and holds_alpha(ALIASES.get(codec, codec), extension),
+            alpha=info.has_alpha
+            and self._size == info.size
+            and holds_alpha(ALIASES.get(codec, codec), extension),
         )
 
     def _add_video(self, settings: EncoderSettings, info: SourceInfo) -> Any:
@@ -484,8 +492,11 @@ def why_not_copied(template: Any, muxer: str) -> str:
         return "" if muxer == "matroska" else "no attachments"
     if muxer == "gif" or template.codec_context is None:
         return "no such stream"
-    if muxer == "mp4" and template.type == "audio" and template.codec_context.name.startswith("pcm_"):
-        return "few players take it"  # and for channels without a layout FFmpeg fails, at the very end
+    played = _PLAYED.get(muxer)
+    if played and template.type == "audio":
+        name = template.codec_context.codec.canonical_name
+        if not name.startswith(played):
+            return "few players take it"  # and for PCM without a layout FFmpeg fails, at the very end
     try:
         container = av.open(io.BytesIO(), "w", format=muxer)
         container.add_stream_from_template(template)

@@ -38,8 +38,10 @@ _FRAMES_SPARED = (
     3  # that an input may lack without ending early: files that are whole have them in their counts
 )
 _LONGEST_PIXEL = 4
+_PREROLL = Fraction(1, 10)  # seconds
 _HIGHEST_RATE = 1000
 _DEFAULT, _ATTACHED = 0x0001, 0x0400  # AV_DISPOSITION_*
+_OF_BROADCASTS = ("flv", "live_flv")  # whose clocks jump too, though FFmpeg does not flag them
 _OF_VARIANTS = {"hls", "dash", "mpegts"}
 _NEARLY_SQUARE = Fraction(1, 100)
 _SELDOM_TRANSPARENT = ("gif", "apng", "png", "rawvideo", "qtrle", "bmp", "tiff", "targa")
@@ -119,7 +121,7 @@ class ContainerSource(VideoSource):
             self._second = next(self._decoded, None) if self._may_be_still() else None
             self._orientation = read_orientation(self._first)
             self.info = self._describe(start, end)
-            if start is not None:
+            if start is not None or not self.info.has_audio:
                 self._shift = self._first.pts * self._time_base
         except BaseException:
             self._container.close()
@@ -353,7 +355,8 @@ class ContainerSource(VideoSource):
         return [self._stream, *(s for s in self._copied.values() if s.type != "attachment")]
 
     def _new_clock(self) -> Clock:
-        return Clock(self._read_streams(), bool(self._container.format.flags & TS_DISCONT))
+        form = self._container.format
+        return Clock(self._read_streams(), bool(form.flags & TS_DISCONT) or form.name in _OF_BROADCASTS)
 
     def _see(self, packet: Any) -> None:
         """Note how far the video reaches, on the input's own clock."""
@@ -402,7 +405,6 @@ class ContainerSource(VideoSource):
 
         try:
             pictures: list[Any] = self._decoder.decode(packet)
-            return pictures
         except av.error.EOFError:
             return []
         except (av.FFmpegError, ValueError) as error:
@@ -410,6 +412,11 @@ class ContainerSource(VideoSource):
             reason = getattr(error, "strerror", None) or str(error)
             self.warn(f"{self._path} is damaged ({reason}): what can be decoded is used")
             return []
+        if self._container.format.name == "avi":
+            # It holds no display times; FFmpeg's guesses of them are wrong where pictures are coded out of order.
+            for picture in pictures:
+                picture.pts = picture.dts
+        return pictures
 
     def _set_pts(self, picture: Any) -> None:
         pts = picture.pts if picture.pts is not None else picture.dts
@@ -435,11 +442,13 @@ class ContainerSource(VideoSource):
         time = packet.pts if packet.pts is not None else packet.dts
         seconds = None if time is None else time * packet.time_base
         past_end = self._end is not None and seconds is not None and seconds >= self._end
+        if seconds is not None and seconds + (packet.duration or 0) * packet.time_base < -_PREROLL:
+            return past_end  # cut off by an edit list; decoders need no more than the last of it
         if self._held is not None:
             self._held.append(item)
         elif self._queue is not None and item.stream in self._queue.streams and not past_end:
-            if self._start is not None:
-                if seconds is None or seconds < self._shift:
+            if self._shift:
+                if self._start is not None and (seconds is None or seconds < self._shift):
                     return past_end
                 ticks = round(self._shift / packet.time_base)
                 packet.pts = None if packet.pts is None else packet.pts - ticks

@@ -88,6 +88,8 @@ _HEIF_SEQUENCE_BRANDS = {b"hevc", b"hevx", b"hevm", b"hevs", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
 HEIF_BRANDS = _STILL_BRANDS | {b"avif"}
 """Of files that hold one picture, as their first box says."""
+GIF_DELAY = b"\x21\xf9\x04"
+"""How the block begins that says how long a picture of a GIF is shown."""
 _LONGEST_FTYP = 1024
 _WEBP_ANIMATION = 2
 _BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
@@ -162,6 +164,14 @@ def sniff(head: Head) -> Sniffed:
 def by_suffix(path: Path) -> ImageFormat | None:
     """The format that a name says."""
     return next((one for one in FORMATS if path.suffix.lower() in one.suffixes), None)
+
+
+def kept_suffix(path: Path, kind: ImageFormat) -> str:
+    """What the name of a picture's translation ends in: lossless kinds stay what they are, others become PNG."""
+    if not kind.keeps:
+        return ".png"
+    own = path.suffix.lower()
+    return own if own in kind.suffixes and own in IMAGE_OUTPUTS else kind.suffixes[0]
 
 
 def sniff_file(path: Path) -> Sniffed:

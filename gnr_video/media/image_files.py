@@ -46,6 +46,7 @@ _opening = threading.Lock()
 
 # TIFF tags: what cameras' raw files, which are TIFFs, have in their first picture.
 _NEW_SUBFILE_TYPE, _PHOTOMETRIC, _DNG_VERSION = 254, 262, 50706
+_ORIENTATION, _TURNED = 274, (5, 6, 7, 8)
 _REDUCED, _RAW_PHOTOMETRICS = 1, (32803, 34892)
 
 
@@ -153,6 +154,20 @@ def to_picture(image: PilImage.Image) -> Picture:
     if profile:
         image = _to_srgb(image, profile)
     return Picture(*hide(_to_rgb(image), alpha), tuple(notes))
+
+
+def picture_size(file: Path) -> tuple[int, int] | None:
+    """(width, height) of a picture, upright, by its header; None where only decoding it would tell."""
+    try:
+        data = file.read_bytes()
+        kind = sniff(Head(io.BytesIO(data), str(file))).format
+        if kind is None or kind in _OPENCV:
+            return None
+        with opened(file, data, kind) as picture:
+            is_turned = picture.getexif().get(_ORIENTATION, 1) in _TURNED
+            return (picture.height, picture.width) if is_turned else (picture.width, picture.height)
+    except (InputError, OSError):
+        return None
 
 
 def write_picture(file: Path, image: Image, alpha: Alpha | None, target: Path) -> bytes:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.errors import OutputError
 from gnr_video.frame import Frame
-from gnr_video.media.formats import by_suffix
+from gnr_video.media.formats import PNG, by_suffix, kept_suffix
 from gnr_video.media.image_files import write_picture
 from gnr_video.media.sink import VideoSink, temporary_name, writing
 from gnr_video.media.transparency import ON_WHITE
@@ -62,26 +64,31 @@ class StillSink(VideoSink):
 
 
 class ImageSequenceSink(VideoSink):
-    """Numbered images, one for each frame, counted from 0 as `Frame.index` is."""
+    """One image for each frame: numbered from 0, or in a folder under the names of the files that they are from."""
 
     def __init__(
         self, path: Path, source: VideoSource, size: tuple[int, int], *, overwrite: bool = False
     ) -> None:
-        folder = path.parent if NUMBER_PATTERN.search(path.name) else path
-        pattern = path.name if NUMBER_PATTERN.search(path.name) else "%05d.png"
+        is_pattern = bool(NUMBER_PATTERN.search(path.name))
+        folder = path.parent if is_pattern else path
+        pattern = path.name if is_pattern else "%05d.png"
         if len(NUMBER_PATTERN.findall(pattern)) != 1 or pattern.count("%") != 1:
             raise OutputError(f"the pattern {pattern!r} must hold one number", "write it as %05d")
         super().__init__(folder / pattern, Path(pattern).suffix[1:].lower())
-        self._folder, self._pattern, self._size = folder, pattern, size
+        self._folder, self._pattern = folder, pattern
+        self._size = None if source.info.is_mixed else size
+        self._names = [] if is_pattern else kept_names(source.names())
         self._written: list[Path] = []
         given = Path(source.info.path)
         if given.exists() and folder.exists() and given.is_dir() and folder.samefile(given):
             raise OutputError(f"the output folder {folder} is the input folder", "choose another folder")
         before, after = (re.escape(part) for part in NUMBER_PATTERN.split(pattern))
-        name = re.compile(rf"{before}\d+{after}")
+        numbered = re.compile(rf"{before}\d+{after}")
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            taken = [f.name for f in folder.iterdir() if name.fullmatch(f.name)]
+            names = (f.name for f in folder.iterdir())
+            ours = set(self._names)
+            taken = [n for n in names if (n in ours if ours else numbered.fullmatch(n))]
             if not os.access(folder, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if taken and not overwrite:
@@ -92,9 +99,10 @@ class ImageSequenceSink(VideoSink):
             self.warn("audio is left out: images cannot hold it")
 
     def write(self, frame: Frame) -> None:
-        if frame.size != self._size:
+        if self._size is not None and frame.size != self._size:
             raise ValueError(f"the sink was opened for frames of {self._size}, got {frame.size}")
-        target = self._folder / (self._pattern % self.frames_written)
+        number = self.frames_written
+        target = self._folder / (self._names[number] if self._names else self._pattern % number)
         temporary = temporary_name(target)
         try:
             _save(temporary, frame, self)
@@ -120,11 +128,24 @@ class ImageSequenceSink(VideoSink):
 
 
 def _save(file: Path, frame: Frame, sink: VideoSink) -> None:
-    if frame.alpha is not None and not holds_alpha(sink.path):
-        sink.warn(f"{ON_WHITE}: {sink.path.suffix} cannot hold it")
+    if frame.alpha is not None and not holds_alpha(file):
+        sink.warn(f"{ON_WHITE}: {file.suffix} cannot hold it")
     data = write_picture(file, frame.image, frame.alpha, sink.path)
     with writing(sink.path):
         file.write_bytes(data)
+
+
+def kept_names(names: Sequence[str]) -> list[str]:
+    """What translations of pictures are called in a folder of their own: as the pictures, each name once."""
+    made = []
+    for name in names:
+        suffix = kept_suffix(Path(name), by_suffix(Path(name)) or PNG)
+        made.append(f"{Path(name).stem}{suffix}")
+    twice = {name for name, count in Counter(map(os.path.normcase, made)).items() if count > 1}
+    return [
+        f"{name}{Path(new).suffix}" if os.path.normcase(new) in twice else new
+        for name, new in zip(names, made, strict=True)
+    ]
 
 
 def holds_alpha(path: Path) -> bool:

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from engines.errors import InputError
 from gnr_video.frame import Frame
 from gnr_video.media.formats import IMAGE_SUFFIXES, ImageFormat, sniff_file
-from gnr_video.media.image_files import Picture, opened, read_picture, to_picture
+from gnr_video.media.image_files import Picture, opened, picture_size, read_picture, to_picture
 from gnr_video.media.source import SourceInfo, VideoSource
 
 IMAGE_RATE = Fraction(25)
@@ -67,7 +66,12 @@ class AnimationSource(VideoSource):
         self._start, self._end = start or 0.0, math.inf if end is None else end
         with opened(path, data, kind) as picture:
             count = int(getattr(picture, "n_frames", 1))
-            durations = [_milliseconds(picture, index) for index in range(count)]
+            durations, is_transparent = [], False
+            for index in range(count):
+                picture.seek(index)
+                picture.load()
+                durations.append(round(picture.info.get("duration", 0)) or _UNTIMED)
+                is_transparent |= "A" in picture.getbands() and picture.getextrema()[-1] != (255, 255)
             picture.seek(0)
             first = to_picture(picture)
         times = [sum(durations[:index]) for index in range(count)]
@@ -88,6 +92,7 @@ class AnimationSource(VideoSource):
             duration_seconds=lasts / 1000,
             frame_count=len(self._frames),
             is_still=False,
+            has_alpha=is_transparent,
         )
 
     def __iter__(self) -> Iterator[Frame]:
@@ -97,12 +102,6 @@ class AnimationSource(VideoSource):
                 picture.seek(index)
                 image, alpha, _ = to_picture(picture)
                 yield Frame(image, time - begin, _MILLISECOND, number, {"duration": duration}, alpha)
-
-
-def _milliseconds(picture: Any, index: int) -> int:
-    picture.seek(index)
-    picture.load()
-    return round(picture.info.get("duration", 0)) or _UNTIMED
 
 
 def still_info(path: str, picture: Picture, container: str) -> SourceInfo:
@@ -120,13 +119,13 @@ def still_info(path: str, picture: Picture, container: str) -> SourceInfo:
         pix_fmt="rgb24" if picture.alpha is None else "rgba",
         container=container,
         coded_height=height,
-        has_alpha=picture.alpha is not None or container == "webp",
+        has_alpha=picture.alpha is not None,
         is_still=True,
     )
 
 
 class ImageFolderSource(VideoSource):
-    """The images of a folder in natural order (frame2 before frame10), all of one size."""
+    """The images of a folder in natural order (frame2 before frame10)."""
 
     def __init__(self, folder: Path, *, start: float | None = None, end: float | None = None) -> None:
         files = image_files(folder)
@@ -149,19 +148,25 @@ class ImageFolderSource(VideoSource):
             frame_count=len(self._files),
             codec=self._files[0].suffix[1:].lower(),
             is_still=False,
+            is_mixed=any(picture_size(file) not in (None, _size(self._first)) for file in self._files[1:]),
         )
+
+    def names(self) -> list[str]:
+        return [file.name for file in self._files]
 
     def __iter__(self) -> Iterator[Frame]:
         for index, file in enumerate(self._files):
-            image, alpha, _ = self._first if index == 0 else read_picture(file)
-            height, width = image.shape[:2]
-            if (width, height) != self.info.size:
-                expected = f"{self.info.width}x{self.info.height}"
-                raise InputError(
-                    f"{file} is {width}x{height}, but the first image is {expected}",
-                    "make all images of the folder the same size",
-                )
+            picture = self._first if index == 0 else read_picture(file)
+            if _size(picture) != self.info.size and not self.info.is_mixed:
+                raise InputError(f"{file} is not of the size of the first image", "make all the same size")
+            image, alpha, notes = picture
+            for note in notes:
+                self.warn(f"{file.name}: {note}")
             yield Frame(image, index, self.info.time_base, index, {"duration": 1}, alpha)
+
+
+def _size(picture: Picture) -> tuple[int, int]:
+    return picture.image.shape[1], picture.image.shape[0]
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -13,25 +14,29 @@ from urllib.request import url2pathname, urlopen
 from engines.errors import InputError, OutputError
 from gnr_video.media.container_sink import ContainerSink
 from gnr_video.media.container_source import ContainerSource, Reading
-from gnr_video.media.encoders import CONTAINERS
+from gnr_video.media.encoders import ALIASES, CONTAINERS, default_codec
+from gnr_video.media.encoders import holds_alpha as encoder_holds_alpha
 from gnr_video.media.formats import (
     AVIF,
     GIF,
+    GIF_DELAY,
     IMAGE_OUTPUTS,
     IMAGE_SUFFIXES,
     WEBP,
     Head,
     ImageFormat,
     by_suffix,
+    kept_suffix,
     sniff,
     sniff_file,
 )
-from gnr_video.media.image_sinks import NUMBER_PATTERN, ImageSequenceSink, StillSink
+from gnr_video.media.image_sinks import NUMBER_PATTERN, ImageSequenceSink, StillSink, holds_alpha
 from gnr_video.media.image_sources import AnimationSource, ImageFolderSource, StillSource
-from gnr_video.media.sink import VideoSink
+from gnr_video.media.sink import VideoSink, shortened
 from gnr_video.media.source import VideoSource
 
 _DOWNLOAD_TIMEOUT = 60.0  # seconds
+_LONGEST_NAME = 255  # bytes
 
 STANDARD_INPUT = ("-", "pipe:", "pipe:0")
 
@@ -73,7 +78,7 @@ def open_source(
     if is_url(text):
         return _open_url(text, part)
     file = local_path(text)
-    if not file.exists():
+    if not os.path.exists(file):  # unlike pathlib's, it answers whatever the name
         raise InputError(f"no such file: {text}", _similar(file))
     if file.is_dir():
         return ImageFolderSource(file, start=start, end=end)
@@ -118,6 +123,14 @@ def is_url(text: str) -> bool:
     return bool(re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text)) and not text.startswith("file://")
 
 
+def comes_once(text: str) -> bool:
+    """Whether an input can be read only once, or is far away."""
+    try:
+        return text in STANDARD_INPUT or is_url(text) or stat.S_ISFIFO(os.stat(local_path(text)).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def local_path(text: str) -> Path:
     """The file that a name or a file:// URL means."""
     if not text.startswith("file://"):
@@ -144,7 +157,9 @@ def _open_stream(text: str, head: Head, part: Reading) -> VideoSource:
 def _open_picture(text: str, head: Head, part: Reading) -> VideoSource | None:
     """A picture by its content; None where FFmpeg has to say what it is."""
     kind, moves = sniff(head)
-    if kind in (WEBP, AVIF) and moves:
+    # FFmpeg tells the pictures of a GIF apart by their delays.
+    is_untimed = kind is GIF and GIF_DELAY not in head.peek(0)
+    if moves and kind is not None and (kind in (WEBP, AVIF) or is_untimed):
         return AnimationSource(text, head.read(), kind, start=part.start, end=part.end)
     return None if kind is None or moves else StillSource(text, head.read())
 
@@ -156,13 +171,16 @@ def anime_name(path: Path, kind: ImageFormat | None = None) -> Path:
         path: the file.
         kind: the format of a picture, which stays one: photo.tif -> photo_anime.tif, photo.jpg -> photo_anime.png.
     """
-    suffix = ".mp4"
-    if kind is not None:
-        own = path.suffix.lower()
-        suffix = ".png"
-        if kind.keeps:
-            suffix = own if own in kind.suffixes and own in IMAGE_OUTPUTS else kind.suffixes[0]
-    return path.with_name(f"{path.stem}_anime{suffix}")
+    ending = f"_anime{'.mp4' if kind is None else kept_suffix(path, kind)}"
+    return path.with_name(f"{shortened(path.stem, _longest_name(path.parent) - len(ending))}{ending}")
+
+
+def _longest_name(folder: Path) -> int:
+    """Bytes of a name in a folder."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (OSError, ValueError, AttributeError):  # no such folder, or Windows
+        return _LONGEST_NAME
 
 
 def picture_format(text: str) -> ImageFormat | None:
@@ -173,7 +191,7 @@ def picture_format(text: str) -> ImageFormat | None:
     try:
         if text in STANDARD_INPUT:
             sniffed = sniff(_standard_input())
-        elif is_url(text) or not local_path(text).is_file():
+        elif is_url(text) or not os.path.isfile(local_path(text)):
             named = by_suffix(Path(urlsplit(text).path if is_url(text) else text))
             return None if named is GIF else named
         else:
@@ -237,7 +255,7 @@ def open_sink(
     size = size or source.info.size
     if (
         text.endswith(("/", os.sep))
-        or target.is_dir()
+        or os.path.isdir(target)
         or (NUMBER_PATTERN.search(target.name) and suffix in IMAGE_OUTPUTS)
     ):
         if codec is not None:
@@ -249,10 +267,16 @@ def open_sink(
             f"cannot tell the format of {text!r} from its extension {suffix!r}",
             f"use one of {known}, or a folder for an image sequence",
         )
-    if target.exists() and Path(source.info.path).exists() and target.samefile(source.info.path):
+    given = local_path(source.info.path)
+    if os.path.exists(target) and os.path.exists(given) and target.samefile(given):
         raise OutputError(f"the output {text} is the input itself", "choose another name for the output")
-    if target.exists() and not overwrite:
+    if os.path.exists(target) and not overwrite:
         raise OutputError(f"{text} exists already", "give --overwrite to replace it")
+    if source.info.is_mixed:
+        raise OutputError(
+            f"the images of {source.info.path} have several sizes: they make no video",
+            f"write them into a folder: -o {target.stem}/, or make all of them the same size",
+        )
     if suffix in IMAGE_OUTPUTS and (source.info.is_still or suffix not in CONTAINERS):
         if not source.info.is_still:
             raise OutputError(
@@ -261,3 +285,22 @@ def open_sink(
             )
         return StillSink(target)
     return ContainerSink(target, source, size, codec=codec, crf=crf, threads=threads, live=live)
+
+
+def check_alpha(path: str | os.PathLike[str], codec: str | None) -> None:
+    """Refuse outputs that hold no transparency.
+
+    Raises:
+        OutputError: it is one of those.
+    """
+    text = os.fspath(path)
+    suffix = Path(text).suffix.lower()
+    if text.endswith(("/", os.sep)) or os.path.isdir(text) or holds_alpha(Path(text)):
+        return
+    if suffix in CONTAINERS and encoder_holds_alpha(
+        ALIASES.get(codec or "", codec) or default_codec(suffix, True), suffix
+    ):
+        return
+    raise OutputError(
+        f"{text} cannot be transparent", "use .webm, .mov, .gif, .png, .apng, .webp, or frames/%05d.png"
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,8 @@ from gnr_video.frame import Frame
 
 log = logging.getLogger(__name__)
 
+_SAFE_NAME = 140
+"""Bytes of a name that every disk takes; encrypted folders take the fewest."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -97,5 +101,17 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def temporary_name(path: Path) -> Path:
-    """The name beside the target under which it is written: clip.mp4 -> .clip.part.mp4."""
-    return path.with_name(f".{path.stem[:200]}.part{path.suffix}")
+    """The name beside the target under which it is written: clip.mp4 -> .clip.part.mp4; no longer than a long one."""
+    added = len(b"..part")
+    if len(os.fsencode(path.name)) + added <= _SAFE_NAME:
+        return path.with_name(f".{path.stem}.part{path.suffix}")
+    mark = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
+    room = len(os.fsencode(path.stem)) - added - len(mark)
+    return path.with_name(f".{shortened(path.stem, room)}{mark}.part{path.suffix}")
+
+
+def shortened(text: str, size: int) -> str:
+    """As much of a name as fits into `size` bytes, whole letters."""
+    while len(os.fsencode(text)) > size:
+        text = text[:-1]
+    return text

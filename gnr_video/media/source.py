@@ -41,6 +41,7 @@ class SourceInfo:
         fields: "top" or "bottom", the first field of interlaced frames that are left so; "" of whole ones.
         has_audio: whether there is an audio stream.
         is_still: a single picture.
+        is_mixed: pictures of several sizes, which have nothing to do with each other.
         metadata: title and so on, as the container has them.
         warnings: what the user should know; grows while the input is read.
     """
@@ -64,6 +65,7 @@ class SourceInfo:
     fields: str = ""
     has_audio: bool = False
     is_still: bool = False
+    is_mixed: bool = False
     metadata: dict[str, str] = field(default_factory=dict, compare=False)
     warnings: list[str] = field(default_factory=list, compare=False)
 
@@ -150,6 +152,10 @@ class VideoSource:
 
     def streams_to_copy(self) -> list[Any]:
         """The input's audio, subtitle and attachment streams (PyAV's), templates for the sink's."""
+        return []
+
+    def names(self) -> list[str]:
+        """Names of the files that the frames are from, where each is from one."""
         return []
 
     def covers(self) -> list[Cover]:

@@ -32,6 +32,9 @@ class SceneCut:
         histogram: least histogram distance, 0..1 (half the L1 distance of the colour histograms).
         contrast: by what factor the change must exceed the running mean of the changes before.
         stark: the same three for scenes that are mostly dark, once they are known.
+
+    Attributes:
+        is_flat: whether the last frame was all of one colour.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class SceneCut:
 
     def reset(self) -> None:
         """The next frame is a first frame again."""
+        self.is_flat = False
         self._last: _Description | None = None
         self._usual = 0.0
         self._seen = 0
@@ -57,7 +61,8 @@ class SceneCut:
     def is_cut(self, image: Image) -> bool:
         """Whether this frame (uint8 HxWx3 RGB) begins a new scene. The first frame does not."""
         luma, colours = _describe(image)
-        if luma.std() < FLAT:
+        self.is_flat = bool(luma.std() < FLAT)
+        if self.is_flat:
             return False
         last, self._last = self._last, (luma, colours)
         if last is None:

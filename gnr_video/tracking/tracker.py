@@ -7,7 +7,7 @@ The landmarks are MediaPipe's, each face is followed by itself (`landmark_tracke
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -116,6 +116,26 @@ class FaceTracker:
             assert follower.points is not None
             faces.append(Face(track_id, follower.points))
         return sorted(faces, key=lambda face: face.track_id)
+
+    def trace_back(self, face: Face, frames: Iterable[tuple[Image, float]]) -> list[Face]:
+        """A face that has just been found, followed backwards for as long as it can be seen.
+
+        Args:
+            frames: the frames before, the newest first: pictures as for `track`, and their times.
+
+        Returns:
+            The face in those, the newest first; nothing where MediaPipe's graphs follow faces, which only go forwards.
+        """
+        if self._network is None:
+            return []
+        follower, traced = NetworkFollower(self._network), []
+        follower.points = face.landmarks
+        for image, time_seconds in frames:
+            follower.follow(image, -time_seconds)
+            if follower.points is None:
+                break
+            traced.append(Face(face.track_id, follower.points))
+        return traced
 
     def reset(self) -> None:
         """Forget everything: a scene cut. Faces of the next frame get new identities."""
