@@ -8,6 +8,8 @@ TORCH_READY = $(VENV)/.ready-torch
 USER_READY = $(VENV)/.ready
 READY = $(VENV)/.ready-for-tests
 WORKERS ?= auto
+# What pytest is given besides: TESTS="-m 'not slow'", TESTS=tests/test_cli.py
+TESTS ?=
 # Another index for torch alone: https://download.pytorch.org/whl/cpu spares Linux 2.5 GB of CUDA.
 TORCH_INDEX ?=
 
@@ -20,20 +22,26 @@ OF_TORCH = ^(nvidia-|cuda-|triton|torchvision)
 LOCKED = --extra all --extra gpu --extra tensorrt-rtx --extra dev
 UV = $(BIN)/uv pip compile --no-config --universal --fork-strategy fewest --python-version 3.11
 
-.PHONY: demo test lint format lock clean
+.PHONY: demo test lint style types types-win32 types-darwin format lock clean
 
 demo: $(USER_READY)
 	$(BIN)/python -m gnr_video.demo out
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
-lint: $(READY)
+lint: style types types-win32 types-darwin
+
+style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(READY)
 	$(BIN)/mypy
-	$(BIN)/mypy --platform win32
-	$(BIN)/mypy --platform darwin
+
+# A cache for each, or every one would begin anew.
+types-win32 types-darwin: types-%: $(READY)
+	$(BIN)/mypy --platform $* --cache-dir .mypy_cache/$*
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -52,7 +52,7 @@ def file(translator: Translator, clip: Path, repeat: int) -> dict[str, Any]:
 
 def live(translator: Translator, clip: Path, seconds: float, hold: int | None = None) -> dict[str, Any]:
     """The clip as a camera in real time: what the live pipeline shows and draws, and how old it is by then."""
-    from gnr_video.live.camera import open_camera
+    from gnr_video.live.cameras import open_camera
     from gnr_video.live.capture import Capture
     from gnr_video.live.controls import Controls
     from gnr_video.live.session import LiveSession

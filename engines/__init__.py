@@ -141,7 +141,7 @@ def _make_behind(
         raise EngineError(reason)
     from engines.errors import BuildCancelled
     from engines.swap import Cancelled, SwapEngine
-    from engines.tensorrt_engine import is_cached
+    from engines.tensorrt_ahead import is_cached
 
     if is_cached(weights, name=name, device=device, precision=precision, side=side):
         return _make(name, weights, device, precision, threads, side)

@@ -13,11 +13,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -29,6 +27,17 @@ from engines.accuracy import psnr
 from engines.base import Crops
 from engines.errors import EngineError
 from engines.installation import install_line
+from engines.int8_clipping import clip
+from engines.int8_graph import (
+    Runner,
+    fake_quantizes,
+    in_float,
+    quantised_layers,
+    range_of,
+    set_range,
+    sums_overflow,
+    take_constant,
+)
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +49,7 @@ BAR = 32.5
 ENCODER_BAR = BAR + 3.0
 """The same for the encoder alone, followed by a float decoder: half of the error is the encoder's."""
 CALIBRATION_STYLES, CHECK_STYLES, CHECK_FACES = 4, 5, 10
-_RANK_FACES, _SEARCH_FACES, _CLIP_FACES = 2, 4, 6
-_CLIPS = 0.5 ** (np.arange(11) / 5)
-"""Shares of an activation's range that are tried: from all of it to a quarter."""
-_CLIP_VALUES = 1 << 16
-"""Values of an activation that a clip is judged by, for each face."""
-
-HALVED = 63
-"""Largest weight where `sums_overflow`."""
+_RANK_FACES, _SEARCH_FACES = 2, 4
 
 GRAPHS = ("encoder", "decoder", "pattern")
 _TO_RGB = r"__module\.layers\.{}[./].*"
@@ -125,7 +127,7 @@ def quantise(
     random = np.random.default_rng(0)
     styles = graphs.vectors(random.standard_normal((CALIBRATION_STYLES, latent_dim)).astype(np.float32))
     unseen = graphs.vectors(random.standard_normal((CHECK_STYLES, latent_dim)).astype(np.float32))
-    runner = _Runner(core, config)
+    runner = Runner(core, config)
 
     encoder, decoder = graphs.encoder(), graphs.decoder()
     exact_encoder, exact_decoder = runner.exact(encoder), runner.exact(decoder)
@@ -139,7 +141,7 @@ def quantise(
 
     def keep(name: str, made: Any, clipped: Any, original: Any, bar: float, measure: _Measure) -> Any:
         kept, layers, reached = _keep_accuracy([clipped, made], original, bar, measure)
-        count = len(_quantised_layers(made))
+        count = len(quantised_layers(made))
         log.info("int8 %s: %.1f dB with %d of %d layers in float", name, reached, len(layers), count)
         facts["float_layers"][name], facts["layers"][name] = layers, count
         if name != "encoder":
@@ -157,7 +159,7 @@ def quantise(
 
     samples = [(crop[None],) for crop in rest]
     made = _nncf(encoder, samples, [])
-    clipped = _clip(made, encoder, samples, runner)
+    clipped = clip(made, encoder, samples, runner)
     encoder = keep("encoder", made, clipped, encoder, ENCODER_BAR, encoder_psnr)
     run_encoder = runner(encoder)
     codes = [run_encoder(crop[None]) for crop in check]
@@ -171,7 +173,7 @@ def quantise(
         ]
 
     made = _nncf(decoder, pairs, rgb)
-    clipped = _clip(made, decoder, pairs, runner)
+    clipped = clip(made, decoder, pairs, runner)
     decoder = keep("decoder", made, clipped, decoder, BAR, decoder_psnr)
 
     unseen_float = [graphs.baked(style[None]) for style in unseen]
@@ -206,58 +208,15 @@ def bake(pattern: Any, baked: Any) -> Any:
         kind = op.get_type_name()
         twin = names.get(op.get_friendly_name())
         if twin is not None and ("Convolution" in kind or kind == "Add"):
-            _take_constant(op, twin)
+            take_constant(op, twin)
     model.validate_nodes_and_infer_types()
     return model
-
-
-@lru_cache(maxsize=1)
-def sums_overflow() -> bool:
-    """Whether this CPU adds up 8-bit products in 16 bits (x86 without VNNI), where two large ones are cut off.
-
-    Found out by a convolution whose sum is known, in 30 ms. Weights of 7 bits avoid it.
-    """
-    import openvino as ov
-    import openvino.opset13 as ops
-
-    channels = 16
-    low, high = ops.constant(np.float32(0)), ops.constant(np.float32(1))
-    x = ops.parameter([1, channels, 8, 8], np.float32)
-    weights = ops.convert(ops.constant(np.full((channels, channels, 3, 3), 127, np.int8)), np.float32)
-    weights = ops.multiply(weights, ops.constant(np.full((channels, 1, 1, 1), 1 / 127, np.float32)))
-    read = ops.fake_quantize(x, low, high, low, high, 256)
-    y = ops.convolution(read, weights, [1, 1], [0, 0], [0, 0], [1, 1])
-    run = _Runner(ov.Core(), {"INFERENCE_NUM_THREADS": 1})(ov.Model([y], [x], "sum"))
-    return bool(run(np.ones((1, channels, 8, 8), np.float32)).mean() < 0.9 * 9 * channels)
 
 
 # Calibration and accuracy
 
 _Measure = Callable[[Any, int, int], list[float]]
 """(model, number of faces, number of styles) -> PSNR of each picture, dB."""
-
-
-class _Runner:
-    """Compiles models; what it gives is called with arrays and returns the first output, a copy."""
-
-    def __init__(self, core: Any, config: dict[str, Any]) -> None:
-        self.core, self.config = core, config
-
-    def __call__(self, model: Any, **options: str) -> Callable[..., NDArray[Any]]:
-        request = self.core.compile_model(model, "CPU", {**self.config, **options}).create_infer_request()
-
-        def run(*inputs: NDArray[Any]) -> NDArray[Any]:
-            return np.array(next(iter(request.infer(list(inputs)).values())))
-
-        return run
-
-    def all_outputs(self, model: Any) -> Callable[..., list[NDArray[Any]]]:
-        """The same with all outputs, in the model's order; they are overwritten by the next call."""
-        request = self.core.compile_model(model, "CPU", self.config).create_infer_request()
-        return lambda *inputs: list(request.infer(list(inputs), share_outputs=True).values())
-
-    def exact(self, model: Any) -> Callable[..., NDArray[Any]]:
-        return self(model, INFERENCE_PRECISION_HINT="f32")
 
 
 def _nncf(model: Any, samples: Sequence[tuple[NDArray[Any], ...]], ignored: Sequence[str]) -> Any:
@@ -297,78 +256,28 @@ def _patterns(
     content: Sequence[NDArray[Any]],
     styles: NDArray[np.float32],
     rgb: Sequence[str],
-    runner: _Runner,
+    runner: Runner,
 ) -> tuple[Any, Any]:
     """The first style's baked decoder, with the widest range that any of the styles gives each activation.
 
     Returns:
-        It, and the same with the ranges clipped (see `_clip`).
+        It, and the same with the ranges clipped (see `clip`).
     """
     found: list[tuple[Any, Any]] = []
     for i, style in enumerate(styles):
         samples = [(code,) for code in content[i :: len(styles)] or content]
         baked = graphs.baked(style[None])
         made = _nncf(baked, samples, rgb)
-        found.append((made, _clip(made, baked, samples, runner)))
+        found.append((made, clip(made, baked, samples, runner)))
     for models in zip(*found, strict=True):
         widest: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
-        for op in (op for model in models for op in _fake_quantizes(model)):
-            low, high = _range(op)
+        for op in (op for model in models for op in fake_quantizes(model)):
+            low, high = range_of(op)
             before = widest.get(op.get_friendly_name(), (low, high))
             widest[op.get_friendly_name()] = np.minimum(low, before[0]), np.maximum(high, before[1])
-        for op in _fake_quantizes(models[0]):
-            _set_range(op, *widest[op.get_friendly_name()])
+        for op in fake_quantizes(models[0]):
+            set_range(op, *widest[op.get_friendly_name()])
     return found[0]
-
-
-def _clip(model: Any, original: Any, samples: Sequence[tuple[NDArray[Any], ...]], runner: _Runner) -> Any:
-    """The model with each activation's range cut off where rounding and clipping together cost least.
-
-    A few outliers make the steps coarse for all other values. What counts is the mean squared error in the
-    face that fares worst, so that no bright or dark one is given up.
-    """
-    model = model.clone()
-    quantizers = {
-        source.get_friendly_name(): op
-        for op in _fake_quantizes(model)
-        if (source := op.input_value(0).get_node()).get_output_size() == 1
-    }
-    worst: dict[str, NDArray[np.float64]] = {}
-    chosen = np.linspace(0, len(samples) - 1, min(len(samples), _CLIP_FACES)).astype(int)
-    names = list(quantizers)
-    # Some at a time: all activations of a large network at once are hundreds of megabytes.
-    for start in range(0, len(names), 8):
-        probe = original.clone()
-        there = {op.get_friendly_name(): op for op in probe.get_ops()}
-        tapped = [name for name in names[start : start + 8] if name in there]
-        if not tapped:
-            continue
-        probe.add_outputs([there[name].output(0) for name in tapped])
-        run = runner.all_outputs(probe)
-        for face in chosen:
-            for name, values in zip(tapped, run(*samples[face])[-len(tapped) :], strict=True):
-                found = _clip_errors(values, quantizers[name])
-                worst[name] = np.maximum(worst.get(name, found), found)
-    for name, errors in worst.items():
-        low, high = _range(quantizers[name])
-        share = _CLIPS[int(np.argmin(errors))].astype(np.float32)
-        _set_range(quantizers[name], low * share, high * share)
-    return model
-
-
-def _clip_errors(values: NDArray[Any], quantizer: Any) -> NDArray[np.float64]:
-    """Mean squared error of quantising `values` with each share `_CLIPS` of the quantizer's range."""
-    if values.ndim == 4:
-        step = math.ceil(math.sqrt(max(1.0, values.size / _CLIP_VALUES)))
-        values = values[:, :, ::step, ::step]
-    low, high = _range(quantizer)
-    steps = quantizer.get_attributes()["levels"] - 1
-    errors = []
-    for share in _CLIPS.astype(np.float32):
-        step_size = np.maximum((high - low) * share / steps, 1e-30)
-        rounded = np.round((np.clip(values, low * share, high * share) - low * share) / step_size)
-        errors.append(np.mean(np.square(rounded * step_size + low * share - values), dtype=np.float64))
-    return np.array(errors)
 
 
 def _keep_accuracy(
@@ -395,10 +304,10 @@ def _keep_accuracy(
             return model, [], reached
         tried.append((reached, model))
     model = max(tried, key=lambda pair: pair[0])[1]
-    layers = _quantised_layers(model)
+    layers = quantised_layers(model)
 
     def damage(name: str) -> float:
-        alone = _in_float(model, original, [other for other in layers if other != name])
+        alone = in_float(model, original, [other for other in layers if other != name])
         return float(np.mean([10 ** (-value / 10) for value in measure(alone, _RANK_FACES, 1)]))
 
     damages = {name: damage(name) for name in layers}
@@ -406,108 +315,16 @@ def _keep_accuracy(
     too_few, enough = 0, len(ranked)
     while enough - too_few > 1:
         count = (too_few + enough) // 2
-        reached = float(np.mean(measure(_in_float(model, original, ranked[:count]), _SEARCH_FACES, 2)))
+        reached = float(np.mean(measure(in_float(model, original, ranked[:count]), _SEARCH_FACES, 2)))
         log.debug("int8: %.1f dB with %d of %d layers in float", reached, count, len(layers))
         too_few, enough = (too_few, count) if reached >= bar else (count, enough)
     # The search saw few pictures.
     while True:
-        candidate = _in_float(model, original, ranked[:enough])
+        candidate = in_float(model, original, ranked[:enough])
         reached = float(np.mean(measure(candidate, CHECK_FACES, CHECK_STYLES)))
         if reached >= bar or enough == len(ranked):
             return candidate, ranked[:enough], reached
         enough += 1
-
-
-# Graph surgery
-
-
-def _fake_quantizes(model: Any) -> list[Any]:
-    return [op for op in model.get_ordered_ops() if op.get_type_name() == "FakeQuantize"]
-
-
-def _range(quantizer: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Lowest and highest value that come out of a FakeQuantize."""
-    low, high = (quantizer.input_value(i).get_node().get_data() for i in (1, 2))
-    return low, high
-
-
-def _set_range(quantizer: Any, low: NDArray[Any], high: NDArray[Any]) -> None:
-    for i in range(1, 5):
-        _set_input(quantizer, i, low if i % 2 else high)
-
-
-def _quantised_layers(model: Any) -> list[str]:
-    """Names of the operations that read quantised activations or have quantised weights."""
-    return [
-        op.get_friendly_name()
-        for op in model.get_ordered_ops()
-        if any(port.get_source_output().get_node().get_type_name() == "FakeQuantize" for port in op.inputs())
-        or ("Convolution" in op.get_type_name() and _has_int8_weights(op))
-    ]
-
-
-def _has_int8_weights(convolution: Any) -> bool:
-    return convolution.input_value(1).get_node().get_type_name() == "Multiply"
-
-
-def _in_float(model: Any, original: Any, names: Sequence[str]) -> Any:
-    """The model with the operations called `names` reading float activations and having float weights."""
-    model = model.clone()
-    originals = {op.get_friendly_name(): op for op in original.get_ops()}
-    for op in model.get_ordered_ops():
-        if op.get_friendly_name() not in names:
-            continue
-        for port in op.inputs():
-            source = port.get_source_output().get_node()
-            if source.get_type_name() == "FakeQuantize":
-                port.replace_source_output(source.input_value(0))
-        twin = originals.get(op.get_friendly_name())
-        if twin is not None and "Convolution" in op.get_type_name():
-            _set_input(op, 1, _value(twin.input_value(1)))
-    model.validate_nodes_and_infer_types()
-    return model
-
-
-def _take_constant(op: Any, twin: Any) -> None:
-    """Give `op` the constant second input of `twin`, quantised if its own is."""
-    value = _value(twin.input_value(1))
-    own = op.input_value(1).get_node()
-    if value is None or _value(op.input_value(1)) is None:
-        return
-    if own.get_type_name() != "Multiply":
-        _set_input(op, 1, value)
-        return
-    scale_shape = [int(n) for n in own.input_value(1).get_shape()]
-    axes = tuple(i for i, n in enumerate(scale_shape) if n == 1)
-    peak = HALVED if sums_overflow() else 127
-    scale = np.maximum(np.abs(value).max(axis=axes, keepdims=True), 1e-12) / peak
-    _set_input(own.input_value(0).get_node(), 0, np.round(value / scale).astype(np.int8))
-    _set_input(own, 1, scale.astype(np.float32))
-
-
-def _value(output: Any) -> NDArray[Any] | None:
-    """What a constant part of the graph amounts to, float32; None where it is not constant."""
-    node = output.get_node()
-    kind = node.get_type_name()
-    if kind == "Constant":
-        return np.array(node.get_data())
-    if kind not in ("Convert", "Multiply", "Reshape"):
-        return None
-    parts = [_value(node.input_value(i)) for i in range(node.get_input_size())]
-    if any(part is None for part in parts):
-        return None
-    first: NDArray[Any] = parts[0]  # type: ignore[assignment]
-    if kind == "Convert":
-        return first.astype(np.float32)
-    return first * parts[1] if kind == "Multiply" else first.reshape(output.get_shape())
-
-
-def _set_input(op: Any, index: int, value: NDArray[Any] | None) -> None:
-    import openvino.opset13 as ops
-
-    if value is None:
-        raise EngineError(f"int8: {op.get_friendly_name()} has no constant input {index}")
-    op.input(index).replace_source_output(ops.constant(np.ascontiguousarray(value)).output(0))
 
 
 # In caches: one file, whose checksums find damage.

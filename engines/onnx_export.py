@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from engines.architecture import Architecture
 from engines.errors import EngineError
-from engines.graph import GRAPH_VERSION, ContentEncoder, Decoder, MappingNetwork, StyleVectors, Upsampling
+from engines.graph import GRAPH_VERSION, ContentEncoder, Decoder, MappingNetwork, StyleVectors
+from engines.graph_layers import Upsampling
 from engines.installation import install_line
 from engines.weights import Weights, weights_hash
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines import int8, openvino_ir
+from engines import int8, int8_graph, openvino_ir
 from engines.base import Crops, Engine
 from engines.cache import EngineCache, EngineKey
 from engines.devices import native_bf16
@@ -137,7 +137,7 @@ class OpenVinoEngine(Engine):
             self._config["INFERENCE_PRECISION_HINT"],
             *core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
             calibration.key,
-            *(["7-bit weights"] if int8.sums_overflow() else []),
+            *(["7-bit weights"] if int8_graph.sums_overflow() else []),
         )
 
         def build() -> bytes:

@@ -12,7 +12,8 @@ from engines.base import Crops, Engine
 from engines.cuda_graph import Replayable
 from engines.devices import no_cuda
 from engines.errors import EngineError
-from engines.graph import ContentEncoder, Decoder, Upsampling
+from engines.graph import ContentEncoder, Decoder
+from engines.graph_layers import Upsampling
 from engines.weights import Weights
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

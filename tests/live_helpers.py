@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gnr_video.frame import Frame, Image
-from gnr_video.live.camera import Camera, Shot, open_camera
+from gnr_video.live.camera import Camera, Shot
+from gnr_video.live.cameras import open_camera
 from gnr_video.live.capture import Capture
 from gnr_video.live.controls import Controls
 from gnr_video.live.session import LiveSession

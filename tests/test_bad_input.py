@@ -297,6 +297,7 @@ class TestOutputs:
         refused(clip.parent, args, OUTPUT, "r.json")
 
     @posix
+    @pytest.mark.slow
     def test_full_disk(self, tmp_path: Path, face_clip: Path, options: list[object]) -> None:
         """A limit on the size of files fails in the same place as a disk without room."""
         limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
@@ -315,6 +316,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @posix
 @pytest.mark.usefixtures("face_model")
+@pytest.mark.slow
 class TestSignals:
     """In a process of its own, in the middle of a translation."""
 

@@ -57,6 +57,7 @@ class TestPlan:
         clips = touched(tmp_path, "a.mp4", "out/a.mp4")
         assert targets(clips, out=tmp_path / "out", recursive=True) == ["a.mp4"]
 
+    @pytest.mark.slow
     def test_ten_thousand(self, tmp_path: Path) -> None:
         touched(tmp_path / "in", *(f"{i:05}.mp4" for i in range(10_000)))
         assert len(set(targets(tmp_path / "in", out=tmp_path / "out"))) == 10_000

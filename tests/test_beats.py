@@ -41,6 +41,7 @@ def write_clicks(path: Path, codec: str, period: float, seconds: float) -> Path:
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.wav", "pcm_s16le"), ("b.mkv", "flac")])
+@pytest.mark.slow
 def test_a_steady_click(tmp_path: Path, name: str, codec: str) -> None:
     pytest.importorskip("librosa", reason="needs librosa")
     # Longer than a block, so that its edge is in the test.

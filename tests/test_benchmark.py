@@ -89,6 +89,7 @@ def test_clip_from_file_to_file_and_live(tiny, face_clip, face_model):
     assert live["stages"]["to screen"]["p95_ms"] >= live["stages"]["network"]["p50_ms"]
 
 
+@pytest.mark.slow
 def test_a_fresh_process_is_timed(tiny, face_clip, face_model):
     row = clip.cold_start(str(tiny), face_clip, "torch", "fp32", 1)
     assert row["warm_s"] == pytest.approx(row["imports_s"] + row["translator_s"] + row["frame_s"], abs=0.05)

@@ -244,12 +244,14 @@ class TestTranslate:
         assert call(folder, *options).status == 0
         assert names(tmp_path / "pictures_anime") == ["0.png", "1.png", "2.png"]
 
+    @pytest.mark.slow
     def test_quiet_says_nothing(self, clip: Path, options: list[object]) -> None:
         """In a process of its own, where also what the native libraries write would be seen."""
         done = run(clip, "--quiet", "--end", 0.2, *options)
         assert done == (0, "", "")
         assert clip.with_name("clip_anime.mp4").is_file()
 
+    @pytest.mark.slow
     def test_a_pipe(self, tmp_path: Path, options: list[object]) -> None:
         clip = make_clip(tmp_path / "in.mkv", size=(64, 48))
         with clip.open("rb") as stream:

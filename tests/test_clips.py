@@ -25,7 +25,7 @@ from gnr_video.report import Report
 from gnr_video.tracking.face_mesh import Mask
 from tests.media_helpers import CLIPS, copy, needs_clips, read_packets
 
-pytestmark = [needs_clips, pytest.mark.usefixtures("face_model", "no_threads_left")]
+pytestmark = [needs_clips, pytest.mark.slow, pytest.mark.usefixtures("face_model", "no_threads_left")]
 
 SECONDS: dict[str, float | None] = {
     "hands_over_face.mkv": 1.5,

@@ -82,7 +82,7 @@ class Network:
 
 
 class FakePlan:
-    """As `engines.tensorrt_engine.Plan`, for pictures of 64x64, of bytes or of floats."""
+    """As `engines.tensorrt_plan.Plan`, for pictures of 64x64, of bytes or of floats."""
 
     captures_itself = False
 

@@ -130,23 +130,22 @@ def test_nothing_becomes_lighter_and_the_face_stays(colour, x, y, scale, angle):
 
 
 def test_colours_settle_and_begin_anew_for_others():
-    dark = DarkHair()
+    dark, lighter = DarkHair(), np.add(LIGHT, 40)
+    light_one, lighter_one = haired(LIGHT), haired(lighter)
 
-    def seen(colour: object, seconds: float, track_id: int = 0) -> float:
-        one = haired(colour)
+    def seen(one: Person, seconds: float, track_id: int = 0) -> float:
         head, bust = replace(one.head, track_id=track_id), replace(one.bust, seconds=seconds)
         return float(at(darkened(replace(one, head=head, bust=bust), dark)[1], 128, 10) @ GREY)
 
-    lighter = np.add(LIGHT, 40)
-    first = seen(LIGHT, 0.0)
-    step = seen(lighter, 1 / 30)
+    first = seen(light_one, 0.0)
+    step = seen(lighter_one, 1 / 30)
     assert step > first + 5, "what is known of the hair is of before"
     for frame in range(2, int(8 * 30 * SETTLE_SECONDS)):
-        last = seen(lighter, frame / 30)
-    alone = float(at(darkened(haired(lighter))[1], 128, 10) @ GREY)
+        last = seen(lighter_one, frame / 30)
+    alone = float(at(darkened(lighter_one)[1], 128, 10) @ GREY)
     assert last == pytest.approx(alone, abs=2)
-    seen(LIGHT, 20.0)
-    assert seen(lighter, 20.1, track_id=1) == pytest.approx(alone, abs=0.5)
+    seen(light_one, 20.0)
+    assert seen(lighter_one, 20.1, track_id=1) == pytest.approx(alone, abs=0.5)
 
 
 @pytest.mark.usefixtures("face_model", "person_model")

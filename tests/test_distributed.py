@@ -20,6 +20,8 @@ from train.recipes import Recipe, Stage, get_recipe
 from train.trainer import Trainer
 from train.two_sided import TwoSidedTrainer
 
+pytestmark = pytest.mark.slow
+
 STEPS = 4
 RECIPE = replace(
     get_recipe("tiny"),

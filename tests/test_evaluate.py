@@ -68,6 +68,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+@pytest.mark.slow
 def test_table_and_json(tmp_path, data, tiny, trunks):
     out = tmp_path / "out.json"
     code, table, errors = run(
@@ -170,6 +171,7 @@ def test_the_same_styles_for_every_system_and_run(data, tiny, trunks):
     assert list(first.metrics) == ["fid_vgg16", "kid_vgg16", "palette", "equivariance_db"]
 
 
+@pytest.mark.slow
 def test_two_weights_side_by_side(tmp_path, data, tiny, trunks):
     other = make_tiny_weights(tmp_path / "other.safetensors", seed=5)
     code, table, errors = run(

@@ -244,7 +244,7 @@ def test_why_there_is_no_cuda(weights, monkeypatch, version, visible, message):
 def test_a_tensorrt_of_another_cuda(monkeypatch):
     """Its builder and its runtime do not begin: pybind11 raises a TypeError that says nothing."""
     from engines.tensorrt_build import build_engine
-    from engines.tensorrt_engine import Plan
+    from engines.tensorrt_plan import Plan
 
     class Other:
         __name__, __version__ = "tensorrt", "10.9.0"

@@ -51,6 +51,7 @@ def test_generator(golden, inputs):
     check(network.decode(torch.from_numpy(golden["content"]), z[:1]), golden["image"])
 
 
+@pytest.mark.slow
 def test_discriminator_and_its_r1(golden, inputs, discriminator):
     x = inputs[0].clone().requires_grad_(True)
     heads = discriminator(x)

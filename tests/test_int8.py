@@ -15,7 +15,7 @@ import torch
 
 import engines
 from benchmarks.official import OfficialGenerator, normalise, quantise
-from engines import int8
+from engines import int8, int8_clipping, int8_graph
 from engines.accuracy import psnr
 from engines.cache import EngineCache, describe
 from engines.errors import EngineError, InputError
@@ -27,7 +27,10 @@ from tests.cli_helpers import call
 from tests.golden import golden_weights, narrow
 
 MISSING = [name for name in ("openvino", "nncf", "skimage") if find_spec(name) is None]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}")
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}"),
+    pytest.mark.slow,
+]
 
 ARCHITECTURE = narrow(size=64, num_down=2, latent_dim=8, style_dim=16)
 FACES = Calibration("twelve faces", lambda size: np.stack(list(sample_crops(size, 12))))
@@ -137,11 +140,11 @@ def test_bake_takes_the_weights_of_the_style(quantised, exact, styles):
     checked = 0
     for op in baked.get_ops():
         if "Convolution" in op.get_type_name():
-            found = int8._value(op.input_value(1))
-            value = int8._value(originals[op.get_friendly_name()].input_value(1))
+            found = int8_graph.value_of(op.input_value(1))
+            value = int8_graph.value_of(originals[op.get_friendly_name()].input_value(1))
             axis = 1 if op.get_type_name() == "ConvolutionBackpropData" else 0
             peak = np.abs(value).max(axis=tuple(i for i in range(value.ndim) if i != axis), keepdims=True)
-            levels = int8.HALVED if int8.sums_overflow() else 127
+            levels = int8_graph.HALVED if int8_graph.sums_overflow() else 127
             assert (np.abs(found - value) <= 0.5001 * peak / levels + 1e-9).all()
             checked += 1
     assert checked > 5
@@ -159,7 +162,7 @@ def test_no_weight_is_so_large_that_sums_are_cut_off(quantised):
         and len(op.get_shape()) == 4  # depthwise ones, of five dimensions, are summed in 32 bits
     ]
     largest = max(int(np.abs(array.astype(int)).max()) for array in weights)
-    assert largest in ((63, 64) if int8.sums_overflow() else (127, 128))
+    assert largest in ((63, 64) if int8_graph.sums_overflow() else (127, 128))
 
 
 def test_cached_graphs_are_used_again(quantised, cache, faces, styles):
@@ -267,7 +270,7 @@ def decoder_and_measure(quantised, exact, faces, styles):
     """The int8 decoder, its float original, and the PSNR of its pictures, all else in fp32."""
     import openvino as ov
 
-    runner = int8._Runner(ov.Core(), {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"})
+    runner = int8_graph.Runner(ov.Core(), {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"})
     codes, vectors = exact.encode(faces), exact._to_vectors(styles).numpy()
     expected = exact.decode(codes, styles)
 
@@ -280,21 +283,21 @@ def decoder_and_measure(quantised, exact, faces, styles):
 
 def test_layers_that_cost_too_much_stay_in_float(quantised, exact, faces, styles):
     model, original, measure = decoder_and_measure(quantised, exact, faces, styles)
-    every = int8._quantised_layers(model)
+    every = int8_graph.quantised_layers(model)
     before = np.mean(measure(model, 3, 1))
     better, taken, reached = int8._keep_accuracy([model], original, before + 3, measure)
     assert 0 < len(taken) < len(every)
     assert reached >= before + 3
     assert reached == pytest.approx(np.mean(measure(better, 3, 1)))
-    assert set(int8._quantised_layers(better)) == set(every) - set(taken)
-    assert int8._quantised_layers(model) == every, "the model given stays as it is"
+    assert set(int8_graph.quantised_layers(better)) == set(every) - set(taken)
+    assert int8_graph.quantised_layers(model) == every, "the model given stays as it is"
 
 
 def test_with_all_layers_in_float_the_float_model_is_left(quantised, exact, faces, styles):
     model, original, measure = decoder_and_measure(quantised, exact, faces, styles)
     left, _, reached = int8._keep_accuracy([model], original, 98.9, measure)
     assert reached > 60
-    assert int8._quantised_layers(left) == []
+    assert int8_graph.quantised_layers(left) == []
     assert min(measure(original, 3, 1)) > 60
 
 
@@ -345,6 +348,9 @@ def test_clips_that_cannot_be_calibrated_with(tmp_path, face_model):
 
 def test_command_line(tiny, face_clip, face_model, tmp_path, monkeypatch):
     monkeypatch.setenv("GNR_VIDEO_CACHE", str(tmp_path / "cache"))
+    # How well it is calibrated is asked above.
+    monkeypatch.setattr(int8, "CALIBRATION_STYLES", 1)
+    monkeypatch.setattr(int8, "CHECK_STYLES", 2)
     options = ("--weights", tiny, "--precision", "int8", "--calibrate", face_clip, "--face-model", face_model)
     done = call(face_clip, "-o", tmp_path / "out.mp4", *options)
     assert done.status == 0, done.stderr
@@ -385,7 +391,7 @@ def test_exactly_the_layer_that_is_hard_to_quantise_stays_in_float(after):
     with root_logger_kept():
         model = ov.convert_model(traced, example_input=samples[0])
     model.reshape([1, 16, 24, 24])
-    runner = int8._Runner(ov.Core(), {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"})
+    runner = int8_graph.Runner(ov.Core(), {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"})
     expected = [runner(model)(sample) for sample in samples]
     peak = max(float(np.abs(value).max()) for value in expected)
 
@@ -395,22 +401,22 @@ def test_exactly_the_layer_that_is_hard_to_quantise_stays_in_float(after):
         return [float(10 * np.log10(peak**2 / max(error, 1e-12))) for error in errors]
 
     made = int8._nncf(model, [(sample,) for sample in samples], [])
-    clipped = int8._clip(made, model, [(sample,) for sample in samples], runner)
+    clipped = int8_clipping.clip(made, model, [(sample,) for sample in samples], runner)
     before = np.mean(measure(made, 6, 1))
     kept, taken, reached = int8._keep_accuracy([clipped, made], model, 30.0, measure)
     assert before < 20
     assert reached >= 30
     assert len(taken) == 1
     assert f".layers.{after + 1}/" in taken[0]
-    assert len(int8._quantised_layers(kept)) == len(int8._quantised_layers(made)) - 1
+    assert len(int8_graph.quantised_layers(kept)) == len(int8_graph.quantised_layers(made)) - 1
 
 
 def test_ranges_are_clipped_where_that_costs_least(quantised):
     """One value in a million far out: what is left of the range serves the others."""
-    quantizer = int8._fake_quantizes(quantised.int8_graphs.decoder)[0]
-    high = float(int8._range(quantizer)[1].max())
+    quantizer = int8_graph.fake_quantizes(quantised.int8_graphs.decoder)[0]
+    high = float(int8_graph.range_of(quantizer)[1].max())
     values = np.random.default_rng(0).standard_normal((1, 4, 64, 64)).astype(np.float32)
-    small = int8._clip_errors(values * high / 16, quantizer)
-    assert int8._CLIPS[np.argmin(small)] == pytest.approx(0.25)
+    small = int8_clipping.clip_errors(values * high / 16, quantizer)
+    assert int8_clipping._CLIPS[np.argmin(small)] == pytest.approx(0.25)
     flat = np.random.default_rng(0).uniform(-high, high, (1, 4, 64, 64)).astype(np.float32)
-    assert np.argmin(int8._clip_errors(flat, quantizer)) == 0
+    assert np.argmin(int8_clipping.clip_errors(flat, quantizer)) == 0

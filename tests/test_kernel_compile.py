@@ -75,6 +75,7 @@ def of_networks() -> list[Kernel]:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.slow
 def test_compiles(nvrtc, arch):
     cases = [
         *of_networks()[ARCHITECTURES.index(arch) % 3 :: 3],

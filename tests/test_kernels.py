@@ -133,6 +133,7 @@ COMMON = {
 
 @given(case=resampling(), flip=st.booleans(), large=st.booleans())
 @settings(max_examples=30, **COMMON)
+@pytest.mark.slow
 def test_upfirdn2d(device, monkeypatch, case, flip, large):
     tiles(monkeypatch, large)
     x = randn(case["shape"], case["dtype"], case["layout"], case["seed"])
@@ -157,6 +158,7 @@ def test_upfirdn2d(device, monkeypatch, case, flip, large):
     large=st.booleans(),
 )
 @settings(max_examples=25, **COMMON)
+@pytest.mark.slow
 def test_fir_bias_act(device, monkeypatch, case, act, clamp, scaled, filtered, large):
     tiles(monkeypatch, large)
     dtype, seed = case["dtype"], case["seed"]
@@ -194,6 +196,7 @@ def test_fir_bias_act(device, monkeypatch, case, act, clamp, scaled, filtered, l
     seed=st.integers(0, 999),
 )
 @settings(max_examples=30, **COMMON)
+@pytest.mark.slow
 def test_bias_act(device, monkeypatch, shape, act, gain, clamp, biased, dtype, layout, large, seed):
     tiles(monkeypatch, large)
     inputs = [randn(shape, dtype, layout, seed)]

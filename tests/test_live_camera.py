@@ -19,13 +19,8 @@ from engines.errors import InputError
 from gnr_video.channels import Latest
 from gnr_video.live import capture as capture_module
 from gnr_video.live import stream_cameras
-from gnr_video.live.camera import (
-    Camera,
-    CameraLost,
-    PatternCamera,
-    PushCamera,
-    open_camera,
-)
+from gnr_video.live.camera import Camera, CameraLost, PatternCamera, PushCamera
+from gnr_video.live.cameras import open_camera
 from gnr_video.live.capture import Capture
 from gnr_video.live.device_cameras import (
     OpenCVCamera,

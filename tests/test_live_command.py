@@ -54,6 +54,7 @@ def recording(options: list[object], tmp_path: Path, face_model: Path) -> Iterat
 
 
 @posix_only
+@pytest.mark.slow
 class TestEnding:
     @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP"])
     def test_a_signal_ends_it_with_the_recording_whole(
@@ -95,6 +96,7 @@ class TestEnding:
         assert len(read_pictures(tmp_path / "rescued.mp4")) >= 1
 
 
+@pytest.mark.slow
 class TestSeconds:
     def test_it_ends_by_itself_and_reports(
         self, options: list[object], tmp_path: Path, face_model: Path
@@ -183,6 +185,7 @@ class TestBadSituations:
         assert done.status == 4
         assert "no display" in done.stderr and "--web" in done.stderr
 
+    @pytest.mark.slow
     def test_no_display_and_no_sink_asked_for(self, tiny: Path, face_model: Path) -> None:
         done = run(
             "live", "--camera", "test", "--size", "320x240", "--seconds", 0.5, "--weights", tiny,

@@ -54,6 +54,7 @@ def hand_over(files: FileTranslations, path: Path, name: str | None = None) -> A
     return job
 
 
+@pytest.mark.slow
 def test_it_is_what_the_command_makes_of_it(
     files: FileTranslations, session: LiveSession, tiny: Path, face_clip: Path, tmp_path: Path
 ) -> None:

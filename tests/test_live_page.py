@@ -16,7 +16,7 @@ import pytest
 
 from engines.weights import load_weights, save_weights
 from gnr_video.live.address import bind
-from gnr_video.live.camera import open_camera
+from gnr_video.live.cameras import open_camera
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink
@@ -27,7 +27,7 @@ from tests.tiny_weights import with_colours
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 pytest.importorskip("aiortc", reason="needs aiortc")
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 
 # A picture is drawn small and read back: 16x12 RGB values.
 PIXELS = """(() => {

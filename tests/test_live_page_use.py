@@ -49,7 +49,7 @@ def empty(session: LiveSession) -> Iterator[WebSink]:
 
 
 def _again(camera: Any) -> Any:
-    from gnr_video.live.camera import open_camera
+    from gnr_video.live.cameras import open_camera
 
     return open_camera(camera._path)
 

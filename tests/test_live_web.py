@@ -131,7 +131,7 @@ def session(tiny: Path, face_clip: Path, face_model: Path, tmp_path_factory: pyt
 
 @pytest.fixture
 def served(session: LiveSession, face_clip: Path, tmp_path: Path) -> Iterator[WebSink]:
-    from gnr_video.live.camera import open_camera
+    from gnr_video.live.cameras import open_camera
 
     recorder = Recorder(session, tmp_path / "out.mp4")
     session.controls.on_record = recorder.toggle

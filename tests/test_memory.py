@@ -11,6 +11,7 @@ from benchmarks.memory import BAR, make_input, measure
 
 
 @pytest.mark.usefixtures("face_model")
+@pytest.mark.slow
 def test_the_peak_does_not_grow(tiny: Path) -> None:
     """120 frames between the two readings: if each left its picture behind, that would be 80 MiB, 15 %."""
     result = measure(4, 16, fps=10, size=(640, 360), weights=str(tiny), engine="torch", timeout=200)

@@ -167,6 +167,7 @@ def test_palette_head_sees_colours_and_where_they_are_but_no_lines():
     assert not torch.allclose(palette(blocks), palette(blocks.flip(2)))
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_two_kinds_apart():
     critic = ProjectedDiscriminator(latent_dim=8)
     optimiser = torch.optim.Adam(critic.parameters(), 2e-3)
@@ -251,6 +252,7 @@ def test_blur_leaves_what_is_coarse_and_takes_what_is_fine():
     assert {round(amount) for amount in left} == {0, 1} and max(left) < 1.01
 
 
+@pytest.mark.slow
 def test_a_style_carries_the_colours_that_the_content_does_not_see(tmp_path, domains, trunk):
     """Reproduced from recoloured pictures, a drawing gets its colours from its style alone."""
     colours = torch.randint(0, 256, (24, 3, 1, 1), generator=torch.Generator().manual_seed(1))
@@ -376,6 +378,7 @@ def test_seeds_and_drawings_styles_are_each_compared_with_drawings(tmp_path, dom
     assert distance("alike", black, black, white, white) == pytest.approx(0, abs=0.06)
 
 
+@pytest.mark.slow
 def test_resumes_to_the_bit(tmp_path, domains, trunk):
     recipe = replace(RECIPE, loss=replace(RECIPE.loss, palette=10.0))
 
@@ -393,6 +396,7 @@ def test_resumes_to_the_bit(tmp_path, domains, trunk):
             assert torch.equal(x, y)
 
 
+@pytest.mark.slow
 def test_begins_with_weights_that_are_there(tmp_path, domains, trunk):
     def trainer(recipe: Recipe, name: str) -> OneSidedTrainer:
         return OneSidedTrainer(domains, recipe, tmp_path / name, trunk=trunk, bf16=False)

@@ -70,6 +70,7 @@ def test_a_damaged_file_is_set_aside(tiny: Path, folder: Path, conversions: list
     assert (folder / "broken" / file.name).is_file()
 
 
+@pytest.mark.slow
 def test_the_latest_used_stay(tmp_path: Path, folder: Path) -> None:
     from engines.openvino_engine import KEPT
 

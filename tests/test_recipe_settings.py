@@ -61,6 +61,7 @@ def test_settings_of_every_kind():
 
 @settings(deadline=None, max_examples=40)
 @given(st.text(max_size=12))
+@pytest.mark.slow
 def test_no_text_does_more_than_be_refused(text):
     for name in setting_kinds():
         with contextlib.suppress(RecipeError):

@@ -21,6 +21,7 @@ from gnr_video.samples.calibration import sample_crops
 from gnr_video.tracking.alignment import head_side
 
 pytest.importorskip("skimage", reason="needs scikit-image, which holds the portrait")
+pytestmark = pytest.mark.slow
 
 EXECUTIONS = [
     ("torch", "fp32"),

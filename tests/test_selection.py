@@ -230,6 +230,7 @@ def drawn(made: Translator, frames: list[Frame], face_model: Path, lookahead: in
         )
 
 
+@pytest.mark.slow
 def test_people_who_pass_each_other_keep_their_styles(made: Translator, face_model: Path) -> None:
     """Every translated crop is what its person's style makes of it, before and after the crossing."""
     pictures = list(passing(60))

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from gnr_video.frame import Alignment, Face
 from gnr_video.tracking.alignment import RIGID, TEMPLATE
+from gnr_video.tracking.kalman import rts_smooth
 from gnr_video.tracking.smoothing import (
     FADE_IN_SECONDS,
     FADE_OUT_SECONDS,
     HOLD_SECONDS,
     Aligner,
     from_parameters,
-    rts_smooth,
     to_parameters,
     unwrap,
 )

@@ -33,7 +33,9 @@ from tests.golden import golden_weights, narrow
 pytest.importorskip("onnx", reason="needs onnx")
 trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx")
 
-from engines.tensorrt_engine import Plan, build_ahead, build_part, engine_key, upsampling  # noqa: E402
+from engines.tensorrt_ahead import build_ahead  # noqa: E402
+from engines.tensorrt_engine import build_part, engine_key, upsampling  # noqa: E402
+from engines.tensorrt_plan import Plan  # noqa: E402
 
 ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16)
 TARGETS = ("sm86", "sm89", "sm120")
@@ -76,6 +78,7 @@ def test_every_precision_compiles(weights, part, precision):
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.slow
 def test_the_full_size_graph_compiles(part):
     graph = export_part(golden_weights(), part, "fp16", up=upsampling("fp16"))
     for target in TARGETS:
@@ -160,6 +163,7 @@ def interrupted_build(folder):
     assert cache.get(key(weights, "decoder"), partial(build, progress=None), check_plan)
 
 
+@pytest.mark.slow
 def test_ctrl_c(tmp_path):
     """In a process of its own, as Ctrl-C comes to one.
 

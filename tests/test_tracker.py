@@ -172,6 +172,7 @@ def test_broken_model_is_refused(tmp_path: Path) -> None:
         FaceTracker(tmp_path / "face.task")
 
 
+@pytest.mark.slow
 def test_accuracy_under_known_motion(face_model: Path) -> None:
     """The first 4 s of the benchmark: still, then slow motion."""
     result = tracking.measure(120)

@@ -31,6 +31,7 @@ def run(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.slow
 def test_trains_stops_and_goes_on(tmp_path, data, monkeypatch, caplog):
     # No trunk: the LPIPS term is left out, and that is said.
     monkeypatch.setenv("GNR_VIDEO_LPIPS_TRUNK", str(tmp_path / "nothing"))

@@ -156,6 +156,7 @@ def run_all(make: Callable[[str], Trainer]) -> None:
     assert again.ada["d_b"].state_dict() == straight.ada["d_b"].state_dict()
 
 
+@pytest.mark.slow
 def test_all_of_them_train_grow_and_resume(tmp_path, domains):
     recipe = everything(TINY, "loss.cyclegan_identity=1", "stages=16:2:4,32:5:4:2", "ada=0.01")
 
@@ -168,6 +169,7 @@ def test_all_of_them_train_grow_and_resume(tmp_path, domains):
     run_all(make)
 
 
+@pytest.mark.slow
 def test_all_of_them_one_way(tmp_path, trunk: Trunk):  # noqa: F811
     domains = toy_domains(64)
     recipe = everything(replace(ONE_WAY, stages=(Stage(64, 9, 4),), warmup_steps=0), "ada=0.01")
@@ -191,6 +193,7 @@ def test_a_checkpoint_from_before_an_option_goes_on_with_it(tmp_path, domains):
         )
 
 
+@pytest.mark.slow
 def test_what_is_compiled_computes_the_same(tmp_path, domains, monkeypatch):
     """Without torch.compile's code generator, which needs a C++ compiler: its graphs, run as they are."""
     graphs = CompileCounterWithBackend("aot_eager")

@@ -95,6 +95,7 @@ def test_grows_without_a_jump(tmp_path, domains):
 
 
 @pytest.mark.parametrize("stop_at", [2, 5], ids=["small", "grown"])
+@pytest.mark.slow
 def test_resumes_to_the_bit(tmp_path, domains, stop_at):
     recipe = replace(TINY, stages=(Stage(16, 3, 4), Stage(32, 5, 4, fade_steps=4)))
     straight = TwoSidedTrainer(domains, recipe, tmp_path / "a", bf16=False)

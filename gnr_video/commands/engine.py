@@ -150,7 +150,8 @@ def engine_build(
       gnr-video engine build --engine tensorrt-rtx --target sm86 --target sm120    for GPUs elsewhere
     """
     with build_progress(quiet) as progress:
-        from engines.tensorrt_engine import build_ahead, create_tensorrt
+        from engines.tensorrt_ahead import build_ahead
+        from engines.tensorrt_engine import create_tensorrt
         from engines.weights import load_weights
         from gnr_video.checkpoints import resolve_weights
         from gnr_video.tracking.alignment import head_side
@@ -188,7 +189,7 @@ def engine_import(
     encoder: Path, decoder: Path, weights: str | None, device: str, precision: str, quiet: bool
 ) -> None:
     """Take engines that torch2trt saved (TRTModule state dicts); then `--engine torch2trt` runs them."""
-    from engines.tensorrt_engine import import_engines
+    from engines.tensorrt_ahead import import_engines
     from engines.weights import load_weights
     from gnr_video.checkpoints import resolve_weights
 

@@ -19,7 +19,7 @@ memory.py          freed memory is given back, so that a session can run for hou
 
 from __future__ import annotations
 
-from gnr_video.live.camera import open_camera
+from gnr_video.live.cameras import open_camera
 from gnr_video.live.capture import Capture
 from gnr_video.live.controls import Controls
 from gnr_video.live.session import LiveSession

@@ -15,7 +15,8 @@ from pathlib import Path
 from engines.errors import GnrVideoError, InputError, OutputError, interrupts
 from gnr_video.live.address import bind, parse_address
 from gnr_video.live.browsers import can_open_pages, open_page
-from gnr_video.live.camera import BROWSER, Camera, PushCamera, open_camera
+from gnr_video.live.camera import BROWSER, Camera, PushCamera
+from gnr_video.live.cameras import open_camera
 from gnr_video.live.capture import Capture
 from gnr_video.live.controls import Controls
 from gnr_video.live.keys import HELP, TerminalKeys

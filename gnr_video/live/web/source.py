@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from gnr_video.live.camera import SAMPLE, PushCamera, open_camera
+from gnr_video.live.camera import SAMPLE, PushCamera
+from gnr_video.live.cameras import open_camera
 from gnr_video.live.measure import jpeg_size
 from gnr_video.live.session import LiveSession
 from gnr_video.media.images import decode_jpeg
