@@ -134,7 +134,7 @@ def test_bad_references(engine, picture, tmp_path):
         parse_style("ref:missing.png", engine)
     for name, content in (("text.png", b"no picture"), ("empty.png", b"")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(StyleError, match="not a picture"):
+        with pytest.raises(StyleError, match="not an image"):
             parse_style(f"ref:{tmp_path / name}", engine)
     path = tmp_path / "a.png"
     path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())

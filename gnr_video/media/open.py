@@ -177,9 +177,11 @@ def anime_name(path: Path, kind: ImageFormat | None = None) -> Path:
 
 def _longest_name(folder: Path) -> int:
     """Bytes of a name in a folder."""
+    if sys.platform == "win32":
+        return _LONGEST_NAME
     try:
         return os.pathconf(folder, "PC_NAME_MAX")
-    except (OSError, ValueError, AttributeError):  # no such folder, or Windows
+    except (OSError, ValueError):  # no such folder
         return _LONGEST_NAME
 
 
