@@ -383,8 +383,10 @@ class TestSignals:
     ) -> None:
         fifo = tmp_path / "fifo"
         os.mkfifo(fifo)
-        told = "import gnr_video.media.container_source as s; f = s._open_container; " + (
-            "s._open_container = lambda *a: (print('opens', flush=True), f(*a))[1]"
+        told = (
+            "import io; opened = io.open; "
+            "io.open = lambda p, *a, **k: "
+            "(print('opens', flush=True) if str(p).endswith('fifo') else None, opened(p, *a, **k))[1]"
         )
         process = start([fifo, "-q", "-o", tmp_path / "out.mp4", *options], before=told)
         assert process.stdout.readline() == b"opens\n"

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from engines.errors import InputError, OutputError
 from gnr_video.batch.jobs import plan, read_list
@@ -29,9 +30,8 @@ def targets(*inputs: object, out: Path | None, recursive: bool = False) -> list[
 
 class TestPlan:
     def test_a_folder_by_name_without_what_is_hidden_or_no_video(self, tmp_path: Path) -> None:
-        clips = touched(
-            tmp_path / "in", "b.mov", "a.MP4", "c.txt", ".d.mp4", "sub/e.mkv", ".x/f.mp4", "g.png"
-        )
+        clips = touched(tmp_path / "in", "b.mov", "a.MP4", "c.txt", ".d.mp4", "sub/e.mkv", ".x/f.mp4")
+        Image.new("RGB", (8, 8)).save(clips / "g.png")
         assert targets(clips, out=tmp_path / "out") == ["a.mp4", "b.mp4", "g.png"]
         assert targets(clips, out=tmp_path / "out", recursive=True) == [
             "a.mp4",

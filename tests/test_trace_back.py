@@ -25,7 +25,7 @@ FPS = 30
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(1, 15), st.integers(0, 20), st.integers(0, 10_000))
+@given(st.integers(1, 15), st.integers(0, 12), st.integers(0, 10_000))
 def test_it_is_as_if_the_face_had_been_seen_at_once(late: int, gone: int, seed: int) -> None:
     """Also for one that comes again after a long absence."""
     random = np.random.default_rng(seed)
