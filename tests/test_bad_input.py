@@ -113,14 +113,27 @@ class TestInputs:
         args: list[object] = ["http://127.0.0.1:9/clip.mp4", "-o", tmp_path / "out.mp4"]
         refused(tmp_path, [*args, *options], INPUT, "cannot open http://127.0.0.1:9/clip.mp4")
 
-    def test_a_picture_of_another_size_in_a_folder(
+    def test_a_damaged_picture_in_a_folder(
         self, tmp_path: Path, options: list[object], face_model: Path
     ) -> None:
         """The failure comes in the middle of the run, on another thread."""
         (tmp_path / "in").mkdir()
         for i in range(30):
-            cv2.imwrite(str(tmp_path / "in" / f"{i}.png"), picture(64 if i < 25 else 32, 48))
-        refused(tmp_path, [tmp_path / "in", "-o", tmp_path / "out.mp4", *options], INPUT, "32x48, but")
+            cv2.imwrite(str(tmp_path / "in" / f"{i}.png"), picture(64, 48))
+        (tmp_path / "in" / "25.png").write_bytes(b"\x89PNG\r\n\x1a\n, and no more")
+        refused(
+            tmp_path, [tmp_path / "in", "-o", tmp_path / "out.mp4", *options], INPUT, "25.png is not an image"
+        )
+
+    def test_pictures_of_several_sizes_make_no_video(
+        self, tmp_path: Path, options: list[object], face_model: Path
+    ) -> None:
+        (tmp_path / "in").mkdir()
+        for i in range(3):
+            cv2.imwrite(str(tmp_path / "in" / f"{i}.png"), picture(64 + 2 * i, 48))
+        refused(
+            tmp_path, [tmp_path / "in", "-o", tmp_path / "out.mp4", *options], OUTPUT, "have several sizes"
+        )
 
 
 @pytest.mark.usefixtures("face_model", "no_threads_left")

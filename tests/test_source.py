@@ -147,11 +147,12 @@ def test_natural_key() -> None:
     assert sorted(names, key=natural_key) == ["3", "A1b", "a2", "a10", "b"]
 
 
-def test_folder_of_mixed_sizes_names_the_odd_one(tmp_path: Path) -> None:
+def test_folder_of_mixed_sizes_is_pictures_by_themselves(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "1.png"), picture(16, 16))
     cv2.imwrite(str(tmp_path / "2.png"), picture(18, 16))
-    with open_source(tmp_path) as source, pytest.raises(InputError, match=r"2\.png is 18x16.*16x16"):
-        list(source)
+    with open_source(tmp_path) as source:
+        assert source.info.is_mixed
+        assert [frame.size for frame in source] == [(16, 16), (18, 16)]
 
 
 class TestPart:
