@@ -102,7 +102,7 @@ class TestSeconds:
         self, options: list[object], tmp_path: Path, face_model: Path
     ) -> None:
         done = run(
-            "live", *options, "--record", tmp_path / "out.mkv", "--seconds", 2, "--report", tmp_path / "r.json",
+            "live", *options, "--record", tmp_path / "out.mkv", "--seconds", 8, "--report", tmp_path / "r.json",
             "--mirror", "--paste", "square", "--style", "3,4", env=NO_DISPLAY,
         )  # fmt: skip
         assert done.status == 0, done.stderr

@@ -133,7 +133,8 @@ def test_controls_change_the_picture(served: WebSink, session: LiveSession, tmp_
 
         await page.run("document.getElementById('style').value = '77'")
         await click(page, "#style-form [type=submit]")
-        await page.until("document.getElementById('message-text').textContent === 'style 77'")
+        await page.until("document.getElementById('style').value === '77'")
+        await asyncio.to_thread(until, lambda: session.controls.style_label == "77", 30)
         await click(page, "[data-command=next]")
         await page.until("document.getElementById('style').value === '78'")
         await page.until("document.querySelectorAll('#strip .look').length === 12")
