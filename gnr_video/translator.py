@@ -261,7 +261,8 @@ class Translator:
     def reset(self) -> None:
         """Forget the stream of `translate_frame`: the next frame begins a new one."""
         if self._stream is not None:
-            self._stream.reset()
+            self._stream.reset()  # compositor and effects included
+            return
         self.compositor.reset()
         self.effects.reset()
 

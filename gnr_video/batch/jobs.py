@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engines.errors import InputError
 from gnr_video.media.formats import IMAGE_SUFFIXES
-from gnr_video.media.open import anime_name, picture_format
+from gnr_video.media.open import TRANSLATED, anime_name, picture_format
 
 VIDEO_EXTENSIONS = frozenset(
     [
@@ -37,8 +37,6 @@ VIDEO_EXTENSIONS = frozenset(
     ]
 )
 """What is taken out of folders; a file that is named itself may have any name."""
-SUFFIX = "_anime"
-"""Of translations that stand beside their inputs, see `anime_name`."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,9 @@ def plan(inputs: Sequence[str], out: Path | None, *, recursive: bool = False) ->
         if os.path.isdir(path):
             for file in _files(path, recursive):
                 is_ours = (
-                    file.stem.endswith(SUFFIX) if out is None else out != path and file.is_relative_to(out)
+                    file.stem.endswith(TRANSLATED)
+                    if out is None
+                    else out != path and file.is_relative_to(out)
                 )
                 if file.suffix.lower() in VIDEO_EXTENSIONS | IMAGE_SUFFIXES and not is_ours:
                     found.setdefault(file, file.relative_to(path))

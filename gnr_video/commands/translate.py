@@ -326,7 +326,14 @@ def _line(outcome: Outcome, number: str) -> str:
 
 def default_output(input: str) -> str:
     """Name of the output beside the input: clip.mov -> clip_anime.mp4; images keep being images."""
-    from gnr_video.media.open import STANDARD_INPUT, anime_name, is_url, local_path, picture_format
+    from gnr_video.media.open import (
+        STANDARD_INPUT,
+        TRANSLATED,
+        anime_name,
+        is_url,
+        local_path,
+        picture_format,
+    )
 
     kind = picture_format(input)
     if input in STANDARD_INPUT:
@@ -336,7 +343,7 @@ def default_output(input: str) -> str:
     path = local_path(input)
     if os.path.isdir(path):
         folder = path.resolve()
-        return f"{folder.parent / folder.name}_anime/"
+        return f"{folder.parent / folder.name}{TRANSLATED}/"
     return str(anime_name(path, kind))
 
 

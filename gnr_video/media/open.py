@@ -39,6 +39,8 @@ _DOWNLOAD_TIMEOUT = 60.0  # seconds
 _LONGEST_NAME = 255  # bytes
 
 STANDARD_INPUT = ("-", "pipe:", "pipe:0")
+TRANSLATED = "_anime"
+"""What is added to the name of an input, for its translation beside it."""
 
 
 def open_source(
@@ -171,7 +173,7 @@ def anime_name(path: Path, kind: ImageFormat | None = None) -> Path:
         path: the file.
         kind: the format of a picture, which stays one: photo.tif -> photo_anime.tif, photo.jpg -> photo_anime.png.
     """
-    ending = f"_anime{'.mp4' if kind is None else kept_suffix(path, kind)}"
+    ending = f"{TRANSLATED}{'.mp4' if kind is None else kept_suffix(path, kind)}"
     return path.with_name(f"{shortened(path.stem, _longest_name(path.parent) - len(ending))}{ending}")
 
 
