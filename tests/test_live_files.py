@@ -17,7 +17,7 @@ import pytest
 
 from engines.errors import InputError, OutputError
 from gnr_video.live.address import bind
-from gnr_video.live.files import FileTranslations
+from gnr_video.live.files import FileTranslations, Job
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink, transfer
 from gnr_video.options import EngineOptions
@@ -268,3 +268,22 @@ class TestServer:
         assert time.perf_counter() - started < 3
         until(lambda: not [t for t in threading.enumerate() if t.name == "gnr-video file"])
         assert not sink._files._folder.exists()
+
+    def test_what_outlasts_closing_leaves_no_files(
+        self, session: LiveSession, face_clip: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sink = WebSink(session, bind("127.0.0.1", 0), token="")
+        files, closed = sink._files, threading.Event()
+
+        def translate(job: Job) -> str:
+            closed.wait(10)
+            files._folder.mkdir(exist_ok=True)
+            job.target.write_bytes(b"written late")
+            return "late"
+
+        monkeypatch.setattr(files, "_translate", translate)
+        hand_over(files, face_clip)
+        sink.close()
+        closed.set()
+        until(lambda: not [t for t in threading.enumerate() if t.name == "gnr-video file"])
+        assert not files._folder.exists()

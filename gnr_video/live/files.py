@@ -89,6 +89,7 @@ class FileTranslations:
         self._folder = Path(tempfile.mkdtemp(prefix="gnr-video-files-"))
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._closed = False
         self._thread: threading.Thread | None = None
         self.job: Job | None = None
 
@@ -134,7 +135,8 @@ class FileTranslations:
         return self._stop.is_set()
 
     def close(self, timeout: float = 0.5) -> None:
-        """End everything and delete the files. May be called twice."""
+        """End everything and delete the files, what is still being written as soon as it ends. May be called twice."""
+        self._closed = True
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout)
@@ -159,6 +161,8 @@ class FileTranslations:
             job.stage, job.message = "failed", f"{job.source.name} has failed: {error}"
         finally:
             job.source.unlink(missing_ok=True)
+            if self._closed:  # and was not waited for
+                shutil.rmtree(self._folder, ignore_errors=True)
 
     def _translate(self, job: Job) -> str:
         """Make the job's target; what came of it."""
