@@ -16,7 +16,7 @@ from typing import Any
 from engines.errors import GnrVideoError, StyleError
 from gnr_video.live.camera import SAMPLE
 from gnr_video.live.files import FileTranslations
-from gnr_video.live.keys import HELP, KEYS, Keys
+from gnr_video.live.keys import HELP, KEYS, SEED, Keys
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web.pictures import JpegStream
@@ -227,7 +227,7 @@ class Clients:
             "face": status.face,
             "camera": status.camera,
             "source": self._source.said_to(client),
-            "typed": client.keys.typed,
+            "typed": client.keys.typed.removeprefix(SEED),
             "viewers": len(self._open),
             "recording": bool(recorder and recorder.running),
             "recorded": recorder.last.name if recorder and recorder.last else "",
