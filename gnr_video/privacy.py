@@ -19,7 +19,7 @@ from gnr_video.frame import Alignment, Bust, Cover, FaceLayer, Image, Layered
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import BUST, bust, crop_face, widened
 from gnr_video.tracking.face_mesh import Mask
-from gnr_video.tracking.heads import WIDE, HeadPlace, head_place, inside, presence
+from gnr_video.tracking.heads import WIDE, HeadPlace, apart, head_place, inside, is_behind, presence
 from gnr_video.tracking.likeness import VISIBLE, Likeness
 from gnr_video.tracking.matte import PersonMatte
 from gnr_video.tracking.unfound import Unfound
@@ -59,8 +59,12 @@ VELOCITY_SECONDS = 0.1
 """Time constant of a face's velocity."""
 LOOK = 150.0
 """Side of what a face is recognised by, pixels of its 256 crop."""
+AROUND, SAME_AROUND = 2.4, 0.6
+"""Side of a bust in that of its face, and the correlation from which on it is the same, whatever is before the face."""
 PRESENT = 0.3
 """Share of a face's place that is a person, if there is one."""
+BESIDE = 3.0
+"""Half widths of a head that an outline may be away from a lost one, to be its own."""
 FOLLOWED, FASTEST = 0.6, 8.0
 """How far a cover goes where the outline went, and how fast at most, half widths of a head a second."""
 
@@ -78,7 +82,7 @@ class _Head:
     Attributes:
         alignment: of its face's crop, where it is now.
         layer: the face as it was seen last.
-        likeness: what it looked like.
+        likeness, around: what face and bust looked like.
         since, seen_at, time: when it was seen first and last, and when it was looked at last, seconds.
         velocity: of its middle, pixels a second.
         anchor: where its outline was in its bust when it was seen.
@@ -90,6 +94,7 @@ class _Head:
     alignment: Alignment
     layer: FaceLayer
     likeness: Likeness
+    around: Likeness
     since: float
     seen_at: float
     time: float
@@ -196,23 +201,42 @@ class Privacy:
         for face in item.faces:
             self._see(face, image, seconds)
         seen = [face.alignment for face in item.faces]
+        lost = self._lost(image, seconds, seen)
+        unfound = self._without_face(image, seconds, seen, lost)
         faces = [face for face in item.faces if face.chosen]
         covers = [Cover(face.alignment, NOT_CHOSEN) for face in item.faces if not face.chosen]
-        for head in self._lost(image, seconds, seen):
+        for head in lost:
             is_short = seconds - head.seen_at <= HELD_SECONDS
             if head.layer.chosen and is_short:
-                faces.append(
-                    FaceLayer(head.alignment, head.layer.role, seconds, held=max(head.brightness, 0.05))
-                )
-            # One that is hidden behind somebody else's head must not be drawn over that.
-            elif head.is_like or not any(inside(head.alignment, other) for other in seen):
+                held = max(head.brightness, 0.05)
+                faces.append(FaceLayer(head.alignment, head.layer.role, seconds, held=held))
+            # One that is hidden behind somebody else must not be drawn over them.
+            elif head.is_like or not any(is_behind(head.alignment, other) for other in seen):
                 covers.append(Cover(head.alignment, LOST_LONG if head.layer.chosen else NOT_CHOSEN))
-        known = [*seen, *(head.alignment for head in self._heads.values() if head.time == seconds)]
-        unfound = [] if self._unfound is None else self._unfound.heads(image, seconds, known)
         covers += [Cover(place, NOT_FOUND) for place in unfound]
         is_settled = not self._blurs or self._settled(seconds, is_found=bool(seen) and not unfound)
         self._before = image
         return replace(item, faces=faces, covers=covers, blurred="" if is_settled else BEGINNING)
+
+    def _without_face(
+        self, image: Image, seconds: float, seen: Sequence[Alignment], lost: Sequence[_Head]
+    ) -> list[Alignment]:
+        """Heads besides those that are seen or lost. One right beside a lost head is that one: it has moved."""
+        if self._unfound is None:
+            return []
+        known = [*seen, *(head.alignment for head in lost)]
+        others = []
+        for place in self._unfound.heads(image, seconds, known):
+            head = min(lost, key=lambda one: apart(one.alignment, place), default=None)
+            size = 0.0 if head is None else place.scale / head.alignment.scale
+            if head is None or not 0.4 < size < 2.5 or apart(head.alignment, place) > BESIDE:
+                others.append(place)
+            else:
+                x, y = head.alignment.center_x, head.alignment.center_y
+                head.move(place.center_x - x, place.center_y - y)
+                head.velocity, head.anchor = np.zeros(2), None
+                head.likeness, head.around = _looks(image, head.alignment)
+        return others
 
     def _settled(self, seconds: float, *, is_found: bool) -> bool:
         """Whether faces have been looked for long enough."""
@@ -224,7 +248,7 @@ class Privacy:
     def _see(self, face: FaceLayer, image: Image, seconds: float) -> None:
         """A face that was found."""
         place = face.alignment
-        likeness = Likeness(image, place.center_x, place.center_y, LOOK * place.scale)
+        likeness, around = _looks(image, place)
         head = self._heads.get(place.track_id)
         velocity, since = np.zeros(2), seconds
         if head is not None:
@@ -234,7 +258,7 @@ class Privacy:
                 moved = np.array([place.center_x - last.center_x, place.center_y - last.center_y])
                 share = 1 - math.exp(-dt / VELOCITY_SECONDS)
                 velocity = head.velocity + share * (moved / dt - head.velocity)
-        self._heads[place.track_id] = _Head(place, face, likeness, since, seconds, seconds, velocity)
+        self._heads[place.track_id] = _Head(place, face, likeness, around, since, seconds, seconds, velocity)
 
     def _lost(self, image: Image, seconds: float, seen: Sequence[Alignment]) -> list[_Head]:
         """Heads that are not seen in this frame but are there, moved to where they are by now."""
@@ -266,11 +290,15 @@ class Privacy:
         if match.is_like:
             head.move(match.x - head.alignment.center_x, match.y - head.alignment.center_y)
             head.brightness = min(match.brightness / max(head.likeness.brightness, 1.0), 1.0)
-        elif match.contrast < VISIBLE:
-            head.unseen += dt
-            return None if head.unseen > UNSEEN_SECONDS else False
-        elif not self._is_person(head, image, last, dt, seconds):
-            return None
+        else:
+            around = head.around.find(image, head.alignment.center_x, head.alignment.center_y, 0.25)
+            if around.contrast < VISIBLE:
+                head.unseen += dt
+                return None if head.unseen > UNSEEN_SECONDS else False
+            if around.is_like:
+                head.move(around.x - head.alignment.center_x, around.y - head.alignment.center_y)
+            if not self._is_person(head, image, last, dt, seconds) and around.score < SAME_AROUND:
+                return None
         head.unseen = 0.0
         return None if head.is_outside((image.shape[1], image.shape[0])) else True
 
@@ -285,10 +313,11 @@ class Privacy:
             return False
         place = head_place(matte)
         if head.anchor is not None and place is not None:
-            around = bust(widened(head.alignment))
-            unit = around.scale * 256 / BUST
-            dx, dy = (FOLLOWED * unit * d for d in (place.x - head.anchor.x, place.top - head.anchor.top))
-            c, s = math.cos(around.angle), math.sin(around.angle)
+            shoulders = bust(widened(head.alignment))
+            unit = shoulders.scale * 256 / BUST
+            # A face that turns away goes to one side of its head; its drawing should not.
+            dx, dy = (FOLLOWED * unit * d for d in (place.x - BUST / 2, place.top - head.anchor.top))
+            c, s = math.cos(shoulders.angle), math.sin(shoulders.angle)
             most = FASTEST * WIDE * head.alignment.scale * dt
             head.move(*(min(max(d, -most), most) for d in (c * dx - s * dy, s * dx + c * dy)))
         return True
@@ -296,6 +325,12 @@ class Privacy:
     def _outline(self, image: Image, face: Alignment) -> Mask:
         assert self._matte is not None
         return self._matte.person(crop_face(image, bust(widened(face)), BUST, mirror=False))
+
+
+def _looks(image: Image, face: Alignment) -> tuple[Likeness, Likeness]:
+    """What a face and its bust look like."""
+    x, y, side = face.center_x, face.center_y, LOOK * face.scale
+    return Likeness(image, x, y, side), Likeness(image, x, y, AROUND * side)
 
 
 def dimmed(drawing: Image, brightness: float) -> Image:

@@ -14,8 +14,8 @@ from gnr_video.frame import Alignment
 from gnr_video.tracking.alignment import bust_head
 from gnr_video.tracking.face_mesh import Mask
 
-PERSON = 153
-"""Of 255: what counts as a person in the matte of a whole frame."""
+PERSON, CERTAIN = 153, 242
+"""Of 255: what counts as a person in the matte of a whole frame, and what half of a person is at least."""
 THIN = 0.55
 """What is thinner than so much of a known head is an arm or a hand."""
 LEAST = 0.035
@@ -56,14 +56,12 @@ def head_place(matte: Mask) -> HeadPlace | None:
 
 
 def presence(matte: Mask) -> float:
-    """How much of where the face is in a bust's matte (uint8 SxS) is a person, 0..1."""
+    """How much of where face or chest are in a bust's matte (uint8 SxS), whichever is more, is a person, 0..1."""
     rows, columns = bust_head(matte.shape[0])
     height, width = rows.stop - rows.start, columns.stop - columns.start
-    face = matte[
-        rows.start + round(0.4 * height) : rows.start + round(0.8 * height),
-        columns.start + round(0.3 * width) : columns.stop - round(0.3 * width),
-    ]
-    return float(face.mean()) / 255
+    across = slice(columns.start + round(0.3 * width), columns.stop - round(0.3 * width))
+    face = matte[rows.start + round(0.4 * height) : rows.start + round(0.8 * height), across]
+    return max(float(face.mean()), float(matte[rows.stop :, across].mean())) / 255
 
 
 def bare_heads(matte: Mask, size: tuple[int, int], known: Sequence[Alignment]) -> list[Alignment]:
@@ -103,8 +101,9 @@ def bare_heads(matte: Mask, size: tuple[int, int], known: Sequence[Alignment]) -
         outline = labels[top : top + height, left : left + width] == part
         # What is below somebody's chin and hangs together with them is theirs.
         whose = int(bodies[top : top + height, left : left + width][outline].max())
-        if top < chins.get(whose, float(side)) and (known or area >= large):
-            found.append(_alignment(_head(outline, left, top), across, down))
+        is_sure = np.mean(matte[top : top + height, left : left + width][outline] > CERTAIN) > 0.5
+        if is_sure and top < chins.get(whose, float(side)) and (known or area >= large):
+            found.append(_alignment(_head(outline, left, top, side), across, down))
     return found
 
 
@@ -116,25 +115,46 @@ def _without_thin(mask: Mask, radius: float) -> Mask:
     return np.asarray(cv2.morphologyEx(wide, cv2.MORPH_OPEN, disc)[reach:-reach, reach:-reach], np.uint8)
 
 
-def _head(part: NDArray[np.bool_], left: int, top: int) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of the head in a person's outline, whose box begins at (left, top)."""
+def _head(part: NDArray[np.bool_], left: int, top: int, side: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the head in a person's outline, whose box begins at (left, top).
+
+    At the side of a picture it goes on beyond, by half of what is seen of it.
+    """
     widths = np.count_nonzero(part, axis=1)
     widest, bottom = 0, len(widths)
     for row, width in enumerate(widths):
         is_neck = row > 0.5 * widest and width < NARROW * widest
         is_shoulder = row > 0.9 * widest and width > BROAD * float(np.median(widths[: row + 1]))
-        if row and (row > TALL * widest or is_neck or is_shoulder):
+        # The crown is round.
+        if widest > 1.5 * LEAST * side and (row > TALL * widest or is_neck or is_shoulder):
             bottom = row
             break
         widest = max(widest, int(width))
     columns = np.flatnonzero(part[:bottom].any(axis=0))
-    return float(left + columns[0]), float(top), float(left + columns[-1] + 1), float(top + bottom)
+    start, stop = float(left + columns[0]), float(left + columns[-1] + 1)
+    beyond = (stop - start) / 2
+    if (start < 1) != (stop > side - 1):
+        start, stop = (start - beyond, stop) if start < 1 else (start, stop + beyond)
+    return start, float(top), stop, float(top + bottom)
 
 
 def _alignment(head: tuple[float, float, float, float], across: float, down: float) -> Alignment:
     left, top, right, bottom = head[0] * across, head[1] * down, head[2] * across, head[3] * down
     scale = 1.15 * max((right - left) / 2 / WIDE, (bottom - top) / 2 / HIGH, 0.05)
     return Alignment(-1, (left + right) / 2, (top + bottom) / 2 + DROP * scale, scale, 0.0)
+
+
+def apart(one: Alignment, other: Alignment) -> float:
+    """How far two faces are apart, in half widths of the first one's head."""
+    return math.hypot(one.center_x - other.center_x, one.center_y - other.center_y) / (WIDE * one.scale)
+
+
+def is_behind(face: Alignment, other: Alignment) -> bool:
+    """Whether a face is where another, larger one hides it: by its head, or by the body below."""
+    if face.scale > other.scale:
+        return False
+    x, y = face.center_x - other.center_x, face.center_y - other.center_y
+    return inside(face, other) or (abs(x) < 2 * WIDE * other.scale and y > 0)
 
 
 def inside(face: Alignment, other: Alignment) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnr_video.frame import Alignment, Image
-from gnr_video.tracking.heads import HIGH, SHOULDERS, WIDE, bare_heads, inside
+from gnr_video.tracking.heads import HIGH, SHOULDERS, WIDE, apart, bare_heads, inside
 from gnr_video.tracking.likeness import Likeness
 from gnr_video.tracking.matte import PersonMatte
 
@@ -19,8 +19,8 @@ SIDE = 256
 """Of the picture that people are looked for in, pixels: the network's own."""
 ASK_SECONDS = 0.5
 """How often people are looked for where nothing changes."""
-LINGER_SECONDS = 1.0
-"""For so long one is believed in who is no longer found, while there still is what was there."""
+LINGER_SECONDS, SURE_TIMES = 0.5, 3
+"""For so long one is believed in who is no longer found but was so often, while there still is what was there."""
 LOOK = 180.0
 """Side of what a head is recognised by, pixels of its face's 256 crop."""
 STILL = 0.3
@@ -35,6 +35,7 @@ class _Unfound:
     place: Alignment
     likeness: Likeness
     found_at: float
+    times: int
 
 
 class Unfound:
@@ -83,9 +84,9 @@ class Unfound:
         """Those that were found; one that has hardly moved is half way from where it was."""
         heads = []
         for place in found:
-            still = STILL * WIDE * place.scale
-            last = next((one.place for one in self._heads if _apart(one.place, place) < still), None)
-            if last is not None:
+            before = next((one for one in self._heads if inside(one.place, place)), None)
+            last = None if before is None else before.place
+            if last is not None and apart(last, place) < STILL:
                 place = replace(
                     place,
                     center_x=(place.center_x + last.center_x) / 2,
@@ -93,7 +94,7 @@ class Unfound:
                     scale=max(place.scale, (place.scale + last.scale) / 2),
                 )
             likeness = Likeness(image, place.center_x, place.center_y, LOOK * place.scale)
-            heads.append(_Unfound(place, likeness, seconds))
+            heads.append(_Unfound(place, likeness, seconds, 1 if before is None else before.times + 1))
         return heads
 
     def _still(self, found: Sequence[Alignment], image: Image, seconds: float) -> list[_Unfound]:
@@ -101,7 +102,8 @@ class Unfound:
         heads = []
         for head in self._heads:
             place = head.place
-            if seconds - head.found_at > LINGER_SECONDS or any(inside(place, one) for one in found):
+            is_old = seconds - head.found_at > LINGER_SECONDS or head.times < SURE_TIMES
+            if is_old or any(inside(place, one) for one in found):
                 continue
             match = head.likeness.find(image, place.center_x, place.center_y)
             if match.is_like:
@@ -120,10 +122,6 @@ class Unfound:
             corners = (round(x - wide), round(y - high)), (round(x + wide), THUMBNAIL[1])
             cv2.rectangle(changed, *corners, 0, -1)
         return cv2.countNonZero(changed) > 1
-
-
-def _apart(one: Alignment, other: Alignment) -> float:
-    return math.hypot(one.center_x - other.center_x, one.center_y - other.center_y)
 
 
 def _thumbnail(image: Image) -> NDArray[np.uint8]:
