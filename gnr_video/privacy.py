@@ -65,6 +65,10 @@ PRESENT = 0.3
 """Share of a face's place that is a person, if there is one."""
 BESIDE = 3.0
 """Half widths of a head that an outline may be away from a lost one, to be its own."""
+USUAL_PLACE = HeadPlace(BUST / 2, 29.0)
+"""Of an outline in its bust."""
+TURN_SECONDS = 2.0
+"""Time constant of a head's size: a face that turns away becomes narrow, its head does not."""
 FOLLOWED, FASTEST = 0.6, 8.0
 """How far a cover goes where the outline went, and how fast at most, half widths of a head a second."""
 
@@ -85,10 +89,12 @@ class _Head:
         likeness, around: what face and bust looked like.
         since, seen_at, time: when it was seen first and last, and when it was looked at last, seconds.
         velocity: of its middle, pixels a second.
+        scale: of its alignment when its face was turned to the camera.
         anchor: where its outline was in its bust when it was seen.
         unseen: for how long there has been nothing to be seen where it should be, seconds.
         brightness: of it now, in that of when it was seen.
         is_like: whether its likeness is where it should be.
+        is_moved: whether its outline was found elsewhere, so that it no longer looks as it did.
     """
 
     alignment: Alignment
@@ -99,10 +105,12 @@ class _Head:
     seen_at: float
     time: float
     velocity: NDArray[np.float64]
+    scale: float
     anchor: HeadPlace | None = None
     unseen: float = 0.0
     brightness: float = 1.0
     is_like: bool = False
+    is_moved: bool = False
 
     def move(self, dx: float, dy: float) -> None:
         place = self.alignment
@@ -229,13 +237,12 @@ class Privacy:
         for place in self._unfound.heads(image, seconds, known):
             head = min(lost, key=lambda one: apart(one.alignment, place), default=None)
             size = 0.0 if head is None else place.scale / head.alignment.scale
-            if head is None or not 0.4 < size < 2.5 or apart(head.alignment, place) > BESIDE:
+            if head is None or not 0.5 < size < 1.8 or apart(head.alignment, place) > BESIDE:
                 others.append(place)
             else:
                 x, y = head.alignment.center_x, head.alignment.center_y
                 head.move(place.center_x - x, place.center_y - y)
-                head.velocity, head.anchor = np.zeros(2), None
-                head.likeness, head.around = _looks(image, head.alignment)
+                head.velocity, head.anchor, head.is_moved = np.zeros(2), USUAL_PLACE, True
         return others
 
     def _settled(self, seconds: float, *, is_found: bool) -> bool:
@@ -250,15 +257,18 @@ class Privacy:
         place = face.alignment
         likeness, around = _looks(image, place)
         head = self._heads.get(place.track_id)
-        velocity, since = np.zeros(2), seconds
+        velocity, since, scale = np.zeros(2), seconds, place.scale
         if head is not None:
             since, dt = head.since, seconds - head.seen_at
+            scale = max(place.scale, min(head.scale, 1.5 * place.scale) * math.exp(-dt / TURN_SECONDS))
             if dt > 0 and head.seen_at == head.time:
                 last = head.alignment
                 moved = np.array([place.center_x - last.center_x, place.center_y - last.center_y])
                 share = 1 - math.exp(-dt / VELOCITY_SECONDS)
                 velocity = head.velocity + share * (moved / dt - head.velocity)
-        self._heads[place.track_id] = _Head(place, face, likeness, around, since, seconds, seconds, velocity)
+        self._heads[place.track_id] = _Head(
+            place, face, likeness, around, since, seconds, seconds, velocity, scale
+        )
 
     def _lost(self, image: Image, seconds: float, seen: Sequence[Alignment]) -> list[_Head]:
         """Heads that are not seen in this frame but are there, moved to where they are by now."""
@@ -283,11 +293,12 @@ class Privacy:
         dt = seconds - head.time
         head.time = seconds
         last, velocity = head.alignment, head.velocity
+        head.alignment = replace(head.alignment, scale=head.scale)
         head.move(float(velocity[0]) * dt, float(velocity[1]) * dt)
         head.velocity = velocity * math.exp(-dt / COAST_SECONDS)
         match = head.likeness.find(image, head.alignment.center_x, head.alignment.center_y)
-        head.is_like = match.is_like
-        if match.is_like:
+        head.is_like = match.is_like and not head.is_moved
+        if head.is_like:
             head.move(match.x - head.alignment.center_x, match.y - head.alignment.center_y)
             head.brightness = min(match.brightness / max(head.likeness.brightness, 1.0), 1.0)
         else:
@@ -295,7 +306,7 @@ class Privacy:
             if around.contrast < VISIBLE:
                 head.unseen += dt
                 return None if head.unseen > UNSEEN_SECONDS else False
-            if around.is_like:
+            if around.is_like and not head.is_moved:
                 head.move(around.x - head.alignment.center_x, around.y - head.alignment.center_y)
             if not self._is_person(head, image, last, dt, seconds) and around.score < SAME_AROUND:
                 return None
