@@ -308,7 +308,8 @@ class Privacy:
                 return None if head.unseen > UNSEEN_SECONDS else False
             if around.is_like and not head.is_moved:
                 head.move(around.x - head.alignment.center_x, around.y - head.alignment.center_y)
-            if not self._is_person(head, image, last, dt, seconds) and around.score < SAME_AROUND:
+            is_same = around.score >= SAME_AROUND and not head.is_moved
+            if not is_same and not self._is_person(head, image, last, dt, seconds):
                 return None
         head.unseen = 0.0
         return None if head.is_outside((image.shape[1], image.shape[0])) else True
