@@ -308,8 +308,7 @@ class Privacy:
                 return None if head.unseen > UNSEEN_SECONDS else False
             if around.is_like and not head.is_moved:
                 head.move(around.x - head.alignment.center_x, around.y - head.alignment.center_y)
-            is_same = around.score >= SAME_AROUND and not head.is_moved
-            if not is_same and not self._is_person(head, image, last, dt, seconds):
+            elif not self._is_person(head, image, last, dt, seconds):
                 return None
         head.unseen = 0.0
         return None if head.is_outside((image.shape[1], image.shape[0])) else True
@@ -342,7 +341,7 @@ class Privacy:
 def _looks(image: Image, face: Alignment) -> tuple[Likeness, Likeness]:
     """What a face and its bust look like."""
     x, y, side = face.center_x, face.center_y, LOOK * face.scale
-    return Likeness(image, x, y, side), Likeness(image, x, y, AROUND * side)
+    return Likeness(image, x, y, side), Likeness(image, x, y, AROUND * side, SAME_AROUND)
 
 
 def dimmed(drawing: Image, brightness: float) -> Image:

@@ -18,7 +18,7 @@ from gnr_video.frame import Image
 SIDE = 24
 """Of a face in the pictures that are compared, pixels."""
 LIKE = 0.75
-"""Correlation from which on two pictures show the same."""
+"""Correlation from which on two pictures show the same, usually."""
 VISIBLE = 1.5
 """Standard deviation, grey levels, below which there is nothing to be seen."""
 
@@ -29,21 +29,16 @@ class Match:
 
     Attributes:
         x, y: where its middle is, pixels of the frame; where it should be, if it is not there.
-        score: the best correlation, -1..1.
+        is_like: whether it is there, and can be seen.
         contrast: standard deviation of what is there, grey levels.
         brightness: mean of what is there, grey levels.
     """
 
     x: float
     y: float
-    score: float
+    is_like: bool
     contrast: float
     brightness: float
-
-    @property
-    def is_like(self) -> bool:
-        """Whether it is the same face, and can be seen."""
-        return self.score >= LIKE and self.contrast >= VISIBLE
 
 
 class Likeness:
@@ -53,10 +48,12 @@ class Likeness:
         image: uint8 HxWx3 RGB.
         x, y: the middle of the face, pixels.
         side: of the square, pixels.
+        like: correlation from which on another picture shows the same.
     """
 
-    def __init__(self, image: Image, x: float, y: float, side: float) -> None:
+    def __init__(self, image: Image, x: float, y: float, side: float, like: float = LIKE) -> None:
         self.side = side
+        self._like = like
         self._seen = _square(image, x, y, side, SIDE)
 
     @property
@@ -77,17 +74,14 @@ class Likeness:
         # Where nothing can be told apart the correlation is 0 / 0.
         scores = np.where(np.isfinite(scores) & (np.abs(scores) <= 1.0001), scores, 0.0)
         row, column = np.unravel_index(int(scores.argmax()), scores.shape)
-        score, step, middle = float(scores[row, column]), self.side / SIDE, (wide - SIDE) // 2
-        if score < LIKE:
+        step, middle = self.side / SIDE, (wide - SIDE) // 2
+        is_like = bool(scores[row, column] >= self._like)
+        if not is_like:
             row = column = np.intp(middle)
         found = around[row : row + SIDE, column : column + SIDE]
-        return Match(
-            x + (float(column) - middle) * step,
-            y + (float(row) - middle) * step,
-            score,
-            float(found.std()),
-            float(found.mean()),
-        )
+        contrast = float(found.std())
+        x, y = x + (float(column) - middle) * step, y + (float(row) - middle) * step
+        return Match(x, y, is_like and contrast >= VISIBLE, contrast, float(found.mean()))
 
 
 def _square(image: Image, x: float, y: float, side: float, size: int) -> NDArray[np.float32]:
