@@ -234,12 +234,14 @@ class Privacy:
             return []
         known = [*seen, *(head.alignment for head in lost)]
         others = []
-        for place in self._unfound.heads(image, seconds, known):
+        for found in self._unfound.heads(image, seconds, known):
+            place = found.place
             head = min(lost, key=lambda one: apart(one.alignment, place), default=None)
             size = 0.0 if head is None else place.scale / head.alignment.scale
-            if head is None or not 0.5 < size < 1.8 or apart(head.alignment, place) > BESIDE:
-                others.append(place)
-            else:
+            others.append(place)
+            is_its = found.is_sure and 0.5 < size < 1.8
+            if head is not None and is_its and apart(head.alignment, place) < BESIDE:
+                others.pop()
                 x, y = head.alignment.center_x, head.alignment.center_y
                 head.move(place.center_x - x, place.center_y - y)
                 head.velocity, head.anchor, head.is_moved = np.zeros(2), USUAL_PLACE, True

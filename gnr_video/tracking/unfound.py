@@ -31,11 +31,24 @@ THUMBNAIL = (64, 36)
 
 
 @dataclass(frozen=True, eq=False)
-class _Unfound:
+class UnfoundHead:
+    """A head without a face.
+
+    Attributes:
+        place: the alignment that a face in it would have.
+        likeness: what it looked like.
+        found_at, times: when it was found last, seconds, and how often.
+    """
+
     place: Alignment
     likeness: Likeness
     found_at: float
     times: int
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it was found again and again."""
+        return self.times >= SURE_TIMES
 
 
 class Unfound:
@@ -51,20 +64,17 @@ class Unfound:
 
     def reset(self) -> None:
         """The next frame is of another scene."""
-        self._heads: list[_Unfound] = []
+        self._heads: list[UnfoundHead] = []
         self._asked: NDArray[np.uint8] | None = None
         self._asked_at = -math.inf
 
-    def heads(self, image: Image, seconds: float, known: Sequence[Alignment]) -> list[Alignment]:
+    def heads(self, image: Image, seconds: float, known: Sequence[Alignment]) -> list[UnfoundHead]:
         """Where they are in the next frame.
 
         Args:
             image: uint8 HxWx3 RGB.
             seconds: its time.
             known: the alignments of faces that are in it.
-
-        Returns:
-            The alignment that a face in each of them would have.
         """
         thumbnail = _thumbnail(image)
         if seconds - self._asked_at >= ASK_SECONDS or self._has_changed(thumbnail, image, known):
@@ -78,9 +88,9 @@ class Unfound:
             for head in self._heads
             if not any(inside(head.place, k) or inside(k, head.place) for k in known)
         ]
-        return [head.place for head in self._heads]
+        return list(self._heads)
 
-    def _again(self, found: Sequence[Alignment], image: Image, seconds: float) -> list[_Unfound]:
+    def _again(self, found: Sequence[Alignment], image: Image, seconds: float) -> list[UnfoundHead]:
         """Those that were found; one that has hardly moved is half way from where it was."""
         heads = []
         for place in found:
@@ -94,15 +104,15 @@ class Unfound:
                     scale=max(place.scale, (place.scale + last.scale) / 2),
                 )
             likeness = Likeness(image, place.center_x, place.center_y, LOOK * place.scale)
-            heads.append(_Unfound(place, likeness, seconds, 1 if before is None else before.times + 1))
+            heads.append(UnfoundHead(place, likeness, seconds, 1 if before is None else before.times + 1))
         return heads
 
-    def _still(self, found: Sequence[Alignment], image: Image, seconds: float) -> list[_Unfound]:
+    def _still(self, found: Sequence[Alignment], image: Image, seconds: float) -> list[UnfoundHead]:
         """Those that were not, but look as they did."""
         heads = []
         for head in self._heads:
             place = head.place
-            is_old = seconds - head.found_at > LINGER_SECONDS or head.times < SURE_TIMES
+            is_old = seconds - head.found_at > LINGER_SECONDS or not head.is_sure
             if is_old or any(inside(place, one) for one in found):
                 continue
             match = head.likeness.find(image, place.center_x, place.center_y)
