@@ -236,15 +236,17 @@ class Privacy:
         others = []
         for found in self._unfound.heads(image, seconds, known):
             place = found.place
-            head = min(lost, key=lambda one: apart(one.alignment, place), default=None)
-            size = 0.0 if head is None else place.scale / head.alignment.scale
-            others.append(place)
-            is_its = found.is_sure and 0.5 < size < 1.8
-            if head is not None and is_its and apart(head.alignment, place) < BESIDE:
-                others.pop()
-                x, y = head.alignment.center_x, head.alignment.center_y
-                head.move(place.center_x - x, place.center_y - y)
-                head.velocity, head.anchor, head.is_moved = np.zeros(2), USUAL_PLACE, True
+            near = (
+                head
+                for head in lost
+                if apart(head.alignment, place) < BESIDE and 0.5 < place.scale / head.alignment.scale < 1.8
+            )
+            own = min(near, key=lambda head: apart(head.alignment, place), default=None)
+            if own is None or not found.is_sure:
+                others.append(place)
+            else:
+                own.move(place.center_x - own.alignment.center_x, place.center_y - own.alignment.center_y)
+                own.velocity, own.anchor, own.is_moved = np.zeros(2), USUAL_PLACE, True
         return others
 
     def _settled(self, seconds: float, *, is_found: bool) -> bool:

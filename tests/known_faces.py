@@ -130,51 +130,54 @@ def dimmed(shown: Shown, share: float) -> Shown:
     return Shown((shown.image * share).astype(np.uint8), shown.face, shown.is_person and share > 0)
 
 
+FPS = 15
+
+
 def turns_away() -> Iterator[Shown]:
-    for i in range(60):
-        yield placed(120 + 0.5 * i, angle=np.pi * np.clip((i - 12) / 20, 0, 1))
+    for i in range(42):
+        yield placed(120 + i, angle=np.pi * np.clip((i - 8) / 12, 0, 1))
 
 
 def is_covered() -> Iterator[Shown]:
-    for i in range(60):
-        yield placed(120 + 20 * np.sin(i / 9), hand=float(np.clip(min(i - 10, 48 - i) / 5, 0, 1)))
+    for i in range(40):
+        yield placed(120 + 20 * np.sin(i / 6), hand=float(np.clip(min(i - 6, 32 - i) / 4, 0, 1)))
 
 
 def comes_and_leaves() -> Iterator[Shown]:
-    for i in range(70):
-        yield placed(-SIDE + 11 * i)
-    for _ in range(6):
+    for i in range(50):
+        yield placed(-SIDE + 15 * i)
+    for _ in range(4):
         yield empty()
 
 
 def appears_after_cuts() -> Iterator[Shown]:
-    for _ in range(8):
+    for _ in range(5):
         yield empty(room(120)[::-1])
-    for i in range(12):
+    for i in range(8):
         yield placed(40 + i)
-    for i in range(12):
+    for i in range(8):
         yield placed(220 - i, behind=room(120)[::-1])
-    for _ in range(8):
+    for _ in range(5):
         yield empty(room(120)[:, ::-1])
 
 
 def fades() -> Iterator[Shown]:
-    for _ in range(4):
+    for _ in range(3):
         yield black()
-    for i in range(40):
-        yield dimmed(placed(120 + i), float(np.clip(min(i, 39 - i) / 10, 0, 1)))
-    for _ in range(6):
+    for i in range(24):
+        yield dimmed(placed(120 + i), float(np.clip(min(i, 23 - i) / 8, 0, 1)))
+    for _ in range(4):
         yield black()
 
 
 def crosses() -> Iterator[Shown]:
     """Two people; one passes before the other."""
-    for i in range(60):
-        behind = placed(10 + 4 * i, 30)
-        front = placed(240 - 4 * i, 45, behind=behind.image)
+    for i in range(40):
+        behind = placed(10 + 6 * i, 30)
+        front = placed(240 - 6 * i, 45, behind=behind.image)
         over = np.zeros_like(behind.face)
-        left = max(round(240 - 4 * i), 0)
-        over[45:, left : max(round(240 - 4 * i) + SIDE, 0)] = True
+        left = max(round(240 - 6 * i), 0)
+        over[45:, left : max(round(240 - 6 * i) + SIDE, 0)] = True
         yield Shown(front.image, front.face | (behind.face & ~over))
 
 
