@@ -118,22 +118,24 @@ def _without_thin(mask: Mask, radius: float) -> Mask:
 def _head(part: NDArray[np.bool_], left: int, top: int, side: int) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of the head in a person's outline, whose box begins at (left, top).
 
-    At the side of a picture it goes on beyond, by half of what is seen of it.
+    At the side of a picture it goes on beyond, by half of what is seen of it at least.
     """
+    is_cut = (left < 1) != (left + part.shape[1] > side - 1)
+    tall = 2 * TALL if is_cut else TALL
     widths = np.count_nonzero(part, axis=1)
     widest, bottom = 0, len(widths)
     for row, width in enumerate(widths):
         is_neck = row > 0.5 * widest and width < NARROW * widest
         is_shoulder = row > 0.9 * widest and width > BROAD * float(np.median(widths[: row + 1]))
         # The crown is round.
-        if widest > 1.5 * LEAST * side and (row > TALL * widest or is_neck or is_shoulder):
+        if widest > 1.5 * LEAST * side and (row > tall * widest or is_neck or is_shoulder):
             bottom = row
             break
         widest = max(widest, int(width))
     columns = np.flatnonzero(part[:bottom].any(axis=0))
     start, stop = float(left + columns[0]), float(left + columns[-1] + 1)
     beyond = (stop - start) / 2
-    if (start < 1) != (stop > side - 1):
+    if is_cut:
         start, stop = (start - beyond, stop) if start < 1 else (start, stop + beyond)
     return start, float(top), stop, float(top + bottom)
 
