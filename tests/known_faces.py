@@ -172,12 +172,12 @@ def fades() -> Iterator[Shown]:
 
 def crosses() -> Iterator[Shown]:
     """Two people; one passes before the other."""
-    for i in range(40):
-        behind = placed(10 + 6 * i, 30)
-        front = placed(240 - 6 * i, 45, behind=behind.image)
+    for i in range(27):
+        behind = placed(10 + 9 * i, 30)
+        front = placed(240 - 9 * i, 45, behind=behind.image)
         over = np.zeros_like(behind.face)
-        left = max(round(240 - 6 * i), 0)
-        over[45:, left : max(round(240 - 6 * i) + SIDE, 0)] = True
+        left = max(round(240 - 9 * i), 0)
+        over[45:, left : max(round(240 - 9 * i) + SIDE, 0)] = True
         yield Shown(front.image, front.face | (behind.face & ~over))
 
 

@@ -149,7 +149,7 @@ class TestOverlay:
         session.controls.say("a message")
         status = Status(1, 1, 2, 3, 4, "network (80 ms)", "no camera at /dev/vidéo0", "")
         image = picture(*size)
-        out = draw_overlay(image, status, session.controls, typed="12")
+        out = draw_overlay(image, status, session.controls, typed=".12")
         assert out.shape == image.shape
         assert out.dtype == np.uint8
 

@@ -94,17 +94,20 @@ def bare_heads(matte: Mask, size: tuple[int, int], known: Sequence[Alignment]) -
         thin = max(thin, THIN * WIDE * min(face.scale for face in known) / across)
     people = _without_thin(people, thin)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(people)
-    found = []
+    found: list[_Outline] = []
     large = SMALL * max((int(area) for area in stats[1:, cv2.CC_STAT_AREA]), default=0)
-    for part in range(1, count):
+    for part in sorted(range(1, count), key=lambda part: int(stats[part, cv2.CC_STAT_TOP])):
         left, top, width, height, area = (int(value) for value in stats[part])
-        outline = labels[top : top + height, left : left + width] == part
+        window = slice(top, top + height), slice(left, left + width)
+        outline = labels[window] == part
         # What is below somebody's chin and hangs together with them is theirs.
-        whose = int(bodies[top : top + height, left : left + width][outline].max())
-        is_sure = np.mean(matte[top : top + height, left : left + width][outline] > CERTAIN) > 0.5
-        if is_sure and top < chins.get(whose, float(side)) and (known or area >= large):
-            found.append(_alignment(_head(outline, left, top, side), across, down))
-    return found
+        whose = int(bodies[window][outline].max())
+        is_sure = np.mean(matte[window][outline] > CERTAIN) > 0.5
+        head = _Outline(*_head(outline, left, top, side), whose)
+        is_new = top < chins.get(whose, float(side)) and not any(one.is_above(head) for one in found)
+        if is_sure and is_new and (known or area >= large):
+            found.append(head)
+    return [_alignment(head, across, down) for head in found]
 
 
 def _without_thin(mask: Mask, radius: float) -> Mask:
@@ -113,6 +116,22 @@ def _without_thin(mask: Mask, radius: float) -> Mask:
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     wide = cv2.copyMakeBorder(mask, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
     return np.asarray(cv2.morphologyEx(wide, cv2.MORPH_OPEN, disc)[reach:-reach, reach:-reach], np.uint8)
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """A head in a matte, pixels, and which person's of those who hang together it is."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    person: int
+
+    def is_above(self, other: _Outline) -> bool:
+        """Whether the other one is the body below it."""
+        overlaps = self.left < other.right and other.left < self.right
+        return self.person == other.person and overlaps and other.top > (self.top + self.bottom) / 2
 
 
 def _head(part: NDArray[np.bool_], left: int, top: int, side: int) -> tuple[float, float, float, float]:
@@ -140,8 +159,8 @@ def _head(part: NDArray[np.bool_], left: int, top: int, side: int) -> tuple[floa
     return start, float(top), stop, float(top + bottom)
 
 
-def _alignment(head: tuple[float, float, float, float], across: float, down: float) -> Alignment:
-    left, top, right, bottom = head[0] * across, head[1] * down, head[2] * across, head[3] * down
+def _alignment(head: _Outline, across: float, down: float) -> Alignment:
+    left, top, right, bottom = head.left * across, head.top * down, head.right * across, head.bottom * down
     scale = 1.15 * max((right - left) / 2 / WIDE, (bottom - top) / 2 / HIGH, 0.05)
     return Alignment(-1, (left + right) / 2, (top + bottom) / 2 + DROP * scale, scale, 0.0)
 

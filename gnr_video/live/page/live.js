@@ -89,7 +89,7 @@ function showSettings(state) {
   showSource(state.source);
   $("welcome").hidden = line.hello.server_camera || state.source !== "server";
   document.querySelectorAll("[data-view]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.view === state.view));
-  $("mirror").setAttribute("aria-pressed", state.mirror);
+  for (const id of ["mirror", "frozen", "covered"]) $(id).setAttribute("aria-pressed", state[id]);
   for (const [name, on] of Object.entries(state.effects)) $(name)?.setAttribute("aria-pressed", on);
   $("record").setAttribute("aria-pressed", state.recording);
   text("record", state.recording ? "Stop recording" : "Record");
@@ -103,6 +103,7 @@ function showFigures(state) {
   text("p50", `${state.p50} ms`);
   text("p95", `${state.p95} ms`);
   text("dropped", `${state.dropped}`);
+  text("covers", state.covers || "none");
   text("status", state.camera + (state.viewers > 1 ? `, ${state.viewers} pages open` : ""));
   const waiting = !$("welcome").hidden;
   text("notice", state.notice);
@@ -142,7 +143,7 @@ function askToQuit() {
   $("quit-dialog").showModal();
 }
 
-// Keys: letters act at once, digits make up a seed until Enter, which then presses no button.
+// Keys act at once, but for those of a seed, from its point until Enter, which then presses no button.
 
 const TEXTS = ["text", "search", "file"];
 let typing = false;
@@ -151,8 +152,12 @@ document.addEventListener("keydown", (event) => {
   const { target, key } = event;
   const own = target.tagName === "SELECT" || target.tagName === "TEXTAREA" || (target.tagName === "INPUT" && TEXTS.includes(target.type));
   if (own || event.ctrlKey || event.metaKey || event.altKey || event.repeat || !line.hello || $("quit-dialog").open) return;
-  if (/^[0-9]$/.test(key)) typing = true;
-  else if (key === "Enter") {
+  if (key === " " && ["BUTTON", "A", "SUMMARY", "INPUT"].includes(target.tagName)) return; // it presses that
+  if (key === ".") typing = true;
+  else if (key === " ") {
+    typing = false;
+    event.preventDefault(); // it would scroll
+  } else if (key === "Enter") {
     if (!typing) return;
     typing = false;
     event.preventDefault();
@@ -160,7 +165,7 @@ document.addEventListener("keydown", (event) => {
   } else if (key === "Escape") typing = false;
   else if (key === "h") return $("keys-help").toggleAttribute("open");
   else if (key === "q") return askToQuit();
-  else if (key !== "Backspace") {
+  else if (key !== "Backspace" && !/^[0-9]$/.test(key)) {
     if (!line.hello.keys.includes(key)) return;
     typing = false;
   }

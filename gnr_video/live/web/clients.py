@@ -222,6 +222,7 @@ class Clients:
             "p50": round(status.p50_ms),
             "p95": round(status.p95_ms),
             "dropped": status.dropped,
+            "covers": status.covered,
             "rate": status.sentence(),
             "notice": status.notice,
             "face": status.face,
