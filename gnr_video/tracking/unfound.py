@@ -17,8 +17,10 @@ from gnr_video.tracking.matte import PersonMatte
 
 SIDE = 256
 """Of the picture that people are looked for in, pixels: the network's own."""
-ASK_SECONDS = 0.5
-"""How often people are looked for where nothing changes."""
+ASK_SECONDS, SHORTEST_SECONDS = 0.5, 0.1
+"""How often people are looked for where nothing changes, and where everything does."""
+EVERYWHERE = 0.3
+"""Share of a picture that has changed when the camera moves."""
 LINGER_SECONDS, SURE_TIMES = 0.5, 3
 """For so long one is believed in who is no longer found but was so often, while there still is what was there."""
 LOOK = 180.0
@@ -77,7 +79,10 @@ class Unfound:
             known: the alignments of faces that are in it.
         """
         thumbnail = _thumbnail(image)
-        if seconds - self._asked_at >= ASK_SECONDS or self._has_changed(thumbnail, image, known):
+        changed = self._changed(thumbnail, image, known)
+        # A camera that moves changes everything; somebody who comes does not.
+        pause = SHORTEST_SECONDS if known and changed > EVERYWHERE else 0.0 if changed else ASK_SECONDS
+        if seconds - self._asked_at >= pause:
             self._asked, self._asked_at = thumbnail, seconds
             small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
             matte = self._matte.person(np.asarray(small, np.uint8))
@@ -120,10 +125,10 @@ class Unfound:
                 heads.append(replace(head, place=replace(place, center_x=match.x, center_y=match.y)))
         return heads
 
-    def _has_changed(self, thumbnail: NDArray[np.uint8], image: Image, known: Sequence[Alignment]) -> bool:
-        """Whether anything has, besides the people who are known, since people were looked for."""
+    def _changed(self, thumbnail: NDArray[np.uint8], image: Image, known: Sequence[Alignment]) -> float:
+        """How much has, besides the people who are known, since people were looked for: a share of the picture."""
         if self._asked is None:
-            return True
+            return 1.0
         changed = np.asarray((cv2.absdiff(thumbnail, self._asked) > CHANGED) * 255, np.uint8)
         across, down = THUMBNAIL[0] / image.shape[1], THUMBNAIL[1] / image.shape[0]
         for face in known:
@@ -131,7 +136,8 @@ class Unfound:
             wide, high = SHOULDERS * WIDE * face.scale * across, 1.6 * HIGH * face.scale * down
             corners = (round(x - wide), round(y - high)), (round(x + wide), THUMBNAIL[1])
             cv2.rectangle(changed, *corners, 0, -1)
-        return cv2.countNonZero(changed) > 1
+        count = cv2.countNonZero(changed)
+        return count / changed.size if count > 1 else 0.0
 
 
 def _thumbnail(image: Image) -> NDArray[np.uint8]:
