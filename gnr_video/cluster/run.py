@@ -123,7 +123,7 @@ def run(
     path = resolve_weights(weights)
     kit = Kit(
         (path.name, path.read_bytes()),
-        FACE_MODEL.resolve(setup.look.face_model).read_bytes(),
+        FACE_MODEL.resolve(setup.look.face_model and Path(setup.look.face_model)).read_bytes(),
         PERSON_MODEL.resolve().read_bytes(),
     )
     with ExitStack() as held:
@@ -228,9 +228,9 @@ class _Crew:
             )
         if self._refused and not self._hands and len(self._refused) >= room:
             raise EngineError(self._refused[0])
-        actor = ray.remote(num_gpus=1 if gpus else 0, num_cpus=1 if gpus else self._cluster.cpus, max_concurrency=3)(
-            Worker
-        )
+        actor = ray.remote(
+            num_gpus=1 if gpus else 0, num_cpus=1 if gpus else self._cluster.cpus, max_concurrency=3
+        )(Worker)
         threads = None if gpus else self._cluster.cpus
         while len(self._hands) < min(wanted, room - len(self._refused)):
             worker = actor.remote()
@@ -244,9 +244,7 @@ class _Crew:
             if ledger.is_done(job.source, job.target, self._settings):
                 return Outcome(job, "skipped")
             if not self._output.overwrite and job.target.exists() and not ledger.is_ours(job.target):
-                return Outcome(
-                    job, "failed", f"{job.target} exists already (give --overwrite to replace it)"
-                )
+                return Outcome(job, "failed", f"{job.target} exists already (give --overwrite to replace it)")
             if not job.source.exists():
                 raise InputError(f"no such file: {job.source}")
             return _Work(job, ledger, job.source.stat())
@@ -348,7 +346,9 @@ class _Crew:
             work.ledger.add(job.source, job.target, self._settings, work.before)
         except (GnrVideoError, OSError) as error:
             return Outcome(job, "failed", str(error))
-        return Outcome(job, "done", report=replace(found.report, source=str(job.source), target=str(job.target)))
+        return Outcome(
+            job, "done", report=replace(found.report, source=str(job.source), target=str(job.target))
+        )
 
     def _check_head(self) -> None:
         """Raise EngineError when the cluster's head has not been reached for a while."""

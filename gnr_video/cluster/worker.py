@@ -27,14 +27,14 @@ class Setup:
     """What all workers of a run translate with.
 
     Attributes:
-        version: of the program that gives the work.
         style, engine, look: as for `Translator`.
+        version: of the program that gives the work.
     """
 
-    version: str
-    style: str | None
-    engine: EngineOptions
-    look: LookOptions
+    style: str | None = None
+    engine: EngineOptions = EngineOptions()
+    look: LookOptions = LookOptions()
+    version: str = __version__
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ class Worker:
         assert self._translator is not None
         if not source.exists():
             raise InputError(
-                f"{source} is not there on {platform.node()}", "name a folder that all machines have, or --ray-send"
+                f"{source} is not there on {platform.node()}",
+                "name a folder that all machines have, or --ray-send",
             )
         target.parent.mkdir(parents=True, exist_ok=True)
 
