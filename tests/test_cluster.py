@@ -131,7 +131,7 @@ def test_a_head_that_is_silent(cluster: None, monkeypatch: pytest.MonkeyPatch) -
     crew = cluster_run._Crew(ray, TWO_WORKERS, SETUP, cluster_run.Kit(("w", b""), b"", b""), OutputOptions())
     crew._check_head()
     with socket.create_server(("127.0.0.1", 0)) as free:
-        address = "127.0.0.1:%d" % free.getsockname()[1]
+        address = f"127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setattr(ray.get_runtime_context().__class__, "gcs_address", address)
     crew._check_head()  # for a moment
     monkeypatch.setattr(cluster_run, "HEAD_SECONDS", 0.0)

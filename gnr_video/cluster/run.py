@@ -120,10 +120,10 @@ def run(
         OutputError: another run works on a folder.
     """
     ray = import_ray()
-    path = resolve_weights(weights)
+    path, model = resolve_weights(weights), setup.look.face_model
     kit = Kit(
         (path.name, path.read_bytes()),
-        FACE_MODEL.resolve(setup.look.face_model and Path(setup.look.face_model)).read_bytes(),
+        FACE_MODEL.resolve(None if model is None else Path(model)).read_bytes(),
         PERSON_MODEL.resolve().read_bytes(),
     )
     with ExitStack() as held:
