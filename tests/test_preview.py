@@ -92,7 +92,7 @@ class TestWindow:
         session.add_sink(sink)
         serve(session, sink, lambda: window.shown)
         assert window.shown[-1].shape == (240, 640, 3)
-        window.keys = [ord(c) for c in "77\r"]
+        window.keys = [ord(c) for c in ".77\r"]
         serve(session, sink, lambda: session.controls.state()["style"] == "77")
         window.keys = [ord("m"), ord("h")]
         serve(session, sink, lambda: session.controls.mirror and session.controls.help)
