@@ -183,7 +183,7 @@ class Cover:
 
     Attributes:
         alignment: where the crop of its face lies, or would lie.
-        why: of `gnr_video.privacy.REASONS`.
+        why: of `gnr_video.privacy.REASONS`; "" where a drawing is hidden in a view of what was there.
         colors: RGB of hair and skin, as the person was drawn last; None: nobody knows.
     """
 

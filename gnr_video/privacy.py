@@ -75,7 +75,7 @@ FOLLOWED, FASTEST = 0.6, 8.0
 
 def reasons(item: Layered) -> set[str]:
     """Why a frame was covered, of `REASONS`."""
-    found = {cover.why for cover in item.covers} | ({item.blurred} if item.blurred else set())
+    found = {item.blurred, *(cover.why for cover in item.covers)} - {""}
     return found | ({LOST} if any(face.held for face in item.faces) else set())
 
 

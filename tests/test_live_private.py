@@ -115,5 +115,6 @@ def test_no_picture_of_a_session_is_bare(tiny: Path, tmp_path: Path) -> None:
         run("freeze")
         assert (more() != still).any() and not session.status().notice
         assert not judge.bare
+        assert "" not in session.counts.covered
         assert f"{session.counts.covered[ASKED]} {ASKED}" in session.status().line()
         assert session.report().covered[BEGINNING] == session.counts.covered[BEGINNING]

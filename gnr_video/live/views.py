@@ -74,11 +74,11 @@ class Views:
 
     def shown(self, item: Layered) -> tuple[Image, str]:
         """What is shown of a frame that was composed, uint8 RGB, and why it is covered, if the user wants it to be."""
-        if self._controls.covered:
-            return covered_picture(self._size), ASKED
         if not self._controls.frozen:
             self._still = None
-        elif self._still is not None:
+        if self._controls.covered:
+            return covered_picture(self._size), ASKED
+        if self._still is not None:
             return self._still, ""
         picture = self._picture(item)
         if self._controls.frozen:
