@@ -86,10 +86,11 @@ class _Head:
     Attributes:
         alignment: of its face's crop, where it is now.
         layer: the face as it was seen last.
-        likeness, around: what face and bust looked like.
+        image: the frame in which it was seen last.
         since, seen_at, time: when it was seen first and last, and when it was looked at last, seconds.
         velocity: of its middle, pixels a second.
         scale: of its alignment when its face was turned to the camera.
+        looks: what face and bust looked like in that; made when it is lost.
         anchor: where its outline was in its bust when it was seen.
         unseen: for how long there has been nothing to be seen where it should be, seconds.
         brightness: of it now, in that of when it was seen.
@@ -99,13 +100,13 @@ class _Head:
 
     alignment: Alignment
     layer: FaceLayer
-    likeness: Likeness
-    around: Likeness
+    image: Image
     since: float
     seen_at: float
     time: float
     velocity: NDArray[np.float64]
     scale: float
+    looks: tuple[Likeness, Likeness] | None = None
     anchor: HeadPlace | None = None
     unseen: float = 0.0
     brightness: float = 1.0
@@ -259,7 +260,6 @@ class Privacy:
     def _see(self, face: FaceLayer, image: Image, seconds: float) -> None:
         """A face that was found."""
         place = face.alignment
-        likeness, around = _looks(image, place)
         head = self._heads.get(place.track_id)
         velocity, since, scale = np.zeros(2), seconds, place.scale
         if head is not None:
@@ -270,9 +270,7 @@ class Privacy:
                 moved = np.array([place.center_x - last.center_x, place.center_y - last.center_y])
                 share = 1 - math.exp(-dt / VELOCITY_SECONDS)
                 velocity = head.velocity + share * (moved / dt - head.velocity)
-        self._heads[place.track_id] = _Head(
-            place, face, likeness, around, since, seconds, seconds, velocity, scale
-        )
+        self._heads[place.track_id] = _Head(place, face, image, since, seconds, seconds, velocity, scale)
 
     def _lost(self, image: Image, seconds: float, seen: Sequence[Alignment]) -> list[_Head]:
         """Heads that are not seen in this frame but are there, moved to where they are by now."""
@@ -296,17 +294,20 @@ class Privacy:
         """Move a lost head on: whether it is there and can be seen; None: it has gone."""
         dt = seconds - head.time
         head.time = seconds
+        if head.looks is None:
+            head.looks = _looks(head.image, head.alignment)
+        likeness, bust_likeness = head.looks
         last, velocity = head.alignment, head.velocity
         head.alignment = replace(head.alignment, scale=head.scale)
         head.move(float(velocity[0]) * dt, float(velocity[1]) * dt)
         head.velocity = velocity * math.exp(-dt / COAST_SECONDS)
-        match = head.likeness.find(image, head.alignment.center_x, head.alignment.center_y)
+        match = likeness.find(image, head.alignment.center_x, head.alignment.center_y)
         head.is_like = match.is_like and not head.is_moved
         if head.is_like:
             head.move(match.x - head.alignment.center_x, match.y - head.alignment.center_y)
-            head.brightness = min(match.brightness / max(head.likeness.brightness, 1.0), 1.0)
+            head.brightness = min(match.brightness / max(likeness.brightness, 1.0), 1.0)
         else:
-            around = head.around.find(image, head.alignment.center_x, head.alignment.center_y, 0.25)
+            around = bust_likeness.find(image, head.alignment.center_x, head.alignment.center_y, 0.25)
             if around.contrast < VISIBLE:
                 head.unseen += dt
                 return None if head.unseen > UNSEEN_SECONDS else False

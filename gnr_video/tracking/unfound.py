@@ -17,8 +17,8 @@ from gnr_video.tracking.matte import PersonMatte
 
 SIDE = 256
 """Of the picture that people are looked for in, pixels: the network's own."""
-ASK_SECONDS, SHORTEST_SECONDS = 0.5, 0.1
-"""How often people are looked for where nothing changes, and where everything does."""
+ASK_SECONDS, MOVING_SECONDS, COMING_SECONDS = 0.5, 0.2, 0.05
+"""How often people are looked for besides those who are known: where nothing changes, everything does, and a part."""
 EVERYWHERE = 0.3
 """Share of a picture that has changed when the camera moves."""
 LINGER_SECONDS, SURE_TIMES = 0.5, 3
@@ -81,7 +81,9 @@ class Unfound:
         thumbnail = _thumbnail(image)
         changed = self._changed(thumbnail, image, known)
         # A camera that moves changes everything; somebody who comes does not.
-        pause = SHORTEST_SECONDS if known and changed > EVERYWHERE else 0.0 if changed else ASK_SECONDS
+        pause = ASK_SECONDS
+        if changed:
+            pause = (MOVING_SECONDS if changed > EVERYWHERE else COMING_SECONDS) if known else 0.0
         if seconds - self._asked_at >= pause:
             self._asked, self._asked_at = thumbnail, seconds
             small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
