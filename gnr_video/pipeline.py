@@ -88,6 +88,13 @@ class Counts:
             self.frames_without_face + other.frames_without_face,
         )
 
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(
+            self.frames - other.frames,
+            self.faces - other.faces,
+            self.frames_without_face - other.frames_without_face,
+        )
+
     def add(self, frame: Layered) -> None:
         self.frames += 1
         self.faces += len({face.alignment.track_id for face in frame.faces})
@@ -242,7 +249,9 @@ def run(
     decoded = Threaded(decode(source, times), "decode")
     tracked = Threaded(finder.track(decoded, times), "track")
     cut_out = Threaded(cut(tracked, look, times), "cut")
-    drawn = Threaded(draw(cut_out, look, drawings, times, styles=styles, start=start, first=states.get("first")), "draw")
+    drawn = Threaded(
+        draw(cut_out, look, drawings, times, styles=styles, start=start, first=states.get("first")), "draw"
+    )
     composed = Threaded(compose(drawn, look, times), "compose")
     stages = (composed, drawn, cut_out, tracked, decoded)
     try:

@@ -21,7 +21,7 @@ from gnr_video.commands.options import (
     report_option,
     weights_option,
 )
-from gnr_video.commands.progress import batch_progress, build_progress, frame_progress, warn
+from gnr_video.commands.progress import batch_progress, build_progress, frame_progress, speaker, warn
 from gnr_video.options import EngineOptions, LookOptions, OutputOptions
 
 if TYPE_CHECKING:
@@ -219,6 +219,12 @@ class Inputs:
         "--crf", type=click.IntRange(0, 63), help="Encoder quality, lower is better.  [default: 18 for h264]"
     ),
     click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists."),
+    click.option(
+        "--resume/--no-resume",
+        default=True,
+        show_default=True,
+        help="Keep what is done of a long video, for the same command to go on from if it is stopped or killed.",
+    ),
 )
 @report_option
 def translate(
@@ -238,6 +244,7 @@ def translate(
     Many inputs, or a folder of videos: what is done already is passed over, and what fails does not end the others.
     A folder of images alone is one input.
     """
+    from gnr_video.segments.run import translate as translate_one
     from gnr_video.styles.grammar import parse_expressions
     from gnr_video.tracking.selection import FaceChoice
     from gnr_video.translator import Translator
@@ -264,7 +271,7 @@ def translate(
             _translate_all(translator, jobs, Path(output) if output else None, result, report, quiet)
             return
         with frame_progress(quiet) as progress:
-            done = translator.translate_video(input, target, result, progress=progress)
+            done = translate_one(translator, input, target, result, progress=progress, say=speaker(quiet))
     if report is not None:
         done.write(report)
     _summary(done, quiet)
@@ -272,7 +279,9 @@ def translate(
 
 def _check_single(input: str, target: str, result: OutputOptions, quiet: bool) -> None:
     from gnr_video.media.open import comes_once, open_source
+    from gnr_video.segments.store import tidy
 
+    tidy(Path(target))
     if not result.overwrite and os.path.isfile(target):
         raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
     # What comes through a pipe comes once.
@@ -297,7 +306,7 @@ def _translate_all(
     if report is not None:
         report.unlink(missing_ok=True)
     with batch_progress(quiet, jobs) as progress:
-        for outcome in run(jobs, translator, result, out=out, progress=progress):
+        for outcome in run(jobs, translator, result, out=out, progress=progress, say=speaker(quiet)):
             outcomes.append(outcome)
             if report is not None:
                 with report.open("a", encoding="utf-8") as stream:

@@ -102,7 +102,7 @@ class StreamPacket(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """Where an input's clock stands, seconds: the time of its first frame, and what is taken off the input's own times."""
+    """Where an input's clock stands: the time of its first frame, what is taken off the input's own times; seconds."""
 
     first: Fraction
     clock: Fraction

@@ -82,9 +82,7 @@ def chapters_of(
     last = None if end is None else end - shift
     for chapter in container.chapters():
         unit = chapter["time_base"] or Fraction(1, 1000)
-        start, stop = (
-            max(clock.moved(chapter[key] * unit) - shift, Fraction(0)) for key in ("start", "end")
-        )
+        start, stop = (max(clock.moved(chapter[key] * unit) - shift, Fraction(0)) for key in ("start", "end"))
         stop = stop if last is None else min(stop, last)
         if start < stop:
             ticks = {"start": round(start * 1000), "end": round(stop * 1000)}

@@ -86,15 +86,17 @@ def render(
     """
     schedule = translator.schedule(source)
     with (
-        _frames(translator, source, plan, segments, states) as (info, frames),
+        _frames(translator, source, plan, segments, states) as (info, frames, warnings),
         Finder(translator.face_model, translator.faces, translator.lookahead) as finder,
         closing(translator.open_look()) as look,
         closing(_Writer(plan, segments, _sinks(translator, plan, info, folder), on_frame)) as writer,
     ):
         finder.reset()
         look.reset()
-        warned = [*(schedule.looks.warnings if schedule else ())]
-        writer.done = lambda segment: done(replace(segment, warnings=(*warned, *segment.warnings)))
+        warned = schedule.looks.warnings if schedule else ()
+        writer.done = lambda segment: done(
+            replace(segment, warnings=(*warned, *warnings(), *segment.warnings))
+        )
         pipeline.run(
             frames,
             writer.write,
@@ -131,14 +133,17 @@ def _frames(
     plan: Plan,
     segments: range,
     states: Mapping[str, Any] | None,
-) -> Iterator[tuple[SourceInfo, Iterator[Frame]]]:
-    """What is known of a video, and its frames from the warm-up of some segments to what is seen beyond them."""
+) -> Iterator[tuple[SourceInfo, Iterator[Frame], Callable[[], list[str]]]]:
+    """What is known of a video, its frames from the warm-up of some segments to what is seen beyond them, and what
+    the user should know by now.
+    """
     with ExitStack() as opened:
         whole = opened.enter_context(translator.open_source(source, f"x{plan.suffix}", plan.output))
         begin = plan.warm(segments.start)
         if states is not None:
             begin = states["pts"] * whole.info.time_base
-        frames = iter(())
+        frames: Iterator[Frame] = iter(())
+        part: VideoSource | None = None
         if begin > plan.first:
             part = opened.enter_context(_open_part(source, plan, begin))
             frames = _from(begin, part, whole.info)
@@ -148,7 +153,8 @@ def _frames(
             frames = _from(begin, whole, whole.info)
         else:
             frames = _before(first, frames)
-        yield whole.info, _noting(frames, plan, segments)
+        read = [whole] if part is None else [whole, part]
+        yield whole.info, _noting(frames, plan, segments), lambda: [w for one in read for w in one.warnings]
 
 
 def _open_part(source: str | os.PathLike[str], plan: Plan, begin: Fraction) -> ContainerSource:
@@ -262,11 +268,17 @@ class _Writer:
     def _end(self) -> None:
         sink, self._sink = self._sink, None
         now = time.perf_counter()
-        segment = Segment(self._index, self._here, seconds=now - self._begun, states=self._states.pop(self._index + 1, None))
+        states = self._states.pop(self._index + 1, None)
+        segment = Segment(self._index, self._here, seconds=now - self._begun, states=states)
         if sink is not None:
             sink.finish()
-            pts = decoding_order(sink.path)
-            segment = replace(segment, size=sink.path.stat().st_size, pts=pts, codec=sink.codec, warnings=tuple(sink.warnings))
+            segment = replace(
+                segment,
+                size=sink.path.stat().st_size,
+                pts=decoding_order(sink.path),
+                codec=sink.codec,
+                warnings=tuple(sink.warnings),
+            )
         self._begun, self._here = now, Counts()
         self.done(segment)
         self._index += 1

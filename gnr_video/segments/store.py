@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,7 +43,7 @@ class Segment:
     """
 
     index: int
-    counts: Counts = Counts()
+    counts: Counts = field(default_factory=Counts)
     size: int = 0
     pts: tuple[int, ...] = ()
     codec: str = ""
@@ -204,11 +204,10 @@ def tidy(target: Path, *, all_of_it: bool = False) -> None:
     folder = folder_of(target)
     if not folder.is_dir():
         return
-    with suppress(OSError, ValueError, OutputError):  # somebody else's, or gone
-        with Store(target) as store:
-            is_finished = not (folder / _SETTINGS).exists()
-            if (delivery := folder / _DELIVERY).exists() and target.is_file():
-                found = target.stat()
-                is_finished |= json.loads(delivery.read_text()) == [found.st_size, found.st_mtime_ns]
-            if is_finished or all_of_it:
-                store.clear()
+    with suppress(OSError, ValueError, OutputError), Store(target) as store:  # it may be somebody else's
+        is_finished = not (folder / _SETTINGS).exists()
+        if (delivery := folder / _DELIVERY).exists() and target.is_file():
+            found = target.stat()
+            is_finished |= json.loads(delivery.read_text()) == [found.st_size, found.st_mtime_ns]
+        if is_finished or all_of_it:
+            store.clear()

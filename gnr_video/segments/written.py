@@ -1,9 +1,9 @@
-"""States of stages as JSON: numbers, texts, arrays, and the few classes that say where faces are. Nothing else is read."""
+"""States of stages as JSON: numbers, texts, arrays, and the few classes that say where faces are; nothing else."""
 
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ def to_json(value: Any) -> Any:
         return {"tuple": [to_json(one) for one in value]}
     if isinstance(value, dict):
         return {"dict": [[to_json(key), to_json(one)] for key, one in value.items()]}
-    if CLASSES.get(type(value).__name__) is type(value):
+    if is_dataclass(value) and CLASSES.get(type(value).__name__) is type(value):
         held = {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
         return {"class": type(value).__name__, "fields": held}
     raise TypeError(f"no state has a {type(value).__name__}")
