@@ -72,8 +72,9 @@ class _Whole:
         muxer, info = CONTAINERS[suffix], source.info
         options = muxer_options(muxer, info.time_base, source, False)
         self._container: Any = av.open(f"file:{path}", "w", format=muxer, container_options=options)
-        self._stream = self._container.add_stream_from_template(pictures)
+        self._stream = self._container.add_stream_from_template(pictures, opaque=True)
         self._stream.time_base = info.time_base
+        self._stream.codec_context.codec_tag = pictures.codec_context.codec_tag
         for key, value in pictures.metadata.items():
             if key not in OWN_METADATA:
                 self._stream.metadata[key] = value
