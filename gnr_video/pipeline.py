@@ -6,10 +6,10 @@ stays flat however long the video is, and a failure or a cancellation anywhere e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gnr_video.channels import Threaded
 from gnr_video.compositing.compositor import HEAD_MODES
@@ -59,6 +59,13 @@ class Look:
             if part is not None:
                 part.reset()
 
+    def restore(self, states: Mapping[str, Any]) -> None:
+        """Go on from what the stages were like in another run of the same video."""
+        if self.matte is not None and "matte" in states:
+            self.matte.restore(states["matte"])
+        if "compositor" in states:
+            self.compositor.restore(states["compositor"])
+
     def close(self) -> None:
         """Free what looks for people. May be called twice."""
         for part in (self.matte, self.background):
@@ -79,6 +86,13 @@ class Counts:
             self.frames + other.frames,
             self.faces + other.faces,
             self.frames_without_face + other.frames_without_face,
+        )
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(
+            self.frames - other.frames,
+            self.faces - other.faces,
+            self.frames_without_face - other.frames_without_face,
         )
 
     def add(self, frame: Layered) -> None:
@@ -102,6 +116,8 @@ def cut(items: Iterable[Layered], look: Look, times: StageTimes) -> Generator[La
     """Cut the faces out, or whole heads where they are pasted: crops, busts, and what the network is shown."""
     for item in items:
         image, seconds = item.frame.image, item.frame.pts_seconds
+        if look.matte is not None:
+            item.frame.note("matte", look.matte.state)
         faces = item.faces[:1] if look.grid else item.faces
         matte = look.matte if look.compositor.mode in HEAD_MODES else None
         side = look.engine.size if matte is None else head_side(look.engine.size)
@@ -127,6 +143,7 @@ def draw(
     *,
     styles: StyleSchedule | None = None,
     start: float = 0.0,
+    first: float | None = None,
 ) -> Generator[Layered, None, None]:
     """Run the generator on what was cut out, all faces of a frame as one batch.
 
@@ -134,10 +151,11 @@ def draw(
         drawings: draw, as often as they are asked to; but for a grid, which is drawn for every frame.
         styles: says which style each face has; None: the engine's own for all.
         start: the time of the first frame on the clock of `styles`, seconds.
+        first: its time on that of the frames; None: that of the first that comes.
     """
-    first: float | None = None
     for item in items:
         seconds = item.frame.pts_seconds
+        item.frame.note("drawings", drawings.state)
         first = seconds if first is None else first
         seconds += start - first
         faces = item.faces
@@ -159,6 +177,7 @@ def compose(items: Iterable[Layered], look: Look, times: StageTimes) -> Generato
     """Paste the translations back; time and index of the frames stay as they are."""
     for item in items:
         frame = item.frame
+        frame.note("compositor", look.compositor.state)
         if (
             look.compositor.output_size(frame.size) != frame.size
             or look.grid
@@ -198,6 +217,7 @@ def run(
     start: float = 0.0,
     hold: int = 1,
     on_frame: Callable[[Counts], None] | None = None,
+    states: Mapping[str, Any] | None = None,
 ) -> Counts:
     """Send every frame of `source` through all stages to `write`, which is called on this thread, in order.
 
@@ -209,6 +229,8 @@ def run(
         styles, start: see `draw`.
         hold: frames that a drawing is shown for, see `gnr_video.hold`.
         on_frame: told after each frame what has come through.
+        states: what `Frame.note` wrote down before the first of these frames, in a run over more of the same video;
+            and "first", the time of that video's first frame, seconds.
 
     Returns:
         What came through.
@@ -217,11 +239,19 @@ def run(
         Whatever a stage raised. All threads have ended by then, save one that waits for a silent source.
     """
     counts = Counts()
+    drawings = Drawings(look.engine, look.effects, times, hold)
+    states = states or {}
+    if "finder" in states:
+        finder.restore(states["finder"])
+    if "drawings" in states:
+        drawings.restore(states["drawings"])
+    look.restore(states)
     decoded = Threaded(decode(source, times), "decode")
     tracked = Threaded(finder.track(decoded, times), "track")
     cut_out = Threaded(cut(tracked, look, times), "cut")
-    drawings = Drawings(look.engine, look.effects, times, hold)
-    drawn = Threaded(draw(cut_out, look, drawings, times, styles=styles, start=start), "draw")
+    drawn = Threaded(
+        draw(cut_out, look, drawings, times, styles=styles, start=start, first=states.get("first")), "draw"
+    )
     composed = Threaded(compose(drawn, look, times), "compose")
     stages = (composed, drawn, cut_out, tracked, decoded)
     try:

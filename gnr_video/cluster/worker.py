@@ -14,7 +14,7 @@ from engines.errors import EngineError, GnrVideoError, InputError
 from engines.files import write_atomically
 from engines.paths import cache_dir
 from gnr_video._version import __version__
-from gnr_video.batch.run import fingerprint
+from gnr_video.fingerprint import fingerprint
 from gnr_video.options import EngineOptions, LookOptions, OutputOptions
 from gnr_video.pipeline import Counts
 from gnr_video.report import Report

@@ -249,6 +249,8 @@ class ContainerSink(VideoSink):
             duration = self._durations.pop(packet.pts, 0)
             if duration:
                 packet.duration = duration
+            if picture is None and self.frames_written < 3:
+                packet.dts = packet.pts  # in order; x265 leaves it undefined
             try:
                 self._container.mux(packet)
             except (av.FFmpegError, ValueError) as error:

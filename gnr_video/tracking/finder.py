@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gnr_video.frame import Alignment, Face, FaceLayer, Frame, Layered
 from gnr_video.tracking.boxes import iou
@@ -48,6 +48,7 @@ class Finder:
             return Layered(frame, [FaceLayer(a, r, frame.pts_seconds) for a, r in zip(alignments, roles)])
 
         for frame in frames:
+            frame.note("finder", self.state)
             with times.stage("track"):
                 was_flat = self.cuts.is_flat
                 cut = self.cuts.is_cut(frame.image)
@@ -92,6 +93,16 @@ class Finder:
                 )
             ]
         return traced
+
+    def state(self) -> dict[str, Any]:
+        """Who is where, for `restore`. What smoothing knows is not in it: it is known again within a second."""
+        return {"tracker": self.tracker.state(), "cuts": self.cuts.state(), "cast": self.cast.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from where another finder was before the next frame."""
+        self.tracker.restore(state["tracker"])
+        self.cuts.restore(state["cuts"])
+        self.cast.restore(state["cast"])
 
     def reset(self) -> None:
         """The next frame is of another video."""
