@@ -281,7 +281,9 @@ def translate(
         many, setup = jobs or inputs.single(), Setup(style, engine, look)
         tell(
             many,
-            lambda begin: spread(many, weights, setup, result, cluster, out=folder, progress=begin),
+            lambda begin: spread(
+                many, weights, setup, result, cluster, out=folder, progress=begin, say=speaker(quiet)
+            ),
             report,
             quiet,
         )
