@@ -44,8 +44,9 @@ def read_programmes(url: str | Head) -> list[Programme]:
         return _programmes(url)
     if not url.startswith("file:"):
         return []
+    file = Path(url.removeprefix("file:"))
     try:
-        head = Head(Path(url.removeprefix("file:")).open("rb", buffering=0))
+        head = Head(file.open("rb", buffering=0))
     except OSError:
         return []
     try:
@@ -55,7 +56,7 @@ def read_programmes(url: str | Head) -> list[Programme]:
 
 
 def _programmes(head: Head) -> list[Programme]:
-    data = head.peek(_SPACINGS[-1] * (_SYNCS_IN_A_ROW + 1))
+    data = head.peek(_SPACINGS[-1] * (_SYNCS_IN_A_ROW + 2))
     layout = _layout(data)
     if layout is None:
         return []
@@ -75,7 +76,7 @@ def _programmes(head: Head) -> list[Programme]:
 def _layout(data: bytes) -> tuple[int, int] | None:
     """Where the first packet begins and how far it is to the next; None where there are none."""
     for spacing in _SPACINGS:
-        for start in range(min(spacing, len(data))):
+        for start in range(2 * spacing):
             row = data[start::spacing][:_SYNCS_IN_A_ROW]
             if row == bytes([_SYNC]) * _SYNCS_IN_A_ROW:
                 return start, spacing
