@@ -84,7 +84,7 @@ def shown_as(path: Path, width: int, height: int, unit: int) -> Path:
     ("width", "height", "unit"), [(240, 144, 0), (180, 108, 0), (5, 3, 3), (180, 144, 0), (0, 144, 0)]
 )
 def test_what_webm_says_of_its_size(tmp_path: Path, width: int, height: int, unit: int) -> None:
-    """DisplayWidth and DisplayHeight are the shape: larger, smaller, a ratio. Where there are none, pixels are square."""
+    """DisplayWidth and DisplayHeight are the shape: larger, smaller, a ratio. Without them pixels are square."""
     aspect = Fraction(width * 144, height * 180) if width else Fraction(1)
     images = [disc(180, 144, aspect)]
     make_clip(

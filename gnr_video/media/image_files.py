@@ -251,7 +251,7 @@ def _load_readers(kind: ImageFormat, file: str | os.PathLike[str]) -> None:
 
 
 def read_by_ffmpeg(file: str | os.PathLike[str], data: bytes) -> Picture:
-    """A picture of a kind that Pillow cannot read.
+    """A picture of a kind that Pillow cannot read, its colours taken for sRGB.
 
     Raises:
         InputError: it is damaged.
@@ -260,16 +260,12 @@ def read_by_ffmpeg(file: str | os.PathLike[str], data: bytes) -> Picture:
     from PIL import Image as Pil
 
     try:
-        with av.open(io.BytesIO(data)) as container:
+        with av.open(io.BytesIO(data), "r") as container:
             frame = next(container.decode(video=0))
     except (av.FFmpegError, StopIteration, IndexError) as error:
         raise _no_image(file, str(error)) from error
     mode, layout = ("RGBA", "rgba") if has_alpha(frame) else ("RGB", "rgb24")
-    picture = Pil.fromarray(frame.to_ndarray(format=layout), mode)
-    profile = next((bytes(one) for one in frame.side_data if one.type.name == "ICC_PROFILE"), b"")
-    if profile:
-        picture.info["icc_profile"] = profile
-    return to_picture(picture)
+    return to_picture(Pil.fromarray(frame.to_ndarray(format=layout), mode))
 
 
 def _read_opencv(file: str | os.PathLike[str], data: bytes) -> Picture:
