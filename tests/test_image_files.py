@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import subprocess
 import sys
@@ -226,6 +227,18 @@ def test_what_only_ffmpeg_reads(alpha: bool) -> None:
     assert (found.alpha is not None) == alpha
     with pytest.raises(InputError, match=r"a\.jxl is not an image"):
         image_files.read_by_ffmpeg("a.jxl", b"no picture")
+
+
+def test_an_animated_png_with_a_colour_profile(tmp_path: Path) -> None:
+    """PyAV frees the profile's name twice when a picture's side data are looked at: the process ended."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pages = [Pil.fromarray(picture(64, 48, index)) for index in range(3)]
+    pages[0].save(tmp_path / "a.png", icc_profile=profile, save_all=True, append_images=pages[1:])
+    copy(tmp_path / "a.png", tmp_path / "b.mp4")
+    gc.collect()
+    with open_source(tmp_path / "a.png") as source:
+        assert [(frame.image == picture(64, 48, frame.index)).all() for frame in source] == [True] * 3
+    gc.collect()
 
 
 def jxl_header(*fields: tuple[int, int]) -> bytes:

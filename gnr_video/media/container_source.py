@@ -105,7 +105,7 @@ class ContainerSource(VideoSource):
             self._decoded = self._decode()
             self._first = self._decode_first()
             self._second = next(self._decoded, None) if may_be_still(self._container) else None
-            self._orientation = read_orientation(self._first)
+            self._orientation = read_orientation(self._first, self._decoder.name)
             self.info = self._describe()
             if self._part.start is not None or not self.info.has_audio:
                 self._shift = self._first.pts * self._time_base
