@@ -87,6 +87,22 @@ def test_the_best_variant_of_a_master_playlist(tmp_path: Path) -> None:
     assert size(tmp_path / "master.m3u8", stream=0) == (64, 48)
 
 
+def test_a_dash_manifest(tmp_path: Path) -> None:
+    """The best variant, where this FFmpeg reads such; else one line says so."""
+    manifest = combined(tmp_path / "a.mpd", *small_and_large(tmp_path))
+    try:
+        av.format.ContainerFormat("dash", "r")
+    except ValueError:
+        with pytest.raises(InputError, match="DASH manifest, which this FFmpeg build cannot read") as caught:
+            open_source(manifest)
+        assert "\n" not in str(caught.value)
+        return
+    copy(manifest, tmp_path / "out.mp4")
+    assert size(tmp_path / "out.mp4") == (128, 96)
+    with av.open(str(tmp_path / "out.mp4")) as made:
+        assert len(made.streams.audio) == 1
+
+
 def with_chapters(path: Path) -> Path:
     clip = make_clip(path.with_name(f"plain{path.suffix}"), pts=range(60))
     with av.open(str(clip)) as given, av.open(str(path), "w") as out:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from engines.errors import InputError
 from gnr_video.media.formats import Head
@@ -63,7 +64,10 @@ def open_container(path: str, url: str | Head) -> InputContainer:
         )
     except (av.error.InvalidDataError, av.error.EOFError):
         message = f"{path} is not a video that FFmpeg can read, or is cut off"
-        if isinstance(url, Head):
+        if Path(urlsplit(path).path).suffix.lower() == ".mpd":
+            message = f"{path} is a DASH manifest, which this FFmpeg build cannot read"
+            hint = "give the address of its HLS playlist (.m3u8) or of the video file itself"
+        elif isinstance(url, Head):
             hint = (
                 "an mp4 read from a pipe must be written with -movflags +faststart, or give the file itself"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from gnr_video.media.adts import AdtsFrames
 from gnr_video.media.clock import TS_DISCONT, Clock
 from gnr_video.media.stream_choice import Streams
 from gnr_video.media.stream_facts import unit_of
@@ -50,6 +51,8 @@ class PacketReader:
         form = self._container.format
         jumps = bool(form.flags & TS_DISCONT) or form.name in _OF_BROADCASTS
         self.clock = Clock(self._streams.timed, jumps)
+        sound = [s for s in self._streams.copied.values() if s.codec_context is not None and s.name == "aac"]
+        self._adts = {s.index: AdtsFrames(s) for s in sound if not s.codec_context.extradata}
 
     def read(self) -> Iterator[Any]:
         """Packets of the video stream and of those to be copied; None, which flushes decoders, ends them."""
@@ -67,7 +70,7 @@ class PacketReader:
                         self.covers[packet.stream_index] = packet
                         continue
                     self._see(packet)
-                    yield from self.clock.put(packet)
+                    yield from self._put(packet)
                 break
             except (av.FFmpegError, OSError) as error:
                 failures += 1
@@ -79,9 +82,17 @@ class PacketReader:
                         f"{self._path} cannot be read to its end ({reason}): what comes before is used"
                     )
                     break
+        for frames in self._adts.values():
+            for packet in frames.flush():
+                yield from self.clock.put(packet)
         yield from self.clock.flush()
         self._account()
         yield None
+
+    def _put(self, packet: Any) -> Iterator[Any]:
+        frames = self._adts.get(packet.stream_index)
+        for one in [packet] if frames is None else frames.put(packet):
+            yield from self.clock.put(one)
 
     def _see(self, packet: Any) -> None:
         """Note how far the video reaches, on the input's own clock."""
@@ -97,6 +108,10 @@ class PacketReader:
         for index, count in self.clock.bad_packets.items():
             kind = self._streams.copied[index].type
             self._warn(f"{self._path}: {count} packets of its {kind} had impossible times")
+        for index, frames in self._adts.items():
+            if frames.damaged:
+                kind = self._streams.copied[index].type
+                self._warn(f"{self._path}: {frames.damaged} packets of its {kind} are damaged, and left out")
         stream = self._streams.video
         if not self.reads_all or not stream.duration:
             return
