@@ -110,8 +110,10 @@ def run(
             return one
 
         crew = Crew(ray, cluster.cpus, setup, kit, output)
-        held.callback(crew.end)
-        yield from _work_through(deque(jobs), crew, take)
+        try:
+            yield from _work_through(deque(jobs), crew, take)
+        finally:
+            crew.end()
 
 
 def _work_through(jobs: deque[Job], crew: Crew, take: Callable[[Job, str], Input]) -> Iterator[Outcome]:
