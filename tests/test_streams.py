@@ -190,6 +190,21 @@ def test_a_cover_picture(tmp_path: Path, suffix: str) -> None:
         assert again.info.size == (64, 48)
 
 
+def test_a_song_with_a_cover_is_no_video(tmp_path: Path) -> None:
+    with av.open(str(covered(tmp_path / "a.mp4"))) as given:
+        kept = [s for s in given.streams if s.type == "audio" or s.disposition & Disposition.attached_pic]
+        with av.open(str(tmp_path / "b.m4a"), "w", format="mp4") as out:
+            streams = {s.index: out.add_stream_from_template(s) for s in kept}
+            for stream in kept:
+                streams[stream.index].disposition = stream.disposition
+            for packet in given.demux(kept):
+                if packet.size:
+                    packet.stream = streams[packet.stream_index]
+                    out.mux(packet)
+    with pytest.raises(InputError, match="no video stream, only a cover picture and audio"):
+        open_source(tmp_path / "b.m4a")
+
+
 @pytest.mark.parametrize(
     ("rate", "timecode", "kept"),
     [
