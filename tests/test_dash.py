@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from fractions import Fraction
 from functools import partial
@@ -122,6 +123,8 @@ def test_what_is_not_read_is_said(manifest: Path, tmp_path: Path) -> None:
         ("no manifest", "no DASH manifest"),
         (text.replace("<Representation ", "<ContentProtection/><Representation ", 1), "copy-protected"),
         (text.replace("chunk-stream", "gopher://a/", 1), "gopher"),
+        (text.replace("init-stream$RepresentationID$", "init-$Number$", 1), "damaged"),
+        (re.sub(r'timescale="\d+"', 'timescale="zero"', text), "damaged"),
     ):
         (tmp_path / "b.mpd").write_text(changed)
         with pytest.raises(InputError, match=message) as caught:
@@ -132,8 +135,11 @@ def test_what_is_not_read_is_said(manifest: Path, tmp_path: Path) -> None:
 
 
 def test_an_address_reads_no_files(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = manifest.read_text().replace("<Period", "<BaseURL>file:///etc/</BaseURL><Period", 1)
-    (tmp_path / "a.mpd").write_text(text)
-    monkeypatch.setattr("gnr_video.media.dash.urlopen", lambda *_, **__: (tmp_path / "a.mpd").open("rb"))
+    class Answer(io.BytesIO):
+        def geturl(self) -> str:
+            return "http://example.com/a.mpd"
+
+    text = manifest.read_bytes().replace(b"<Period", b"<BaseURL>file:///etc/</BaseURL><Period", 1)
+    monkeypatch.setattr("gnr_video.media.dash.urlopen", lambda *_, **__: Answer(text))
     with pytest.raises(InputError, match="a file of this machine"):
         write_playlists("a.mpd", "http://example.com/a.mpd", tmp_path)

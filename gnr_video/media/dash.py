@@ -58,7 +58,7 @@ def write_playlists(path: str, url: str, folder: Path) -> Path | None:
     base = Path(url.removeprefix("file:")).resolve().as_uri() if url.startswith("file:") else url
     try:
         with urlopen(base, timeout=_TIMEOUT) as answer:
-            root = ElementTree.fromstring(answer.read())
+            base, root = answer.geturl(), ElementTree.fromstring(answer.read())
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot read {path}: {error}", "check the name, the permissions, or the network"
@@ -69,10 +69,13 @@ def write_playlists(path: str, url: str, folder: Path) -> Path | None:
         return None
     if any(_name(one) == "ContentProtection" for one in root.iter()):
         raise InputError(f"{path} is copy-protected", "use a video that is not")
-    tracks = _tracks(root, base)
+    try:
+        tracks = _tracks(root, base)
+    except (ValueError, KeyError, ArithmeticError) as error:
+        raise InputError(f"{path} is damaged: {error!r}", "download the video another way") from None
     for line in (line for track in tracks for line in track.lines):
         # As with playlists, what comes over the network reads no files.
-        if "file:" in line and not base.startswith("file:"):
+        if line.startswith(("file:", '#EXT-X-MAP:URI="file:')) and not base.startswith("file:"):
             raise InputError(f"{path} names a file of this machine", "download the video first")
     for number, track in enumerate(tracks):
         lines = [

@@ -69,8 +69,8 @@ def open_container(path: str, url: str | Head) -> InputContainer:
     Raises:
         InputError: FFmpeg cannot read it.
     """
-    local = isinstance(url, Head) or url.startswith("file:")
-    timeout = None if local else (_OPEN_TIMEOUT, _READ_TIMEOUT)
+    of_network = (_OPEN_TIMEOUT, _READ_TIMEOUT)
+    timeout = None if isinstance(url, Head) or url.startswith("file:") else of_network
     if isinstance(url, Head) or not is_manifest(url):
         return _open(path, url, timeout, {})
     with TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def open_container(path: str, url: str | Head) -> InputContainer:
         if playlist is None:
             return _open(path, url, timeout, {})
         # Once it is open FFmpeg knows the segments, and does not look at a finished playlist again.
-        return _open(path, f"file:{playlist}", timeout, _ANY_SEGMENT)
+        return _open(path, f"file:{playlist}", of_network, _ANY_SEGMENT)
 
 
 def _open(
