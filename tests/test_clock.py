@@ -173,7 +173,7 @@ def test_a_broken_header_costs_its_packet(tmp_path: Path) -> None:
     numbers = list(places)
     assert len(numbers) > 50
     swallowed = 0
-    for broken in ([20, 21], [10, 14, 40]):
+    for broken in ([0, 20, 21], [10, 14, 40]):
         lost = [numbers[i] for i in broken]
         damaged = bytearray(data)
         for i in lost:

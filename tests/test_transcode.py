@@ -39,6 +39,8 @@ def with_sound(
     with av.open(str(silent)) as video, av.open(str(path), "w") as out:
         pictures = out.add_stream_from_template(video.streams.video[0])
         stream = out.add_stream(encoder, rate=rate, layout=layout)
+        if encoder == "wmav2":
+            stream.bit_rate = 128_000
         packets = []
         for packet in video.demux(video=0):
             if packet.size:
@@ -164,6 +166,19 @@ def test_damaged_sound_is_missing_only_where_it_is(tmp_path: Path) -> None:
     similar, _ = likeness(chirp(2.5, RATE)[: RATE * 3 // 4], after[: RATE * 3 // 4])
     assert similar > 0.95
     assert any("is damaged" in warning for warning in sink.warnings)
+
+
+def test_what_a_decoder_still_holds_at_the_end(tmp_path: Path) -> None:
+    """Windows Media's gives it without a time."""
+    clip = with_sound(tmp_path / "a.wmv", "wmav2", chirp(2.0, RATE))
+    source, sink = copy(clip, tmp_path / "b.mp4")
+    assert not any("left out" in text for text in [*source.warnings, *sink.warnings])
+    heard, end = hear(tmp_path / "b.mp4")
+    with av.open(str(clip)) as container:
+        frames = list(container.decode(audio=0))
+    assert frames[-1].pts is None
+    assert end == pytest.approx(frames[0].time + sum(frame.samples for frame in frames) / RATE, abs=0.03)
+    assert np.abs(heard[round((end - 0.04) * RATE) : round(end * RATE)]).max() > 0.1
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from typing import Any
 
 _HEADER = 7
 _SAMPLES = 1024
+_FIRST = 4
+"""Packets without a header after which none is looked for."""
 _MOST = 1 << 18
 """Bytes that are held."""
 
@@ -29,6 +31,7 @@ class AdtsFrames:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._kind = b""  # what the headers of all frames begin with
+        self._is_plain = False  # without headers
         self._held: list[Any] = []
         self._next: int | None = None  # when the next packet is due, in units of the stream
         self.damaged = 0
@@ -37,12 +40,18 @@ class AdtsFrames:
         """Take a packet in; those that are ready come out, in order."""
         data = bytes(packet)
         is_whole, kind = _length(data) == len(data), _kind(data)
-        if is_whole and kind == (self._kind or kind):
+        if self._is_plain:
+            yield packet
+        elif is_whole and kind == (self._kind or kind):
+            self._kind = kind
             if self._held:
                 yield from self._apart(packet.pts)
             yield self._passed(packet, kind)
         elif not self._kind:
-            yield packet  # it has no headers
+            self._held.append(packet)
+            if len(self._held) >= _FIRST:
+                self._is_plain = True
+                yield from self._released()
         elif is_whole and self._held and bytes(self._held[-1])[:4] == data[:4]:
             # Two of another kind: the stream has changed.
             first = self._held.pop()
@@ -64,7 +73,11 @@ class AdtsFrames:
     def flush(self) -> Iterator[Any]:
         """What is held at the end."""
         if self._held:
-            yield from self._apart(None)
+            yield from self._apart(None) if self._kind else self._released()
+
+    def _released(self) -> list[Any]:
+        held, self._held = self._held, []
+        return held
 
     def _lasts(self) -> int:
         """How long a frame lasts, in units of the stream."""
@@ -72,7 +85,7 @@ class AdtsFrames:
 
     def _apart(self, end: int | None) -> Iterator[Any]:
         """The frames in what is held; `end`: when the packet after it comes."""
-        held, self._held = self._held, []
+        held = self._released()
         start = held[0].pts if held[0].pts is not None else self._next
         if start is None:
             yield from held

@@ -264,8 +264,7 @@ def read_by_ffmpeg(file: str | os.PathLike[str], data: bytes) -> Picture:
             frame = next(container.decode(video=0))
     except (av.FFmpegError, StopIteration, IndexError) as error:
         raise _no_image(file, str(error)) from error
-    mode, layout = ("RGBA", "rgba") if has_alpha(frame) else ("RGB", "rgb24")
-    return to_picture(Pil.fromarray(frame.to_ndarray(format=layout), mode))
+    return to_picture(Pil.fromarray(frame.to_ndarray(format="rgba" if has_alpha(frame) else "rgb24")))
 
 
 def _read_opencv(file: str | os.PathLike[str], data: bytes) -> Picture:

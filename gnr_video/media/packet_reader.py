@@ -49,6 +49,7 @@ class PacketReader:
     def restart(self) -> None:
         """A new clock: what is read next does not follow what was read before."""
         form = self._container.format
+        self._highest: int | None = None  # decoding time of the video so far, in its units
         jumps = bool(form.flags & TS_DISCONT) or form.name in _OF_BROADCASTS
         self.clock = Clock(self._streams.timed, jumps)
         sound = [s for s in self._streams.copied.values() if s.codec_context is not None and s.name == "aac"]
@@ -69,8 +70,7 @@ class PacketReader:
                     if packet.stream_index in self._streams.covers:
                         self.covers[packet.stream_index] = packet
                         continue
-                    self._see(packet)
-                    yield from self._put(packet)
+                    yield from self._put(self._seen(packet))
                 break
             except (av.FFmpegError, OSError) as error:
                 failures += 1
@@ -94,12 +94,20 @@ class PacketReader:
         for one in [packet] if frames is None else frames.put(packet):
             yield from self.clock.put(one)
 
-    def _see(self, packet: Any) -> None:
-        """Note how far the video reaches, on the input's own clock."""
-        if packet.stream_index == self._streams.video.index:
-            self._video_packets += 1
-            if packet.pts is not None:
-                self._reached = max(self._reached, packet.pts + (packet.duration or 0))
+    def _seen(self, packet: Any) -> Any:
+        """A packet, noted how far the video reaches on the input's own clock."""
+        if packet.stream_index != self._streams.video.index:
+            return packet
+        self._video_packets += 1
+        if packet.pts is not None:
+            self._reached = max(self._reached, packet.pts + (packet.duration or 0))
+        if packet.dts is not None:
+            falls = self._highest is not None and packet.dts <= self._highest
+            self._highest = packet.dts if self._highest is None else max(self._highest, packet.dts)
+            if falls and packet.is_discard:
+                # So FFmpeg marks fragments of mp4 whose clock begins anew: as what an edit list cuts off.
+                return _unmarked(packet)
+        return packet
 
     def _account(self) -> None:
         """Say what was not as it should be, when all has been read."""
@@ -122,3 +130,16 @@ class PacketReader:
             whole = float(stream.duration * unit)
             there = whole - float(missing * unit)
             self._warn(f"{self._path} ends early: {there:.1f} of {whole:.1f} s are there")
+
+
+def _unmarked(packet: Any) -> Any:
+    """A packet without the mark that its pictures are not to be shown."""
+    import av
+
+    made: Any = av.Packet(bytes(packet))
+    made.stream, made.time_base = packet.stream, packet.time_base
+    made.pts, made.dts, made.duration = packet.pts, packet.dts, packet.duration
+    made.is_keyframe = packet.is_keyframe
+    if packet.has_sidedata("new_extradata"):
+        made.set_sidedata(packet.get_sidedata("new_extradata"))
+    return made

@@ -147,7 +147,9 @@ def _companions(container: InputContainer, video: Any, programmes: Sequence[Prog
 
 
 def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & _ATTACHED) and stream.codec_context is not None
+    return (
+        stream.type == "video" and bool(stream.disposition & _ATTACHED) and stream.codec_context is not None
+    )
 
 
 def _bit_rate(stream: Any) -> int:
@@ -160,7 +162,7 @@ def _video_streams(path: str, container: InputContainer) -> list[Any]:
     streams = [s for s in container.streams.video if not s.disposition & _ATTACHED]
     # FFmpeg renders plain text as pictures through its "tty" demuxer.
     if not streams or container.format.name == "tty":
-        kinds = sorted({s.type for s in container.streams})
+        kinds = sorted({"a cover picture" if _is_cover(s) else s.type for s in container.streams})
         found = (
             f"only {' and '.join(kinds)}"
             if kinds and container.format.name != "tty"
