@@ -1,0 +1,430 @@
+"""Long renders in segments: cut, stopped at any frame, gone on with, joined; always the same video. Device: CPU."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.errors import InputError, OutputError
+from gnr_video.media.open import open_source
+from gnr_video.options import EngineOptions, OutputOptions
+from gnr_video.pipeline import Counts
+from gnr_video.report import Report
+from gnr_video.samples.portrait import demo_frames, make_demo_clip
+from gnr_video.segments.plan import LENGTHS, Lengths, Plan, can_be_cut, make_plan
+from gnr_video.segments.render import render_segment
+from gnr_video.segments.run import translate
+from gnr_video.segments.store import Segment, Store, folder_of, tidy
+from gnr_video.translator import Translator
+from tests.media_helpers import frame_times, make_clip, read_packets, read_pictures
+
+pytestmark = pytest.mark.usefixtures("no_threads_left", "face_model")
+
+SHORT = Lengths(segment=0.5, warm_up=1.0, least=0.0)
+SEAM = 45.0
+"""dB that a video that was gone on with has at least, to one that was not interrupted."""
+
+
+def psnr(a: Path, b: Path) -> float:
+    """Of the frame in which two videos differ most, dB."""
+    found = [math.inf]
+    for one, other in zip(read_pictures(a), read_pictures(b), strict=True):
+        error = float(np.square(one.astype(np.float32) - other).mean())
+        found.append(10 * math.log10(255**2 / error) if error else math.inf)
+    return min(found)
+
+
+@pytest.fixture(scope="module")
+def translator(tiny: Path) -> Iterator[Translator]:
+    with Translator(tiny, 1, engine=EngineOptions("torch", precision="fp32", threads=1)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A moving face with sound: 64 frames of 3.2 s."""
+    return make_demo_clip(tmp_path_factory.mktemp("in") / "clip.mp4", seconds=3.2, fps=20, size=(320, 180))
+
+
+@pytest.fixture(scope="module")
+def at_once(translator: Translator, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its translation without segments."""
+    target = tmp_path_factory.mktemp("once") / "out.mp4"
+    translator.translate_video(clip, target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def whole(
+    translator: Translator, clip: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Report]:
+    """Its translation in six segments, not interrupted."""
+    target = tmp_path_factory.mktemp("whole") / "out.mp4"
+    return target, translate(translator, clip, target, lengths=SHORT)
+
+
+class Stopped(KeyboardInterrupt):
+    """What Ctrl-C does."""
+
+
+def stop_after(frames: int, error: type[BaseException] = Stopped) -> Callable[[Counts, int | None], None]:
+    def progress(counts: Counts, total: int | None) -> None:
+        if counts.frames >= frames:
+            raise error()
+
+    return progress
+
+
+def hidden(target: Path) -> list[str]:
+    """Names beside an output that a user does not see."""
+    return [one.name for one in target.parent.iterdir() if one.name.startswith(".")]
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether times and sound are the same, and pictures nearly."""
+    is_in_time = frame_times(one) == frame_times(other)
+    return is_in_time and read_packets(one) == read_packets(other) and psnr(one, other) >= SEAM
+
+
+class TestWhole:
+    def test_it_is_what_it_would_be_at_once(self, at_once: Path, whole: tuple[Path, Report]) -> None:
+        target, report = whole
+        assert len(read_packets(target)) > 50
+        assert same(target, at_once)
+        assert hidden(target) == []
+        assert (report.frames, report.settings["segments"]) == (64, 6)
+        assert report.settings["segments_from_before"] == 0
+        assert report.warnings == []
+
+    def test_each_segment_begins_with_a_picture_that_needs_none_before(
+        self, whole: tuple[Path, Report]
+    ) -> None:
+        import av
+
+        with av.open(str(whole[0])) as container:
+            keys = [float(p.pts * p.time_base) for p in container.demux(video=0) if p.is_keyframe]
+        assert {0.5 * i for i in range(6)} <= set(keys)
+
+
+class TestGoingOn:
+    @pytest.mark.parametrize("frames", [29, 30, 31, 55])
+    def test_from_whatever_frame(
+        self,
+        translator: Translator,
+        clip: Path,
+        whole: tuple[Path, Report],
+        tmp_path: Path,
+        frames: int,
+    ) -> None:
+        """Before a seam, at it, after it."""
+        target, said, told = tmp_path / "out.mp4", [], []
+        with pytest.raises(Stopped) as stopped:
+            translate(translator, clip, target, lengths=SHORT, progress=stop_after(frames))
+        done = (frames - 1) // 10  # a segment is whole when a frame of the next has come
+        assert stopped.value.__notes__ == [
+            f"{done} of 6 segments are kept, the same command goes on from there"
+        ]
+        assert sorted(os.listdir(tmp_path)) == [".out.mp4.segments"]
+
+        report = translate(
+            translator,
+            clip,
+            target,
+            lengths=SHORT,
+            say=said.append,
+            progress=lambda counts, total: told.append((counts.frames, total)),
+        )
+        assert said == [f"going on: {done} of 6 segments are there"]
+        assert told == [(i, 64) for i in range(10 * done, 65)]
+        assert same(target, whole[0])
+        assert os.listdir(tmp_path) == ["out.mp4"]
+        assert (report.frames, report.settings["segments_from_before"]) == (64, done)
+        assert report.faces == whole[1].faces
+
+    def test_when_only_joining_is_left(
+        self,
+        translator: Translator,
+        clip: Path,
+        whole: tuple[Path, Report],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def stop(*_: Any) -> None:
+            raise Stopped
+
+        target, told = tmp_path / "out.mp4", []
+        with monkeypatch.context() as patch, pytest.raises(Stopped):
+            patch.setattr("gnr_video.segments.run.join", stop)
+            translate(translator, clip, target, lengths=SHORT)
+        translate(translator, clip, target, lengths=SHORT, progress=lambda *done: told.append(done))
+        assert told == []
+        assert same(target, whole[0])
+        assert os.listdir(tmp_path) == ["out.mp4"]
+
+    def test_nothing_is_left_where_nothing_is_whole(
+        self, translator: Translator, clip: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(Stopped) as stopped:
+            translate(translator, clip, tmp_path / "out.mp4", lengths=SHORT, progress=stop_after(3))
+        assert not hasattr(stopped.value, "__notes__")
+        assert os.listdir(tmp_path) == []
+
+    def test_a_run_that_was_killed_when_its_output_was_finished(
+        self, translator: Translator, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        target = tmp_path / "out.mp4"
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "clear", lambda self: None)
+            translate(translator, clip, target, OutputOptions(end=1.0), lengths=SHORT)
+        assert hidden(target) == [".out.mp4.segments"]
+        with pytest.raises(OutputError, match="exists already"):
+            translate(translator, clip, target, OutputOptions(end=1.0), lengths=SHORT)
+        assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+@pytest.fixture
+def stopped(translator: Translator, clip: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of the clip, and an output of which the first second is there."""
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    source.write_bytes(clip.read_bytes())
+    with pytest.raises(Stopped):
+        translate(translator, source, target, OutputOptions(end=1.6), lengths=SHORT, progress=stop_after(22))
+    return source, target
+
+
+class TestStartingOver:
+    @pytest.mark.parametrize("what", ["the input has", "options or version have", "the weights have"])
+    def test_what_has_changed_is_said(
+        self,
+        translator: Translator,
+        stopped: tuple[Path, Path],
+        monkeypatch: pytest.MonkeyPatch,
+        what: str,
+    ) -> None:
+        source, target = stopped
+        said: list[str] = []
+        first: list[int] = []
+        output = OutputOptions(end=1.6)
+        if what == "the input has":
+            os.utime(source, ns=(1, 1))
+        elif what == "the weights have":
+            monkeypatch.setattr(translator.engine, "weights_hash", "others")
+        else:
+            output = OutputOptions(end=1.6, crf=30)
+
+        def progress(counts: Counts, total: int | None) -> None:
+            first.append(counts.frames)
+            raise Stopped
+
+        with pytest.raises(Stopped):
+            translate(translator, source, target, output, lengths=SHORT, say=said.append, progress=progress)
+        assert said == [f"starting over: {what} changed since the last run"]
+        assert first == [0]
+        assert hidden(target) == []
+
+    def test_an_input_that_changes_meanwhile_is_not_joined(
+        self, translator: Translator, stopped: tuple[Path, Path]
+    ) -> None:
+        source, target = stopped
+
+        def progress(counts: Counts, total: int | None) -> None:
+            os.utime(source, ns=(1, 1))
+
+        with pytest.raises(InputError, match="has changed while it was translated"):
+            translate(translator, source, target, OutputOptions(end=1.6), lengths=SHORT, progress=progress)
+        assert not target.exists()
+
+    @pytest.mark.parametrize("damage", ["cut off", "gone", "no record"])
+    def test_segments_that_are_not_whole_are_made_again(
+        self, translator: Translator, stopped: tuple[Path, Path], damage: str
+    ) -> None:
+        source, target = stopped
+        file = folder_of(target) / "00000.mp4"
+        if damage == "cut off":
+            file.write_bytes(file.read_bytes()[:-1])
+        elif damage == "gone":
+            file.unlink()
+        else:
+            file.with_suffix(".json").write_text("{")
+        told: list[int] = []
+        output = OutputOptions(end=1.6)
+        translate(
+            translator, source, target, output, lengths=SHORT, progress=lambda c, _: told.append(c.frames)
+        )
+        assert (min(told), max(told), len(set(told))) == (10, 32, 23)
+        assert len(frame_times(target)) == 32
+
+    def test_without_resuming(self, translator: Translator, stopped: tuple[Path, Path]) -> None:
+        source, target = stopped
+        output = OutputOptions(end=0.5, resume=False)
+        report = translate(translator, source, target, output, lengths=SHORT)
+        assert "segments" not in report.settings
+        assert sorted(os.listdir(target.parent)) == ["in.mp4", "out.mp4"]
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """Files may not become larger than so many bytes, which fails in the same place as a disk without room."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+class TestFullDisk:
+    def test_while_rendering(
+        self, translator: Translator, stopped: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        source, target = stopped
+        output = OutputOptions(end=1.6)
+        with full_disk(2000), pytest.raises(OutputError) as full:
+            translate(translator, source, target, output, lengths=SHORT)
+        self.check(full.value, target, "2 of 3 segments are kept")
+        report = translate(translator, source, target, output, lengths=SHORT)
+        assert report.settings["segments_from_before"] == 2
+        assert hidden(target) == []
+
+    def test_while_joining(self, translator: Translator, stopped: tuple[Path, Path]) -> None:
+        source, target = stopped
+        output = OutputOptions(end=1.6)
+        largest = max(one.stat().st_size for one in folder_of(target).glob("*.*"))
+        with full_disk(round(1.4 * largest)), pytest.raises(OutputError) as full:
+            translate(translator, source, target, output, lengths=SHORT)
+        self.check(full.value, target, "3 of 3 segments are kept")
+        assert translate(translator, source, target, output, lengths=SHORT).frames == 32
+        assert hidden(target) == []
+
+    @staticmethod
+    def check(error: OutputError, target: Path, kept: str) -> None:
+        assert error.message.startswith("no room left for")
+        assert error.hint.endswith(f"{kept}, the same command goes on from there")
+        assert not target.exists()
+        assert not list(folder_of(target).glob(".*"))
+
+
+class TestAlone:
+    def test_any_segment_can_be_made_by_itself(
+        self, translator: Translator, clip: Path, whole: tuple[Path, Report], tmp_path: Path
+    ) -> None:
+        """As another process does it, which is sent what it needs."""
+        with open_source(clip) as video:
+            plan = make_plan(video, "out.mp4", OutputOptions(), lookahead=translator.lookahead, lengths=SHORT)
+        assert plan is not None
+        states, pictures = None, read_pictures(whole[0])
+        for index in (0, 3):
+            sent = pickle.loads(pickle.dumps((plan, states)))
+            made = render_segment(translator, clip, sent[0], index, tmp_path, states=sent[1])
+            assert made == Segment.from_json(made.to_json()) or made.states is not None
+            found = read_pictures(plan.file(tmp_path, index))
+            assert (made.counts.frames, len(made.pts)) == (10, 10) == (len(found), len(found))
+            for one, other in zip(found, pictures[10 * index :]):
+                error = float(np.square(one.astype(np.float32) - other).mean())
+                assert error == 0 or 10 * math.log10(255**2 / error) > SEAM
+            states = None
+
+
+class TestTimes:
+    def test_irregular_ones_and_a_gap_of_whole_segments(self, translator: Translator, tmp_path: Path) -> None:
+        images = list(demo_frames(24, (320, 180)))
+        gaps = [40, 50, 33, 90, 20, 60, 45, 2100, 40, 40, 700, 33, 50, 40, 33, 45, 50, 60, 70, 33, 20, 40]
+        pts = [17 + sum(gaps[:i]) for i in range(len(gaps) + 1)]
+        clip = make_clip(
+            tmp_path / "in.mkv",
+            size=(320, 180),
+            pts=pts,
+            time_base=Fraction(1, 1000),
+            images=images,
+            audio="aac",
+        )
+        translator.translate_video(clip, tmp_path / "once.mov")
+        target = tmp_path / "out.mov"
+        with pytest.raises(Stopped):
+            translate(translator, clip, target, lengths=SHORT, progress=stop_after(12))
+        report = translate(translator, clip, target, lengths=SHORT)
+        assert report.frames == 23
+        assert report.settings["segments_from_before"] >= 5
+        assert same(target, tmp_path / "once.mov")
+
+
+class TestPlan:
+    @pytest.fixture(scope="class")
+    def film(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        pts = range(0, 120)
+        return make_clip(
+            tmp_path_factory.mktemp("film") / "film.mp4",
+            size=(16, 16),
+            pts=pts,
+            time_base=Fraction(1),
+            rate=Fraction(1),
+        )
+
+    def plan(self, film: Path, **part: Any) -> Plan | None:
+        with open_source(film, **part) as video:
+            return make_plan(video, "x.mp4", OutputOptions(**part), lookahead=15)
+
+    def test_long_ones_are_cut(self, film: Path) -> None:
+        plan = self.plan(film)
+        assert plan is not None
+        assert (plan.count, plan.segment, plan.suffix) == (4, LENGTHS.segment, ".mp4")
+        assert plan.warm_up == 40, "a frame a second"
+
+    def test_short_ones_are_not(self, film: Path) -> None:
+        assert self.plan(film, end=80.0) is None
+        assert self.plan(film, start=20.0) is not None
+
+    @given(st.integers(1, 40), st.fractions(0, 50), st.fractions(0, 2000))
+    def test_every_time_is_in_one_segment(self, count: int, first: Fraction, later: Fraction) -> None:
+        plan = Plan(count, Fraction(30), Fraction(2), first, Fraction(0), ".mp4", OutputOptions(), 15)
+        ends = [plan.end(i) for i in range(count)]
+        inside = [
+            i
+            for i, end in enumerate(ends)
+            if plan.start(i) <= first + later and (end is None or first + later < end)
+        ]
+        assert len(inside) == 1
+
+    def test_what_cannot_be_cut(self, film: Path, tmp_path: Path) -> None:
+        assert can_be_cut(film, tmp_path / "x.mp4") and can_be_cut(film, "x.WEBM")
+        for target in ("x.gif", "x.png", f"{tmp_path}/", str(tmp_path)):
+            assert not can_be_cut(film, target)
+        for source in ("-", "https://example.org/film.mp4", tmp_path, tmp_path / "missing.mp4"):
+            assert not can_be_cut(source, "x.mp4")
+
+
+class TestStore:
+    def test_one_run_at_a_time(self, tmp_path: Path) -> None:
+        target = tmp_path / "out.mp4"
+        with Store(target), pytest.raises(OutputError, match="another gnr-video is writing"), Store(target):
+            pass
+        assert os.listdir(tmp_path) == []
+
+    def test_tidying_leaves_what_another_run_holds(self, tmp_path: Path) -> None:
+        target = tmp_path / "out.mp4"
+        with Store(target) as store:
+            (store.folder / "00000.mp4").touch()
+            tidy(target, all_of_it=True)
+            assert (store.folder / "00000.mp4").exists()
+        tidy(target)
+        assert os.listdir(tmp_path) == []
+
+    def test_names_are_no_longer_than_disks_take(self) -> None:
+        names = [
+            folder_of(Path(f"{letter * length}.mp4")).name for letter in "aä" for length in (3, 120, 250)
+        ]
+        assert names[0] == ".aaa.mp4.segments"
+        assert all(len(os.fsencode(name)) <= 140 for name in names)
+        assert len(set(names)) == len(names)
