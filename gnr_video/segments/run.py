@@ -84,7 +84,6 @@ class _Run:
             with self._keeping(store):
                 for segments in store.missing(plan):
                     done = store.counts
-                    last = store.done.get(segments.start - 1)
 
                     def on_frame(new: Counts, done: Counts = done) -> None:
                         if progress is not None:
@@ -97,7 +96,7 @@ class _Run:
                         plan,
                         segments,
                         store.folder,
-                        states=None if last is None else last.states,
+                        states=store.states(segments.start - 1),
                         times=times,
                         done=lambda segment: store.add(segment, plan),
                         on_frame=on_frame,

@@ -7,12 +7,13 @@ import json
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
@@ -52,14 +53,16 @@ class Segment:
     states: dict[str, Any] | None = None
 
     def to_json(self) -> str:
-        values = {**asdict(replace(self, states=None)), "states": to_json(self.states)}
-        return json.dumps(values)
+        """All but the states."""
+        return json.dumps(
+            {name: value for name, value in asdict(replace(self, states=None)).items() if name != "states"}
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Segment:
         """Raises ValueError, TypeError or KeyError where it is none."""
         values = json.loads(text)
-        values |= {"counts": Counts(**values["counts"]), "states": from_json(values["states"])}
+        values |= {"counts": Counts(**values["counts"])}
         return cls(**{**values, "pts": tuple(values["pts"]), "warnings": tuple(values["warnings"])})
 
 
@@ -139,8 +142,19 @@ class Store:
         if segment.size:
             with plan.file(self.folder, segment.index).open("rb+") as stream:
                 os.fsync(stream.fileno())
+        if segment.states is not None:
+            packed = zlib.compress(json.dumps(to_json(segment.states)).encode(), 1)
+            write_atomically(self.folder / f"{segment.index:05}.states", packed)
         write_atomically(self.folder / f"{segment.index:05}.json", segment.to_json().encode())
-        self.done[segment.index] = segment
+        self.done[segment.index] = replace(segment, states=None)
+
+    def states(self, index: int) -> dict[str, Any] | None:
+        """What the stages were like at the warm-up of the segment after this one; None where it is not known."""
+        try:
+            packed = (self.folder / f"{index:05}.states").read_bytes()
+            return cast(dict[str, Any], from_json(json.loads(zlib.decompress(packed))))
+        except (OSError, ValueError, KeyError, TypeError, zlib.error):
+            return None
 
     def missing(self, plan: Plan) -> Iterator[range]:
         """The segments to be made, those in a row together."""
