@@ -1,7 +1,7 @@
 """Rendering some segments of a video: warmed up on the frames before, so that they equal those of a run over all of it.
 
-Tracking goes on from what an earlier run wrote down (`Frame.note`): the same faces have the same identities. All that
-settles (smoothing, mattes, colours, light) does so over the frames of the warm-up, which are not written.
+Each stage goes on from what it wrote down in an earlier run (`Frame.note`): faces keep their identities, colours and
+drawings. Faces that come or go just then are right after the frames of the warm-up, which are not written.
 """
 
 from __future__ import annotations
