@@ -70,12 +70,11 @@ class Look:
         return known if self.background is None else {**known, "background": self.background.state()}
 
     def restore(self, states: Mapping[str, Any]) -> None:
-        """Go on from what the stages were like in another run of the same video."""
-        for stage in ("cut", "compose"):
-            for name, state in states.get(stage, {}).items():
-                part = getattr(self, name)
-                if part is not None:
-                    part.restore(state)
+        """Go on from there."""
+        for name, state in states.items():
+            part = getattr(self, name)
+            if part is not None:
+                part.restore(state)
 
     def close(self) -> None:
         """Free what looks for people. May be called twice."""
@@ -229,7 +228,7 @@ def run(
     on_frame: Callable[[Counts], None] | None = None,
     states: Mapping[str, Any] | None = None,
 ) -> Counts:
-    """Send every frame of `source` through all stages to `write`, which is called on this thread, in order.
+    """Send every frame of `source` through all stages to `write`, called on this thread, in order; says what came.
 
     Args:
         source: frames in presentation order.
@@ -242,26 +241,20 @@ def run(
         states: what `Frame.note` wrote down before the first of these frames, in a run over more of the same video;
             and "first", the time of that video's first frame, seconds.
 
-    Returns:
-        What came through.
-
     Raises:
         Whatever a stage raised. All threads have ended by then, save one that waits for a silent source.
     """
     counts = Counts()
     drawings = Drawings(look.engine, look.effects, times, hold)
     states = states or {}
-    if "finder" in states:
-        finder.restore(states["finder"])
-    if "drawings" in states:
-        drawings.restore(states["drawings"])
-    look.restore(states)
+    parts: dict[str, Any] = {"finder": finder, "drawings": drawings, "cut": look, "compose": look}
+    for name in parts.keys() & states.keys():
+        parts[name].restore(states[name])
     decoded = Threaded(decode(source, times), "decode")
     tracked = Threaded(finder.track(decoded, times), "track")
     cut_out = Threaded(cut(tracked, look, times), "cut")
-    drawn = Threaded(
-        draw(cut_out, look, drawings, times, styles=styles, start=start, first=states.get("first")), "draw"
-    )
+    drawing = draw(cut_out, look, drawings, times, styles=styles, start=start, first=states.get("first"))
+    drawn = Threaded(drawing, "draw")
     composed = Threaded(compose(drawn, look, times), "compose")
     stages = (composed, drawn, cut_out, tracked, decoded)
     try:

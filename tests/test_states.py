@@ -118,11 +118,11 @@ def test_all_that_states_hold_comes_back() -> None:
 
 
 def test_nothing_else_is_read() -> None:
-    with pytest.raises(TypeError, match="no state has a Path"):
+    with pytest.raises(TypeError, match="no state has a "):
         to_json(Path())
     with pytest.raises(KeyError):
         from_json({"class": "Path", "fields": {}})
-    with pytest.raises(ValueError, match="object"):
+    with pytest.raises(ValueError, match="OBJECT"):
         from_json({"array": "AAAA", "type": "O", "shape": [1]})
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from engines.errors import InputError
 from gnr_video import pipeline
 from gnr_video.frame import Frame
 from gnr_video.media.container_source import ContainerSource, Reading
@@ -145,8 +146,9 @@ def _frames(
         frames: Iterator[Frame] = iter(())
         part: VideoSource | None = None
         if begin > plan.first:
-            part = opened.enter_context(_open_part(source, plan, begin))
-            frames = _from(begin, part, whole.info)
+            with suppress(InputError):  # no frame is so late
+                part = opened.enter_context(_open_part(source, plan, begin))
+                frames = _from(begin, part, whole.info)
         first = next(frames, None)
         if first is None or (states is not None and first.pts != states["pts"]):
             # It cannot be begun in the middle, or not exactly: what is before is read as well.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from engines.errors import InputError, OutputError
+from engines.errors import InputError, OutputError, interrupts
 from gnr_video.fingerprint import fingerprint
 from gnr_video.media.container_source import ContainerSource
 from gnr_video.media.joining import Piece, join
@@ -129,7 +129,8 @@ class _Run:
     def _keeping(self, store: Store) -> Iterator[None]:
         """Whatever ends a run says what is kept of it."""
         try:
-            yield
+            with interrupts():
+                yield
         except (KeyboardInterrupt, OutputError) as error:
             if store.done:
                 kept = f"{len(store.done)} of {self._plan.count} segments are kept, the same command goes on from there"

@@ -41,6 +41,7 @@ class Segment:
         seconds: that it took.
         warnings: what the user should know.
         states: what the stages were like at the warm-up of the next (`Frame.note`); None: it was not reached.
+        noted: whether they are in a file of their own.
     """
 
     index: int
@@ -51,6 +52,7 @@ class Segment:
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     states: dict[str, Any] | None = None
+    noted: bool = False
 
     def to_json(self) -> str:
         """All but the states."""
@@ -135,6 +137,10 @@ class Store:
             write_atomically(file, json.dumps(settings).encode())
             return [name for name in settings if before.get(name) != settings[name]] if had_some else []
         self.done = {segment.index: segment for segment in self._read(plan)}
+        for index in sorted(self.done, reverse=True):
+            is_last = index + 1 not in self.done
+            if is_last and self.done[index].noted and self.states(index) is None:
+                del self.done[index]  # the next could not go on from it
         return []
 
     def add(self, segment: Segment, plan: Plan) -> None:
@@ -142,11 +148,12 @@ class Store:
         if segment.size:
             with plan.file(self.folder, segment.index).open("rb+") as stream:
                 os.fsync(stream.fileno())
-        if segment.states is not None:
-            packed = zlib.compress(json.dumps(to_json(segment.states)).encode(), 1)
+        segment, states = replace(segment, states=None, noted=segment.states is not None), segment.states
+        if states is not None:
+            packed = zlib.compress(json.dumps(to_json(states)).encode(), 1)
             write_atomically(self.folder / f"{segment.index:05}.states", packed)
         write_atomically(self.folder / f"{segment.index:05}.json", segment.to_json().encode())
-        self.done[segment.index] = replace(segment, states=None)
+        self.done[segment.index] = segment
 
     def states(self, index: int) -> dict[str, Any] | None:
         """What the stages were like at the warm-up of the segment after this one; None where it is not known."""

@@ -192,7 +192,7 @@ class Aligner:
         self._pending.clear()
         for number, (last, (segment, missing, seconds, angle), (opacity, shown, unseen)) in tracks.items():
             track = _Track(deque(), opacity, None, segment, missing, seconds, angle, shown, unseen)
-            track.last = None if last is None else _Observation(*last, None)
+            track.last = None if last is None else _Observation(last[0], last[1], None)
             self._tracks[number] = track
 
     def flush(self) -> list[list[Alignment]]:
