@@ -7,11 +7,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.errors import OutputError
+from gnr_video.commands.runner import reported
 from gnr_video.media.open import open_source
 from gnr_video.options import OutputOptions
 from gnr_video.segments.plan import LENGTHS, Plan, can_be_cut, make_plan
@@ -64,6 +66,14 @@ class TestPlan:
             assert not can_be_cut(source, "x.mp4")
 
 
+def test_a_command_that_is_stopped_says_what_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    stop = KeyboardInterrupt()
+    stop.add_note("2 of 3 segments are kept, the same command goes on from there")
+    with pytest.raises(click.exceptions.Exit), reported(quiet=True, debug=False):
+        raise stop
+    assert "stopped; 2 of 3 segments are kept, the same command goes on from there" in capsys.readouterr().err
+
+
 class TestStore:
     def test_one_run_at_a_time(self, tmp_path: Path) -> None:
         target = tmp_path / "out.mp4"
@@ -78,6 +88,7 @@ class TestStore:
             tidy(target, all_of_it=True)
             assert (store.folder / "00000.mp4").exists()
         tidy(target)
+        tidy(Path("."))
         assert os.listdir(tmp_path) == []
 
     def test_names_are_no_longer_than_disks_take(self) -> None:
