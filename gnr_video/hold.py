@@ -43,7 +43,6 @@ class Drawings:
         self._newest: Drawn = {}
         self._drawn_at = 0.0
         self._shown = 0
-        self._known: frozenset[int] = frozenset()
 
     def of(
         self, crops: Sequence[Image], ids: Sequence[int], codes: Styles | None, seconds: float
@@ -60,20 +59,17 @@ class Drawings:
             uint8 SxSx3 RGB, in the order of `crops`.
         """
         if self._shown >= self.hold or not self._has(crops, ids):
-            keeps_turn = self._shown < self.hold and self._known.issuperset(ids)
-            self._newest = self._draw(crops, ids, codes, seconds)
-            self._shown = self._shown if keeps_turn else 0
-            self._known = frozenset()
+            self._newest, self._shown = self._draw(crops, ids, codes, seconds), 0
         self._shown += 1
         return [self._newest[one] for one in ids]
 
-    def state(self) -> tuple[list[int], int]:
-        """Whose drawings there are, and for how many frames they have been shown, for `restore`."""
-        return list(self._newest), self._shown
+    def state(self) -> tuple[Drawn, float, int]:
+        """The newest drawings, of when, and for how many frames they have been shown, for `restore`."""
+        return dict(self._newest), self._drawn_at, self._shown
 
-    def restore(self, state: tuple[list[int], int]) -> None:
-        """Draw in the frames in which another would have drawn: the first, and then in its turn."""
-        self._known, self._shown = frozenset(state[0]), state[1]
+    def restore(self, state: tuple[Drawn, float, int]) -> None:
+        """Go on from there."""
+        self._newest, self._drawn_at, self._shown = state
 
     def _has(self, crops: Sequence[Image], ids: Sequence[int]) -> bool:
         """Whether there is a drawing of each; whole heads are larger than faces."""

@@ -59,12 +59,22 @@ class Look:
             if part is not None:
                 part.reset()
 
+    def state_of_cut(self) -> dict[str, Any]:
+        """What is known of the frames before in the stage `cut`, for `restore`."""
+        known: dict[str, Any] = {"effects": self.effects.known("cut")}
+        return known if self.matte is None else {**known, "matte": self.matte.state()}
+
+    def state_of_compose(self) -> dict[str, Any]:
+        """The same of the stage `compose`."""
+        known = {"effects": self.effects.known("compose"), "compositor": self.compositor.state()}
+        return known if self.background is None else {**known, "background": self.background.state()}
+
     def restore(self, states: Mapping[str, Any]) -> None:
-        """Go on from what the stages were like in another run of the same video."""
-        if self.matte is not None and "matte" in states:
-            self.matte.restore(states["matte"])
-        if "compositor" in states:
-            self.compositor.restore(states["compositor"])
+        """Go on from there."""
+        for name, state in states.items():
+            part = getattr(self, name)
+            if part is not None:
+                part.restore(state)
 
     def close(self) -> None:
         """Free what looks for people. May be called twice."""
@@ -116,8 +126,7 @@ def cut(items: Iterable[Layered], look: Look, times: StageTimes) -> Generator[La
     """Cut the faces out, or whole heads where they are pasted: crops, busts, and what the network is shown."""
     for item in items:
         image, seconds = item.frame.image, item.frame.pts_seconds
-        if look.matte is not None:
-            item.frame.note("matte", look.matte.state)
+        item.frame.note("cut", look.state_of_cut)
         faces = item.faces[:1] if look.grid else item.faces
         matte = look.matte if look.compositor.mode in HEAD_MODES else None
         side = look.engine.size if matte is None else head_side(look.engine.size)
@@ -177,7 +186,7 @@ def compose(items: Iterable[Layered], look: Look, times: StageTimes) -> Generato
     """Paste the translations back; time and index of the frames stay as they are."""
     for item in items:
         frame = item.frame
-        frame.note("compositor", look.compositor.state)
+        frame.note("compose", look.state_of_compose)
         if (
             look.compositor.output_size(frame.size) != frame.size
             or look.grid
@@ -219,7 +228,7 @@ def run(
     on_frame: Callable[[Counts], None] | None = None,
     states: Mapping[str, Any] | None = None,
 ) -> Counts:
-    """Send every frame of `source` through all stages to `write`, which is called on this thread, in order.
+    """Send every frame of `source` through all stages to `write`, called on this thread, in order; says what came.
 
     Args:
         source: frames in presentation order.
@@ -232,26 +241,20 @@ def run(
         states: what `Frame.note` wrote down before the first of these frames, in a run over more of the same video;
             and "first", the time of that video's first frame, seconds.
 
-    Returns:
-        What came through.
-
     Raises:
         Whatever a stage raised. All threads have ended by then, save one that waits for a silent source.
     """
     counts = Counts()
     drawings = Drawings(look.engine, look.effects, times, hold)
     states = states or {}
-    if "finder" in states:
-        finder.restore(states["finder"])
-    if "drawings" in states:
-        drawings.restore(states["drawings"])
-    look.restore(states)
+    parts: dict[str, Any] = {"finder": finder, "drawings": drawings, "cut": look, "compose": look}
+    for name in parts.keys() & states.keys():
+        parts[name].restore(states[name])
     decoded = Threaded(decode(source, times), "decode")
     tracked = Threaded(finder.track(decoded, times), "track")
     cut_out = Threaded(cut(tracked, look, times), "cut")
-    drawn = Threaded(
-        draw(cut_out, look, drawings, times, styles=styles, start=start, first=states.get("first")), "draw"
-    )
+    drawing = draw(cut_out, look, drawings, times, styles=styles, start=start, first=states.get("first"))
+    drawn = Threaded(drawing, "draw")
     composed = Threaded(compose(drawn, look, times), "compose")
     stages = (composed, drawn, cut_out, tracked, decoded)
     try:

@@ -86,7 +86,7 @@ class Worker:
         self._stop = threading.Event()
 
     def open(self, setup: Setup, kit: Kit, output: OutputOptions, threads: int | None) -> str:
-        """Make the engine; the fingerprint of what comes out of it, see `gnr_video.batch.run.fingerprint`.
+        """Make the engine; the fingerprint of what comes out of it, see `gnr_video.fingerprint`.
 
         Args:
             threads: of the network; None: the runtime's choice.

@@ -298,9 +298,10 @@ def translate(
         Translator(weights, style, engine=engine, look=look, build_progress=building) as translator,
     ):
         if jobs:
+            say = speaker(quiet)
             tell(
                 jobs,
-                lambda begin: run(jobs, translator, result, out=folder, progress=begin, say=speaker(quiet)),
+                lambda begin: run(jobs, translator, result, out=folder, progress=begin, say=say),
                 report,
                 quiet,
             )

@@ -13,8 +13,6 @@ from gnr_video.options import OutputOptions
 
 JOINED = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 """Containers whose packets can be copied from file to file."""
-WARM_UP_FRAMES = 40
-"""At least so many frames: scene cuts are told by what was usual in the frames before."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +21,12 @@ class Lengths:
 
     Attributes:
         segment: of a segment; the last is up to half as long again, or half as long.
-        warm_up: before a segment that is not rendered on from the one before (docs/notes/resume.md has what is needed).
+        warm_up: before a segment that is not rendered on from the one before (docs/notes/resume.md says what for).
         least: shorter videos are not cut: what a crash can cost is less than a minute or two.
     """
 
     segment: float = 30.0
-    warm_up: float = 3.0
+    warm_up: float = 2.0
     least: float = 90.0
 
 
@@ -110,11 +108,10 @@ def make_plan(
     if opened is None or duration is None or duration < lengths.least or info.is_still or info.is_mixed:
         return None
     segment = Fraction(lengths.segment).limit_denominator(1000)
-    frames = WARM_UP_FRAMES / info.average_rate if info.average_rate else Fraction(0)
     return Plan(
         count=max(1, round(duration / segment)),
         segment=segment,
-        warm_up=max(Fraction(lengths.warm_up).limit_denominator(1000), Fraction(frames)),
+        warm_up=Fraction(lengths.warm_up).limit_denominator(1000),
         first=opened.first,
         clock=opened.clock,
         suffix=Path(target).suffix.lower(),

@@ -1,7 +1,7 @@
 """Rendering some segments of a video: warmed up on the frames before, so that they equal those of a run over all of it.
 
-Tracking goes on from what an earlier run wrote down (`Frame.note`): the same faces have the same identities. All that
-settles (smoothing, mattes, colours, light) does so over the frames of the warm-up, which are not written.
+Each stage goes on from what it wrote down in an earlier run (`Frame.note`): faces keep their identities, colours and
+drawings. Faces that come or go just then are right after the frames of the warm-up, which are not written.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from engines.errors import InputError
 from gnr_video import pipeline
 from gnr_video.frame import Frame
 from gnr_video.media.container_source import ContainerSource, Reading
@@ -145,8 +146,9 @@ def _frames(
         frames: Iterator[Frame] = iter(())
         part: VideoSource | None = None
         if begin > plan.first:
-            part = opened.enter_context(_open_part(source, plan, begin))
-            frames = _from(begin, part, whole.info)
+            with suppress(InputError):  # no frame is so late
+                part = opened.enter_context(_open_part(source, plan, begin))
+                frames = _from(begin, part, whole.info)
         first = next(frames, None)
         if first is None or (states is not None and first.pts != states["pts"]):
             # It cannot be begun in the middle, or not exactly: what is before is read as well.

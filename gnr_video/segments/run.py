@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from engines.errors import InputError, OutputError
+from engines.errors import InputError, OutputError, interrupts
 from gnr_video.fingerprint import fingerprint
 from gnr_video.media.container_source import ContainerSource
 from gnr_video.media.joining import Piece, join
@@ -84,7 +84,6 @@ class _Run:
             with self._keeping(store):
                 for segments in store.missing(plan):
                     done = store.counts
-                    last = store.done.get(segments.start - 1)
 
                     def on_frame(new: Counts, done: Counts = done) -> None:
                         if progress is not None:
@@ -97,7 +96,7 @@ class _Run:
                         plan,
                         segments,
                         store.folder,
-                        states=None if last is None else last.states,
+                        states=store.states(segments.start - 1),
                         times=times,
                         done=lambda segment: store.add(segment, plan),
                         on_frame=on_frame,
@@ -120,7 +119,8 @@ class _Run:
     def _keeping(self, store: Store) -> Iterator[None]:
         """Whatever ends a run says what is kept of it."""
         try:
-            yield
+            with interrupts():
+                yield
         except (KeyboardInterrupt, OutputError) as error:
             if store.done:
                 kept = f"{len(store.done)} of {self._plan.count} segments are kept, the same command goes on from there"

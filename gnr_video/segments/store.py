@@ -7,12 +7,13 @@ import json
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
@@ -40,6 +41,7 @@ class Segment:
         seconds: that it took.
         warnings: what the user should know.
         states: what the stages were like at the warm-up of the next (`Frame.note`); None: it was not reached.
+        noted: whether they are in a file of their own.
     """
 
     index: int
@@ -50,16 +52,19 @@ class Segment:
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     states: dict[str, Any] | None = None
+    noted: bool = False
 
     def to_json(self) -> str:
-        values = {**asdict(replace(self, states=None)), "states": to_json(self.states)}
-        return json.dumps(values)
+        """All but the states."""
+        return json.dumps(
+            {name: value for name, value in asdict(replace(self, states=None)).items() if name != "states"}
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Segment:
         """Raises ValueError, TypeError or KeyError where it is none."""
         values = json.loads(text)
-        values |= {"counts": Counts(**values["counts"]), "states": from_json(values["states"])}
+        values |= {"counts": Counts(**values["counts"])}
         return cls(**{**values, "pts": tuple(values["pts"]), "warnings": tuple(values["warnings"])})
 
 
@@ -132,6 +137,10 @@ class Store:
             write_atomically(file, json.dumps(settings).encode())
             return [name for name in settings if before.get(name) != settings[name]] if had_some else []
         self.done = {segment.index: segment for segment in self._read(plan)}
+        for index in sorted(self.done, reverse=True):
+            is_last = index + 1 not in self.done
+            if is_last and self.done[index].noted and self.states(index) is None:
+                del self.done[index]  # the next could not go on from it
         return []
 
     def add(self, segment: Segment, plan: Plan) -> None:
@@ -139,8 +148,20 @@ class Store:
         if segment.size:
             with plan.file(self.folder, segment.index).open("rb+") as stream:
                 os.fsync(stream.fileno())
+        segment, states = replace(segment, states=None, noted=segment.states is not None), segment.states
+        if states is not None:
+            packed = zlib.compress(json.dumps(to_json(states)).encode(), 1)
+            write_atomically(self.folder / f"{segment.index:05}.states", packed)
         write_atomically(self.folder / f"{segment.index:05}.json", segment.to_json().encode())
         self.done[segment.index] = segment
+
+    def states(self, index: int) -> dict[str, Any] | None:
+        """What the stages were like at the warm-up of the segment after this one; None where it is not known."""
+        try:
+            packed = (self.folder / f"{index:05}.states").read_bytes()
+            return cast(dict[str, Any], from_json(json.loads(zlib.decompress(packed))))
+        except (OSError, ValueError, KeyError, TypeError, zlib.error):
+            return None
 
     def missing(self, plan: Plan) -> Iterator[range]:
         """The segments to be made, those in a row together."""
@@ -201,8 +222,7 @@ def tidy(target: Path, *, all_of_it: bool = False) -> None:
     Args:
         all_of_it: also segments that wait for a run that goes on.
     """
-    folder = folder_of(target)
-    if not folder.is_dir():
+    if not target.name or not (folder := folder_of(target)).is_dir():
         return
     with suppress(OSError, ValueError, OutputError), Store(target) as store:  # it may be somebody else's
         is_finished = not (folder / _SETTINGS).exists()

@@ -8,12 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from gnr_video.frame import Face
+from gnr_video.effects.dark_hair import HairColours
+from gnr_video.effects.light import Light
+from gnr_video.effects.tint import TintColours
+from gnr_video.frame import Alignment, Bust, Face
 from gnr_video.tracking.boxes import Track
 from gnr_video.tracking.identities import Identities
+from gnr_video.tracking.kalman import Step
 from gnr_video.tracking.search import Rounds, Search
 
-CLASSES: dict[str, type] = {one.__name__: one for one in (Face, Identities, Rounds, Search, Track)}
+CLASSES: dict[str, type] = {
+    one.__name__: one
+    for one in (
+        Alignment,
+        Bust,
+        Face,
+        HairColours,
+        Identities,
+        Light,
+        Rounds,
+        Search,
+        Step,
+        TintColours,
+        Track,
+    )
+}
 
 
 def to_json(value: Any) -> Any:

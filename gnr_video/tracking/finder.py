@@ -95,14 +95,16 @@ class Finder:
         return traced
 
     def state(self) -> dict[str, Any]:
-        """Who is where, for `restore`. What smoothing knows is not in it: it is known again within a second."""
-        return {"tracker": self.tracker.state(), "cuts": self.cuts.state(), "cast": self.cast.state()}
+        """Who is where, for `restore`."""
+        parts = {"tracker": self.tracker, "cuts": self.cuts, "cast": self.cast, "aligner": self.aligner}
+        return {name: part.state() for name, part in parts.items()}  # type: ignore[attr-defined]
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from where another finder was before the next frame."""
         self.tracker.restore(state["tracker"])
         self.cuts.restore(state["cuts"])
         self.cast.restore(state["cast"])
+        self.aligner.restore(state["aligner"])
 
     def reset(self) -> None:
         """The next frame is of another video."""

@@ -54,7 +54,6 @@ class PersonMatte:
         self._network = self._network or _Graph(path)
         self._before: dict[int, tuple[float, NDArray[np.float32]]] = {}
         self._busts: dict[int, Bust] = {}
-        self._turn: tuple[list[int], float] = ([], 0.0)
 
     def busts(self, image: Image, heads: Sequence[Alignment], seconds: float) -> list[Bust]:
         """Head and shoulders of the people in one frame.
@@ -74,24 +73,17 @@ class PersonMatte:
             pictures = [crop_face(image, place, BUST) for place in places]
             mattes = self.mattes(pictures, ids, seconds)
             parts = zip(places, pictures, mattes, strict=True)
-            made = [Bust(place, picture, matte, self._since(ids, seconds)) for place, picture, matte in parts]
+            made = [Bust(place, picture, matte, seconds) for place, picture, matte in parts]
             self._busts = dict(zip(ids, made, strict=True))
         return [replace(self._busts[place.track_id], alignment=place) for place in places]
 
-    def state(self) -> tuple[list[int], float]:
-        """Whose busts there are, and the time of their frame, for `restore`."""
-        return list(self._busts), max((bust.seconds for bust in self._busts.values()), default=0.0)
+    def state(self) -> tuple[Any, ...]:
+        """Mattes and busts of the frames before, for `restore`."""
+        return dict(self._before), dict(self._busts)
 
-    def restore(self, state: tuple[list[int], float]) -> None:
-        """Make busts in the frames in which another would have made them."""
-        self._turn = state
-
-    def _since(self, ids: Sequence[int], seconds: float) -> float:
-        """The time by which busts of this frame become old."""
-        known, then = self._turn
-        if not self._busts and set(ids) <= set(known) and 0 < seconds - then < REFRESH_SECONDS:
-            return then
-        return seconds
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Go on from there."""
+        self._before, self._busts = state
 
     def mattes(self, crops: Sequence[Image], ids: Sequence[int], seconds: float) -> list[Mask]:
         """Mattes of the crops of one frame, each steadied by what it was before.
@@ -120,7 +112,6 @@ class PersonMatte:
     def reset(self) -> None:
         """Forget the frames before."""
         self._before, self._busts = {}, {}
-        self._turn = ([], 0.0)
 
     def close(self) -> None:
         """Free the network. May be called twice."""
