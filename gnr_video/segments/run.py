@@ -110,7 +110,7 @@ class _Run:
         return report
 
     def _refuse_existing(self) -> None:
-        if self._target.exists() and not self._plan.output.overwrite:
+        if os.path.exists(self._target) and not self._plan.output.overwrite:
             raise OutputError(
                 f"{self._target} exists already", "give --overwrite to replace it, or another -o"
             )

@@ -222,7 +222,9 @@ def tidy(target: Path, *, all_of_it: bool = False) -> None:
     Args:
         all_of_it: also segments that wait for a run that goes on.
     """
-    if not target.name or not (folder := folder_of(target)).is_dir():
+    if not target.name or not os.path.isdir(
+        folder := folder_of(target)
+    ):  # unlike pathlib's, whatever the name
         return
     with suppress(OSError, ValueError, OutputError), Store(target) as store:  # it may be somebody else's
         is_finished = not (folder / _SETTINGS).exists()
