@@ -31,6 +31,7 @@ from gnr_video.live.capture import Capture
 from gnr_video.live.controls import GRID, Controls
 from gnr_video.live.memory import give_back, share_heaps
 from gnr_video.live.sinks import LiveSink
+from gnr_video.live.sound import Sound
 from gnr_video.live.status import FACELESS_SECONDS, WINDOW, LiveTimes, Rate, Status, limit_of, percentiles_ms
 from gnr_video.media.images import before_after, fitted
 from gnr_video.pipeline import Counts
@@ -70,6 +71,7 @@ class LiveSession:
 
     Attributes:
         size: as given; pictures of another size are fitted into it.
+        sound: what is heard with them.
         times: of every stage; "wait" is from the capture to the pipeline, "to NAME" from the capture to a sink.
         counts: what came through.
         failure: what ended the pipeline before its time; raised by `wait`.
@@ -95,6 +97,7 @@ class LiveSession:
         side = min(self.size[0] // columns, self.size[1] // rows)
         self._grid = GridCompositor(rows, columns, cell=max(16, side))
         self._grid_effects = translator.effects.again()
+        self.sound = Sound()
         self.times = LiveTimes()
         self.counts = Counts()
         self.failure: BaseException | None = None

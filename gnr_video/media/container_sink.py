@@ -41,6 +41,7 @@ from gnr_video.media.encoders import (
 )
 from gnr_video.media.gif import PaletteGraph
 from gnr_video.media.sink import VideoSink, temporary_name, writing
+from gnr_video.media.sound import SoundEncoder
 from gnr_video.media.transcode import AudioTranscoder, TextTranscoder, transcode
 from gnr_video.media.transparency import ON_WHITE, on_white
 
@@ -88,6 +89,7 @@ class ContainerSink(VideoSink):
         crf: int | None = None,
         threads: int | None = None,
         live: bool = False,
+        sound: bool = False,
     ) -> None:
         import av
 
@@ -135,6 +137,7 @@ class ContainerSink(VideoSink):
                 )
                 self._stream = self._add_video(settings, info)
                 self._copied, self._queue = self._add_copied(source, muxer)
+                self._sound = SoundEncoder(self._container, muxer) if sound else None
                 covers = self._add_covers(source, muxer)
                 self._add_metadata(source, muxer, settings.rate)
                 self._container.start_encoding()
@@ -284,6 +287,16 @@ class ContainerSink(VideoSink):
             raise
         self.frames_written += 1
 
+    def write_sound(self, samples: NDArray[np.float32]) -> None:
+        if self._sound is None or not self._open:
+            return super().write_sound(samples)
+        try:
+            with writing(self.path):
+                self._container.mux(list(self._sound.push(samples)))
+        except BaseException:
+            self.abort()
+            raise
+
     def _write(self, frame: Frame) -> None:
         pts = self._rescale(frame.pts, frame.time_base)
         if self._last_pts is not None and pts <= self._last_pts:
@@ -409,6 +422,7 @@ class ContainerSink(VideoSink):
                 self._encode(None)
                 self._copy_packets()
                 self._flush_transcoders()
+                self._container.mux([] if self._sound is None else list(self._sound.flush()))
                 self._account()
                 self._container.close()
                 os.replace(self._temporary, self.path)

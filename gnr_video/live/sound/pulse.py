@@ -1,0 +1,126 @@
+"""PulseAudio and PipeWire, through the programs that come with both: pactl, parec and pacat."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import shutil
+import subprocess
+import threading
+import time
+
+import numpy as np
+
+from gnr_video.live.sound.microphones import (
+    BLOCK_SECONDS,
+    DEFAULT,
+    RATE,
+    Block,
+    Device,
+    Microphone,
+    MicrophoneLost,
+)
+
+log = logging.getLogger(__name__)
+
+_ANSWER_SECONDS = 5.0
+_WAIT_SECONDS = 0.2
+MONITOR = ".monitor"
+"""How sources end that are what is played, and no microphones."""
+
+
+def pactl(*arguments: str) -> str | None:
+    """What pactl prints; None where it is not installed, or has no server to talk to."""
+    program = shutil.which("pactl")
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_ANSWER_SECONDS,
+            env=os.environ | {"LC_ALL": "C"},
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.debug("pactl %s: %s", " ".join(arguments), error)
+        return None
+    if done.returncode:
+        log.debug("pactl %s: %s", " ".join(arguments), done.stderr.strip())
+        return None
+    return done.stdout
+
+
+def pulse_sources() -> list[Device]:
+    """The server's microphones; [] where there is no server."""
+    listed = pactl("list", "sources")
+    return [] if listed is None else [d for d in parse_sources(listed) if not d.name.endswith(MONITOR)]
+
+
+def parse_sources(text: str) -> list[Device]:
+    """Names and titles from `pactl list sources`."""
+    found: list[Device] = []
+    name = ""
+    for line in text.splitlines():
+        key, _, value = line.strip().partition(": ")
+        if key == "Name":
+            name = value
+        elif key == "Description" and name:
+            found.append(Device(name, value))
+            name = ""
+    return found
+
+
+def find_source(spec: str) -> str | None:
+    """The server's name of a source: its default one, or one of that name or title; None: it has none such."""
+    if shutil.which("parec") is None:
+        return None
+    listed = pactl("list", "sources")
+    if listed is None:
+        return None
+    sources = parse_sources(listed)
+    if spec == DEFAULT:
+        default = (pactl("get-default-source") or "").strip()
+        # With nothing plugged in the default is what is being played.
+        return default if default and not default.endswith(MONITOR) else None
+    wanted = spec.casefold()
+    return next((d.name for d in sources if wanted in (d.name.casefold(), d.title.casefold())), None)
+
+
+class PulseMicrophone(Microphone):
+    """A source of the server, mono.
+
+    Args:
+        source: the server's name of it.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.name = f"microphone {source}"
+        command = ["parec", f"--device={source}", "--format=float32le", f"--rate={RATE}", "--channels=1"]
+        command += ["--latency-msec=20", "--client-name=gnr-video", "--stream-name=microphone"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self._rest = b""
+
+    def read(self, stop: threading.Event) -> Block | None:
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        if not select.select([pipe], [], [], _WAIT_SECONDS)[0]:
+            return None
+        data = os.read(pipe, int(4 * RATE * BLOCK_SECONDS))
+        now = time.perf_counter()
+        if not data:
+            raise MicrophoneLost(f"{self.name} has vanished")
+        data = self._rest + data
+        whole = len(data) - len(data) % 4
+        self._rest = data[whole:]
+        samples = np.frombuffer(data[:whole], np.float32).reshape(-1, 1)
+        return Block(samples, now - len(samples) / RATE)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
