@@ -68,10 +68,10 @@ class LiveSession:
         size: (width, height) of what the sinks get; None: the camera's.
         hold: frames that a drawing of a face is shown for (`gnr_video.hold`); None: as few as keep up with the
             camera, `MAX_HOLD` at most.
+        sound: what is heard with the pictures; None: nothing yet.
 
     Attributes:
         size: as given; pictures of another size are fitted into it.
-        sound: what is heard with them.
         times: of every stage; "wait" is from the capture to the pipeline, "to NAME" from the capture to a sink.
         counts: what came through.
         failure: what ended the pipeline before its time; raised by `wait`.
@@ -87,6 +87,7 @@ class LiveSession:
         *,
         size: tuple[int, int] | None = None,
         hold: int | None = None,
+        sound: Sound | None = None,
     ) -> None:
         self.translator = translator
         self.capture = capture
@@ -97,7 +98,7 @@ class LiveSession:
         side = min(self.size[0] // columns, self.size[1] // rows)
         self._grid = GridCompositor(rows, columns, cell=max(16, side))
         self._grid_effects = translator.effects.again()
-        self.sound = Sound()
+        self.sound = sound or Sound()
         self.times = LiveTimes()
         self.counts = Counts()
         self.failure: BaseException | None = None
@@ -116,9 +117,7 @@ class LiveSession:
         self._stages: list[Threaded[Any]] = []
         self._drawings = DrawingsAhead(translator.engine, translator.effects, self.times)
         self._thread = threading.Thread(target=self._present, name="gnr-video present", daemon=True)
-        self._started = 0.0
-        self._tidied = 0.0
-        self._seconds = 0.0
+        self._started = self._tidied = self._seconds = 0.0
 
     def add_sink(self, sink: LiveSink) -> None:
         """Show pictures in `sink` from now on; it is closed by `remove_sink` or `stop`."""
@@ -293,8 +292,8 @@ class LiveSession:
                 shot = Shot(last.image, time.perf_counter())
             last = shot
             self.times.add("wait", max(0.0, time.perf_counter() - shot.captured))
-            props = {"captured": shot.captured, "source": shot.image}
-            yield Frame(shot.image, round(shot.captured / TIME_BASE), TIME_BASE, index, props)
+            pts, props = round(shot.captured / TIME_BASE), {"captured": shot.captured, "source": shot.image}
+            yield Frame(shot.image, pts, TIME_BASE, index, props)
             index += 1
 
     def _translate(self, items: Iterable[Layered]) -> Generator[Layered, None, None]:
@@ -372,8 +371,7 @@ class LiveSession:
     def _view(self, frame: Frame) -> Image:
         """What is shown of a frame: uint8 RGB of the session's size."""
         view = self.controls.view
-        image: Image = frame.image
-        source: Image = frame.props["source"]
+        image, source = frame.image, frame.props["source"]
         if view == "before":
             image = source
         elif view == "both":

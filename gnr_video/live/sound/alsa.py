@@ -73,7 +73,7 @@ class AlsaMicrophone(Microphone):
         if not frames:
             return None
         blocks = [frame.to_ndarray().reshape(-1, frame.layout.nb_channels) for frame in frames]
-        samples = np.concatenate(blocks).astype(np.float32) / 32768
+        samples = np.asarray(np.concatenate(blocks) / 32768, np.float32)
         at = None if packet.pts is None else packet.pts * Fraction(packet.time_base)
         captured = capture_time(at, len(samples) / self.rate, time.time(), time.perf_counter())
         return Block(mono_or_stereo(samples), captured)

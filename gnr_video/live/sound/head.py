@@ -30,7 +30,8 @@ class Head:
         Returns:
             float32 [count, CHANNELS]; silence where there is no sound.
         """
-        samples, heard = self._line.read(start + step * np.arange(count + FADE), ahead=FADE)
+        times = start + step * np.arange(count + FADE, dtype=np.float64)
+        samples, heard = self._line.read(times, ahead=FADE)
         gains = fades(heard, self._gain)
         self._gain = float(gains[-1]) if len(gains) else self._gain
         return samples * gains[:, None]

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 5.0
 _WAIT_SECONDS = 0.2
+SINK, SOURCE = "gnr_video_voice", "gnr_video"
+"""The virtual microphone's own, which is never listened to."""
 MONITOR = ".monitor"
 """How sources end that are what is played, and no microphones."""
 
@@ -57,7 +59,11 @@ def pactl(*arguments: str) -> str | None:
 def pulse_sources() -> list[Device]:
     """The server's microphones; [] where there is no server."""
     listed = pactl("list", "sources")
-    return [] if listed is None else [d for d in parse_sources(listed) if not d.name.endswith(MONITOR)]
+    return [] if listed is None else [d for d in parse_sources(listed) if _is_microphone(d.name)]
+
+
+def _is_microphone(name: str) -> bool:
+    return bool(name) and not name.endswith(MONITOR) and name != SOURCE
 
 
 def parse_sources(text: str) -> list[Device]:
@@ -85,7 +91,11 @@ def find_source(spec: str) -> str | None:
     if spec == DEFAULT:
         default = (pactl("get-default-source") or "").strip()
         # With nothing plugged in the default is what is being played.
-        return default if default and not default.endswith(MONITOR) else None
+        return (
+            default
+            if _is_microphone(default)
+            else next((d.name for d in sources if _is_microphone(d.name)), None)
+        )
     wanted = spec.casefold()
     return next((d.name for d in sources if wanted in (d.name.casefold(), d.title.casefold())), None)
 
