@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import logging
 import os
 import re
 import threading
 import time
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import numpy as np
 
 from engines.errors import InputError
 from gnr_video.live.sound.microphones import (
+    BLOCK_SECONDS,
     DEFAULT,
     RATE,
     Block,
@@ -24,6 +28,9 @@ from gnr_video.live.sound.microphones import (
     mono_or_stereo,
     which_there_are,
 )
+from gnr_video.live.sound.resample import Samples
+
+log = logging.getLogger(__name__)
 
 _CONFIGURATION = Path("/usr/share/alsa")
 _LONGEST_AGE = 2.0
@@ -40,7 +47,7 @@ class AlsaMicrophone(Microphone):
     def __init__(self, device: str) -> None:
         import av
 
-        use_system_configuration()
+        prepare()
         self.name = f"microphone {device}"
         self._container: Any = None
         name = f"plughw:{device}" if device.isdecimal() else device
@@ -63,20 +70,25 @@ class AlsaMicrophone(Microphone):
     def read(self, stop: threading.Event) -> Block | None:
         import av
 
-        try:
-            packet = next(self._packets)
-            frames = packet.decode() if packet.size else []
-        except StopIteration:
-            raise MicrophoneLost(f"{self.name} has ended") from None
-        except (av.FFmpegError, OSError) as error:
-            raise MicrophoneLost(f"{self.name} has vanished: {error.strerror or error}") from None
-        if not frames:
-            return None
-        blocks = [frame.to_ndarray().reshape(-1, frame.layout.nb_channels) for frame in frames]
-        samples = np.asarray(np.concatenate(blocks) / 32768, np.float32)
-        at = None if packet.pts is None else packet.pts * Fraction(packet.time_base)
-        captured = capture_time(at, len(samples) / self.rate, time.time(), time.perf_counter())
-        return Block(mono_or_stereo(samples), captured)
+        parts: list[Samples] = []
+        captured, count = 0.0, 0
+        while count < self.rate * BLOCK_SECONDS and not stop.is_set():  # devices give as little as they can
+            try:
+                packet = next(self._packets)
+                frames = packet.decode() if packet.size else []
+            except StopIteration:
+                raise MicrophoneLost(f"{self.name} has ended") from None
+            except (av.FFmpegError, OSError) as error:
+                raise MicrophoneLost(f"{self.name} has vanished: {error.strerror or error}") from None
+            for frame in frames:
+                if not parts:
+                    at = None if packet.pts is None else packet.pts * Fraction(packet.time_base)
+                    seconds = frame.samples / self.rate
+                    captured = capture_time(at, seconds, time.time(), time.perf_counter())
+                samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+                parts.append(np.asarray(samples / 32768, np.float32))
+                count += len(samples)
+        return Block(mono_or_stereo(np.concatenate(parts)), captured) if parts else None
 
     def close(self) -> None:
         self._container.close()
@@ -101,10 +113,27 @@ def reads_alsa() -> bool:
     return "alsa" in av.formats_available
 
 
-def use_system_configuration() -> None:
-    """PyAV's wheels bring a libasound that looks for its configuration where it was built."""
+def prepare() -> None:
+    """PyAV's wheels bring a libasound that looks for its configuration where it was built, and writes to stderr."""
+    _quiet()
     if not {"ALSA_CONFIG_PATH", "ALSA_CONFIG_DIR"} & set(os.environ) and _CONFIGURATION.is_dir():
         os.environ["ALSA_CONFIG_DIR"] = str(_CONFIGURATION)
+
+
+@cache
+def _quiet() -> Any:
+    """Have libasound say nothing on stderr: what went wrong is raised, and said once. Returns what must be kept."""
+    handler = ctypes.CFUNCTYPE(
+        None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p
+    )
+    silent = handler(lambda *about: None)
+    try:
+        loaded = Path("/proc/self/maps").read_text(errors="replace")
+        for path in set(re.findall(r"(/\S*/libasound\S*\.so\S*)", loaded)):
+            ctypes.CDLL(path).snd_lib_error_set_handler(silent)
+    except (OSError, AttributeError) as error:
+        log.debug("libasound goes on talking: %s", error)
+    return silent
 
 
 def alsa_devices(listing: Path = Path("/proc/asound/pcm")) -> list[Device]:
@@ -132,6 +161,6 @@ def _open_error(device: str, error: Exception | None) -> InputError:
             "sudo usermod -aG audio $USER, then log out and in again",
         )
     what = "there is no microphone" if device == DEFAULT else f"there is no microphone {device}"
-    if number not in (None, errno.ENOENT, errno.ENODEV, errno.ENXIO):
-        what = f"microphone {device} cannot be opened: {os.strerror(number)}"
+    if number == errno.EIO:  # FFmpeg does not say which it was
+        what += " that can be opened, or another program uses it"
     return InputError(what, which_there_are())
