@@ -5,7 +5,8 @@ line.py            the delay line: blocks with capture times in, samples at any 
 clock.py           which sample was captured when: a device's own rate, found out from the times of its blocks
 resample.py        samples between samples
 head.py            reading the line in one go, with soft edges around gaps
-microphones.py     where sound comes from; pulse.py, alsa.py, portaudio.py: through which library
+microphones.py     where sound comes from; pulse.py, alsa.py, portaudio.py: through which library; devices.py: which
+voice.py           what the options mean
 listening.py       a microphone read on a thread of its own, opened again when it has vanished
 file_sound.py      the sound of a file that stands in for a camera
 track.py           sink: the sound of a recording

@@ -25,8 +25,8 @@ from gnr_video.live.sound.microphones import (
     Device,
     Microphone,
     MicrophoneLost,
+    NoMicrophone,
     mono_or_stereo,
-    which_there_are,
 )
 from gnr_video.live.sound.resample import Samples
 
@@ -163,4 +163,4 @@ def _open_error(device: str, error: Exception | None) -> InputError:
     what = "there is no microphone" if device == DEFAULT else f"there is no microphone {device}"
     if number == errno.EIO:  # FFmpeg does not say which it was
         what += " that can be opened, or another program uses it"
-    return InputError(what, which_there_are())
+    return NoMicrophone(what)

@@ -78,7 +78,7 @@ class SampleClock:
             self._window.append(captured - index / self.rate)
             if (index + count) / self.rate >= self._settle_seconds:
                 self._indices.append(0.0)
-                self._times.append(float(np.quantile(self._window, _QUANTILE)))
+                self._times.append(_low(self._window))
                 self._window, self.ready = [], True
             return None
         error = captured - self.time_at(index)
@@ -104,7 +104,7 @@ class SampleClock:
     def _correct(self, index: float) -> None:
         """Begin the next straight piece: towards the times of the last one's blocks, and at the rate they show."""
         time, count = self.time_at(index), _WINDOW_SECONDS * self.rate
-        error = 0.0 if self._late else float(np.quantile(self._window, _QUANTILE))
+        error = 0.0 if self._late else _low(self._window)
         drift = _DRIFT_GAIN * min(max(error, -_MAX_ERROR), _MAX_ERROR) / count
         self.period = _within(self.period + drift, 1 / self.rate, _MAX_DRIFT)
         self._slope = _within(self.period + _GAIN * error / count, self.period, _MAX_SLEW)
@@ -118,11 +118,20 @@ class SampleClock:
             return self._times[-1] + (index - self._indices[-1]) * self._slope
         return float(np.interp(index, self._indices, self._times))
 
+    @property
+    def doubtful(self) -> int | None:
+        """The sample from which all may come after a gap, which is not known yet; None: there is none."""
+        return self._late_index if self._late else None
+
     def index_at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
         """The samples, with fractions, of these times; NaN before the first that is remembered."""
         last_index, last_time = self._indices[-1], self._times[-1]
         known = np.interp(times, self._times, self._indices, left=math.nan)
         return np.where(times >= last_time, last_index + (times - last_time) / self._slope, known)
+
+
+def _low(stamps: list[float]) -> float:
+    return sorted(stamps)[int(_QUANTILE * len(stamps))]
 
 
 def _within(value: float, middle: float, part: float) -> float:

@@ -146,7 +146,10 @@ class DelayLine:
                 return now
             if segment is None or not segment.open:
                 return now if self._awaited is None else self._awaited
-            return segment.clock.time_at(segment.whole) if segment.clock.ready else segment.start
+            if not segment.clock.ready:
+                return segment.start
+            doubtful = segment.clock.doubtful
+            return segment.clock.time_at(segment.whole if doubtful is None else min(segment.whole, doubtful))
 
     def read(self, times: NDArray[np.float64], ahead: int = 0) -> tuple[Samples, NDArray[np.bool_]]:
         """What was captured at these times.

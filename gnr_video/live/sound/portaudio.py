@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.errors import EngineError, InputError
+from engines.errors import EngineError
 from engines.installation import install_line
 from gnr_video.live.sound.microphones import (
     BLOCK_SECONDS,
@@ -18,8 +18,8 @@ from gnr_video.live.sound.microphones import (
     Device,
     Microphone,
     MicrophoneLost,
+    NoMicrophone,
     mono_or_stereo,
-    which_there_are,
 )
 
 _WAIT_SECONDS = 0.2
@@ -77,7 +77,7 @@ class PortAudioMicrophone(Microphone):
             self._stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
             what = "no microphone" if device == DEFAULT else f"no microphone {device}"
-            raise InputError(f"{what}: {error}", which_there_are()) from None
+            raise NoMicrophone(f"{what}: {error}") from None
         self._last = time.perf_counter()
 
     def _take(self, data: Any, count: int, times: Any, status: Any) -> None:

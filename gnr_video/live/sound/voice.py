@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gnr_video.live.camera import BROWSER, Camera
+from gnr_video.live.sound.devices import open_microphone
 from gnr_video.live.sound.hub import Feed, Sound
 from gnr_video.live.sound.listening import Listening
-from gnr_video.live.sound.microphones import DEFAULT, Microphone, open_microphone
+from gnr_video.live.sound.microphones import DEFAULT, Microphone
 
 AUTO, NONE = "auto", "none"
 
