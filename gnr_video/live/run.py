@@ -175,9 +175,9 @@ def _check(options: LiveOptions) -> None:
     if options.stun and not options.stun.startswith(("stun:", "stuns:")):
         raise OutputError(f"{options.stun!r} is no STUN server", "--stun stun:HOST:PORT")
     if options.virtual_microphone:
-        check_virtual_microphone()
         if options.microphone == NONE:
             raise InputError("--virtual-microphone has nothing to play", "leave out --microphone none")
+        check_virtual_microphone()
     if options.style is not None:
         parse_expressions(options.style)
     FaceChoice.parse(options.look.faces)

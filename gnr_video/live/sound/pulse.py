@@ -109,17 +109,26 @@ class PulseMicrophone(Microphone):
 
     def __init__(self, source: str) -> None:
         self.name = f"microphone {source}"
+        self._source = source
         command = ["parec", f"--device={source}", "--format=float32le", f"--rate={RATE}", "--channels=1"]
         command += ["--latency-msec=20", "--client-name=gnr-video", "--stream-name=microphone"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self._recorder, self._events = (
+            subprocess.Popen(
+                c, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | {"LC_ALL": "C"}
+            )
+            for c in (command, ["pactl", "subscribe"])
+        )
         self._rest = b""
 
     def read(self, stop: threading.Event) -> Block | None:
-        assert self._process.stdout is not None
-        pipe = self._process.stdout.fileno()
-        if not select.select([pipe], [], [], _WAIT_SECONDS)[0]:
+        sound, events = self._recorder.stdout, self._events.stdout
+        assert sound is not None and events is not None
+        ready = select.select([sound, events], [], [], _WAIT_SECONDS)[0]
+        if events in ready:
+            self._heed(os.read(events.fileno(), 1 << 16))
+        if sound not in ready:
             return None
-        data = os.read(pipe, int(4 * RATE * BLOCK_SECONDS))
+        data = os.read(sound.fileno(), int(4 * RATE * BLOCK_SECONDS))
         now = time.perf_counter()
         if not data:
             raise MicrophoneLost(f"{self.name} has vanished")
@@ -129,8 +138,16 @@ class PulseMicrophone(Microphone):
         samples = np.frombuffer(data[:whole], np.float32).reshape(-1, 1)
         return Block(samples, now - len(samples) / RATE)
 
+    def _heed(self, news: bytes) -> None:
+        """When a source is unplugged the server goes on with another one: with what is being played, at worst."""
+        if not news or b"'remove' on source #" in news:
+            left = parse_sources(pactl("list", "sources") or "")
+            if self._source not in {device.name for device in left}:
+                raise MicrophoneLost(f"{self.name} has vanished")
+
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        for process in (self._recorder, self._events):
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
