@@ -63,9 +63,9 @@ class Whistle(Microphone):
 
 
 def heard(sound: Sound) -> bool:
-    """Whether there is sound somewhere in the last seconds."""
+    """Whether there is sound somewhere in the last half minute."""
     now = time.perf_counter()
-    return bool(sound.line.read(np.linspace(now - 5, now, 200))[1].any())
+    return bool(sound.line.read(np.linspace(now - 25, now, 500))[1].any())
 
 
 class TestListening:
