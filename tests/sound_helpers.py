@@ -16,6 +16,8 @@ from gnr_video.live.sound.resample import Samples
 BITS, SIDE = 10, 16
 """Of a picture's number, written into it as black and white squares of so many pixels."""
 BEEP_SECONDS = 0.02
+NEAR_SECONDS = 0.1
+"""Between a beep and the picture that it is compared with."""
 
 
 class DeviceBlock(NamedTuple):
@@ -101,7 +103,10 @@ class Measured(NamedTuple):
     heard: float
 
     def offsets(self, frames: int, fps: int, every: float = 1.0) -> list[float]:
-        """How much later than its picture each beep is, seconds; the clip of so many frames was repeated."""
+        """How much later than its picture each beep is, seconds; the clip of so many frames was repeated.
+
+        Beeps beside which no picture was recorded are left out: the machine was too busy to say.
+        """
         taken, loops = [], 0
         for before, number in zip([0, *self.numbers], self.numbers):
             loops += number < before
@@ -109,6 +114,8 @@ class Measured(NamedTuple):
         found = []
         for beep in self.beeps:
             nearest = int(np.argmin(np.abs(np.array(self.times) - beep)))
+            if abs(beep - self.times[nearest]) > NEAR_SECONDS:
+                continue
             at = taken[nearest] + beep - self.times[nearest]
             found.append((at - every / 2 + every / 2) % every - every / 2)
         return found

@@ -46,9 +46,11 @@ class Whistle(Microphone):
         self.unplugged = threading.Event()
         self.closed = 0
 
-    def whistle(self, seconds: float = 0.4) -> None:
-        samples = np.ones((round(seconds * self.rate), 1), np.float32)
-        self.blocks.put(Block(samples, time.perf_counter() - seconds))
+    def whistle(self) -> None:
+        """Half a second, in five blocks."""
+        now = time.perf_counter()
+        for tenths in range(-5, 0):
+            self.blocks.put(Block(np.ones((round(self.rate / 10), 1), np.float32), now + tenths / 10))
 
     def read(self, stop: threading.Event) -> Block | None:
         if self.unplugged.is_set():

@@ -142,8 +142,8 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
                 open_page(page.url_once())
         if options.record is not None:
             say(f"recording to {recorder.start()}")
-        voice.start()
         session.start()
+        voice.start()
         if options.virtual_microphone:
             _virtual_microphone(session, stack, say)
         with TerminalKeys(session.controls) as keys:

@@ -52,6 +52,7 @@ class SampleClock:
         self._indices: deque[float] = deque(maxlen=KEPT)
         self._times: deque[float] = deque(maxlen=KEPT)
         self._window: list[float] = []
+        self._begun = math.inf
         self._late: list[tuple[float, float]] = []
         self._late_index = 0
 
@@ -75,11 +76,7 @@ class SampleClock:
             (index, seconds) of a gap: from that sample on all is later by so much, see `after_gap`. Else None.
         """
         if not self.ready:
-            self._window.append(captured - index / self.rate)
-            if (index + count) / self.rate >= self._settle_seconds:
-                self._indices.append(0.0)
-                self._times.append(_low(self._window))
-                self._window, self.ready = [], True
+            self._settle(index, count, captured)
             return None
         error = captured - self.time_at(index)
         if gap := self._gap(index, captured, error):
@@ -88,6 +85,16 @@ class SampleClock:
         if index + count - self._indices[-1] >= _WINDOW_SECONDS * self.rate:
             self._correct(index + count)
         return None
+
+    def _settle(self, index: int, count: int, captured: float) -> None:
+        """Begin with the earliest of the first times: what had piled up before comes at once, and is late."""
+        self._window.append(captured - index / self.rate)
+        self._begun = min(self._begun, captured)
+        enough = self._settle_seconds
+        if (index + count) / self.rate >= enough and captured - self._begun >= enough / 2:
+            self._indices.append(0.0)
+            self._times.append(min(self._window))
+            self._window, self.ready = [], True
 
     def _gap(self, index: int, captured: float, error: float) -> tuple[int, float] | None:
         """Blocks that were only held up come all at once; after lost samples they are late for good."""

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 
@@ -54,6 +55,29 @@ def pactl(*arguments: str) -> str | None:
         log.debug("pactl %s: %s", " ".join(arguments), done.stderr.strip())
         return None
     return done.stdout
+
+
+def started(command: list[str]) -> subprocess.Popen[bytes]:
+    """One of the server's programs, with pipes; a Ctrl-C in the terminal is not for it."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        env=os.environ | {"LC_ALL": "C"},
+        start_new_session=True,
+    )
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    """End it, whatever it does. May be called twice."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
 
 
 def pulse_sources() -> list[Device]:
@@ -110,21 +134,27 @@ class PulseMicrophone(Microphone):
     def __init__(self, source: str) -> None:
         self.name = f"microphone {source}"
         self._source = source
-        command = ["parec", f"--device={source}", "--format=float32le", f"--rate={RATE}", "--channels=1"]
-        command += ["--latency-msec=20", "--client-name=gnr-video", "--stream-name=microphone"]
-        self._recorder, self._events = (
-            subprocess.Popen(
-                c, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | {"LC_ALL": "C"}
-            )
-            for c in (command, ["pactl", "subscribe"])
-        )
+        self._command = [
+            "parec",
+            f"--device={source}",
+            "--format=float32le",
+            f"--rate={RATE}",
+            "--channels=1",
+        ]
+        self._command += ["--latency-msec=20", "--client-name=gnr-video", "--stream-name=microphone"]
+        # Begun with the first read: what waits until then would be taken for new.
+        self._recorder: subprocess.Popen[bytes] | None = None
+        self._events: subprocess.Popen[bytes] | None = None
         self._rest = b""
 
     def read(self, stop: threading.Event) -> Block | None:
-        sound, events = self._recorder.stdout, self._events.stdout
-        assert sound is not None and events is not None
-        ready = select.select([sound, events], [], [], _WAIT_SECONDS)[0]
-        if events in ready:
+        if self._recorder is None:
+            self._recorder, self._events = started(self._command), started(["pactl", "subscribe"])
+        sound = self._recorder.stdout
+        events = None if self._events is None else self._events.stdout
+        assert sound is not None
+        ready = select.select([sound, events] if events else [sound], [], [], _WAIT_SECONDS)[0]
+        if events is not None and events in ready:
             self._heed(os.read(events.fileno(), 1 << 16))
         if sound not in ready:
             return None
@@ -140,14 +170,19 @@ class PulseMicrophone(Microphone):
 
     def _heed(self, news: bytes) -> None:
         """When a source is unplugged the server goes on with another one: with what is being played, at worst."""
-        if not news or b"'remove' on source #" in news:
-            left = parse_sources(pactl("list", "sources") or "")
-            if self._source not in {device.name for device in left}:
+        if not news:  # the server has gone, which parec finds out as well
+            self._end_events()
+        elif b"'remove' on source #" in news:
+            listed = pactl("list", "sources")
+            if listed is not None and self._source not in {device.name for device in parse_sources(listed)}:
                 raise MicrophoneLost(f"{self.name} has vanished")
 
+    def _end_events(self) -> None:
+        events, self._events = self._events, None
+        if events is not None:
+            ended(events)
+
     def close(self) -> None:
-        for process in (self._recorder, self._events):
-            process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+        self._end_events()
+        if self._recorder is not None:
+            ended(self._recorder)

@@ -10,12 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from engines.errors import OutputError
 from gnr_video.live.sound.head import Head
 from gnr_video.live.sound.line import CHANNELS, RATE, DelayLine
-from gnr_video.live.sound.pulse import SINK, SOURCE, pactl
+from gnr_video.live.sound.pulse import SINK, SOURCE, ended, pactl, started
 
 if sys.platform == "linux":
     import fcntl
@@ -80,7 +79,7 @@ class VirtualMicrophone:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, timeout: float = 1.0) -> None:
+    def stop(self, timeout: float = 3.0) -> None:
         """End it, and take the microphone away. May be called twice."""
         self._stop.set()
         if self._player is not None:
@@ -112,9 +111,7 @@ class VirtualMicrophone:
         command = ["pacat", "--playback", f"--device={SINK}", "--format=float32le", f"--rate={RATE}"]
         command += [f"--channels={CHANNELS}", f"--latency-msec={1000 * _BUFFERED:.0f}"]
         command += ["--client-name=gnr-video", "--stream-name=voice"]
-        player = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, bufsize=0
-        )
+        player = started(command)
         assert player.stdin is not None
         self._player = player
         if sys.platform == "linux":
@@ -125,19 +122,15 @@ class VirtualMicrophone:
             while not self._stop.is_set():
                 now = time.perf_counter()
                 target = now + LATENCY - self._delay()
-                if (
-                    at is None or now - last > LATENCY
-                ):  # the server has run out of samples: what was missed is over
+                has_run_dry = now - last > LATENCY
+                if at is None or has_run_dry:  # what was to be heard meanwhile is over
                     at = target
                 last = now
                 at, step = steer(at, target)
                 player.stdin.write(head.take(at, BLOCK, step).tobytes())  # waits for room
                 at += BLOCK * step
         finally:
-            player.kill()
-            player.wait()
-            with suppress(OSError):
-                player.stdin.close()
+            ended(player)
 
 
 def steer(at: float, target: float) -> tuple[float, float]:
