@@ -199,8 +199,7 @@ class LiveSession:
         for stage in self._stages:
             stage.cancel()
         # Files first: whatever else hangs, a recording is whole.
-        sinks = sorted(self.sinks, key=lambda sink: sink.name != "recording")
-        for sink in sinks:
+        for sink in sorted(self.sinks, key=lambda sink: sink.name != "recording"):
             sink.close()
         self._watch_sinks()
         with self._sinks_lock:
