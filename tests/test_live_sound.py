@@ -37,7 +37,6 @@ def follow(clock: SampleClock, blocks: object, *, after: float = 0.0) -> float:
 
 
 class TestClock:
-    @pytest.mark.slow
     @pytest.mark.parametrize("ppm", [-300, 300])
     def test_three_hours(self, ppm: float) -> None:
         """A device off by 3.2 seconds by then: never 20 ms from the truth, and its rate is known."""

@@ -103,7 +103,7 @@ def capture_time(at: Fraction | float | None, seconds: float, wall: float, now: 
         wall, now: this moment, by the time of day and on the session's clock.
     """
     age = None if at is None else wall - float(at)
-    return now - (age if age is not None and 0 <= age < _LONGEST_AGE else seconds)
+    return now - (max(age, seconds) if age is not None and age < _LONGEST_AGE else seconds)
 
 
 def reads_alsa() -> bool:

@@ -83,11 +83,10 @@ class PortAudioMicrophone(Microphone):
     def _take(self, data: Any, count: int, times: Any, status: Any) -> None:
         """Called by PortAudio, on a thread of its own."""
         now = time.perf_counter()
-        # Some systems know no capture times: then they are 0.
-        age = times.currentTime - times.inputBufferAdcTime
-        known = times.inputBufferAdcTime > 0 and 0 <= age < _LONGEST_AGE
-        samples = mono_or_stereo(np.array(data, np.float32))
-        self._blocks.put(Block(samples, now - (age if known else count / self.rate)))
+        # Some systems know no capture times, or say that it is this moment.
+        age, seconds = times.currentTime - times.inputBufferAdcTime, count / self.rate
+        captured = now - (max(age, seconds) if age < _LONGEST_AGE else seconds)
+        self._blocks.put(Block(mono_or_stereo(np.array(data, np.float32)), captured))
 
     def read(self, stop: threading.Event) -> Block | None:
         try:
