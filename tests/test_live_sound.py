@@ -201,7 +201,9 @@ class TestLine:
         line = DelayLine()
         for block in device(150, 8000, 800):
             line.push(np.zeros((800, 1), np.float32), 8000, block.true, block.true)
-        line.end()
+        for start in range(200, 300):  # a device that comes and goes
+            line.push(np.zeros((80, 1), np.float32), 8000, start, start)
+            line.end()
         line.push(np.zeros((80, 1), np.float32), 8000, 500.0, 500.0)
         assert len(line._segments) == 1
 

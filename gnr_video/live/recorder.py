@@ -99,9 +99,11 @@ class RecordSink(ThreadedSink):
             self._sound.advance(self._started + pts * float(TIME_BASE), time.perf_counter())
 
     def release(self) -> None:
-        if self._sound is not None and self.failure is None and self._started is not None:
-            self._sound.finish(self._started + self.seconds + self._usual_seconds)
-        self._sink.abort(keep=True)  # keeps what is there; an empty recording leaves no file
+        try:
+            if self._sound is not None and self._started is not None and self.failure is None:
+                self._sound.finish(self._started + self.seconds + self._usual_seconds)
+        finally:
+            self._sink.abort(keep=True)  # keeps what is there; an empty recording leaves no file
 
     @property
     def frames_written(self) -> int:

@@ -10,16 +10,20 @@ const WHY = {
 };
 
 let microphone = null; // the browser's MediaStream
+let asking = false;
 
 export const soundTrack = () => microphone && microphone.getAudioTracks()[0];
 
 async function turnOn() {
   if (way.overSocket) return say("There is no sound over the WebSocket: WebRTC found no way to gnr-video.", true);
   if (!navigator.mediaDevices) return say("Browsers give their microphone to https and localhost only.", true);
+  asking = true;
   try {
     microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
   } catch (error) {
     return say(WHY[error.name] || `The browser gives no microphone: ${error.message}`, true);
+  } finally {
+    asking = false;
   }
   soundTrack().onended = stopMicrophone;
   setSound(soundTrack());
@@ -40,4 +44,4 @@ export function showMicrophone(on) {
   $("microphone").setAttribute("aria-pressed", on);
 }
 
-$("microphone").onclick = () => (microphone ? stopMicrophone() : turnOn());
+$("microphone").onclick = () => (microphone ? stopMicrophone() : asking || turnOn());

@@ -29,11 +29,12 @@ class _Segment:
 
     Attributes:
         first, end: numbers of the first sample that is kept, and of the one after the last.
+        start: when its first block says that it was captured.
         limit: nothing is heard from this time on.
         open: whether more may come.
     """
 
-    def __init__(self, clock: SampleClock, channels: int, first: int = 0, start: float = math.nan) -> None:
+    def __init__(self, clock: SampleClock, channels: int, first: int, start: float) -> None:
         self.clock = clock
         self.channels = channels
         self.first = self.end = first
@@ -74,9 +75,15 @@ class _Segment:
         """The sample up to which interpolated ones will not change any more."""
         return self.end - self.reach if self.open else self.end - 1
 
+    @property
+    def until(self) -> float:
+        """When its last sample was captured."""
+        return self.clock.time_at(self.end) if self.clock.ready else self.start
+
     def split(self, index: int, seconds: float) -> _Segment:
         """Give up the samples from `index` on to a new segment that is later by `seconds`."""
-        later = _Segment(self.clock.after_gap(index, seconds), self.channels, index)
+        clock = self.clock.after_gap(index, seconds)
+        later = _Segment(clock, self.channels, index, clock.time_at(index))
         tail, first = self.part(index, self.end)
         later.append(tail[index - first :])
         kept, first = self.part(self.first, index)
@@ -114,7 +121,7 @@ class DelayLine:
             segment = self._segments[-1] if self._segments else None
             if segment is None or not segment.open or not self._fits(segment, samples, rate):
                 self._end(math.inf)
-                segment = _Segment(SampleClock(rate, exact=exact), samples.shape[1], start=captured)
+                segment = _Segment(SampleClock(rate, exact=exact), samples.shape[1], 0, captured)
                 self._segments.append(segment)
             first = segment.end
             segment.append(samples)
@@ -197,8 +204,4 @@ class DelayLine:
     def _forget(self, before: float) -> None:
         for segment in self._segments:
             segment.forget(before)
-        self._segments = [
-            segment
-            for segment in self._segments
-            if segment.open or not segment.clock.ready or segment.clock.time_at(segment.end) >= before
-        ]
+        self._segments = [s for s in self._segments if s.open or s.until >= before]
