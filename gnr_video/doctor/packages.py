@@ -31,6 +31,7 @@ EXTRAS = {
     "live": ("gnr-video live --virtual-camera", ("pyvirtualcam",)),
     "voice": ("gnr-video live --microphone", ("sounddevice",)),
     "web": ("gnr-video live --web", ("aiohttp", "aiortc")),
+    "ray": ("gnr-video --ray", ("ray",)),
     "weights": ("gnr-video weights pull", ("gdown",)),
     "train": ("gnr-video train", ("lpips", "tensorboard")),
     "kernels": ("training's CUDA kernels", ("cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc")),
