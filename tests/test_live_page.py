@@ -174,7 +174,7 @@ def test_controls_change_the_picture(served: WebSink, session: LiveSession, tmp_
 
         await click(page, "#record")
         await page.until("document.getElementById('record').textContent === 'Stop recording'")
-        await asyncio.sleep(0.5)
+        await asyncio.to_thread(until, lambda: served._recorder.current.frames_written > 3)  # type: ignore[union-attr]
         await click(page, "#record")
         await page.until("!document.getElementById('recorded').hidden")
 

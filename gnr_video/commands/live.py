@@ -50,6 +50,16 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @click.option("--open/--no-open", "open_page", default=True, help="Open the page in your browser.")
 @click.option("--stun", metavar="stun:HOST:PORT", help="For WebRTC between networks; none is asked else.")
 @click.option("--record", metavar="FILE", help="Write what is shown to a video file.")
+@click.option(
+    "--microphone",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[DEVICE|default|none]",
+    help="Sound in step with the picture; a file as camera has its own.",
+)
+@click.option(
+    "--virtual-microphone", is_flag=True, help="For video calls: the sound, as late as the picture. [Linux]"
+)
 @click.option("--mirror", is_flag=True, help="Show yourself as in a mirror.")
 @weights_option
 @any_engine_options

@@ -13,6 +13,7 @@ import numpy as np
 from engines.errors import InputError
 from gnr_video.channels import Latest
 from gnr_video.frame import Image
+from gnr_video.live.sound.hub import Feed
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,10 @@ class Camera(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of the device. May be called twice."""
+
+    def listen(self, feed: Feed) -> bool:
+        """Bring the sound that it has of its own from now on; False: it has none. Call it before the first `read`."""
+        return False
 
     def _check_size(self, wanted: tuple[int, int] | None) -> None:
         if wanted is not None and wanted != self.size:

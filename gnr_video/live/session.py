@@ -31,6 +31,7 @@ from gnr_video.live.capture import Capture
 from gnr_video.live.controls import GRID, Controls
 from gnr_video.live.memory import give_back, share_heaps
 from gnr_video.live.sinks import LiveSink
+from gnr_video.live.sound import Sound
 from gnr_video.live.status import FACELESS_SECONDS, WINDOW, LiveTimes, Rate, Status, limit_of, percentiles_ms
 from gnr_video.media.images import before_after, fitted
 from gnr_video.pipeline import Counts
@@ -67,6 +68,7 @@ class LiveSession:
         size: (width, height) of what the sinks get; None: the camera's.
         hold: frames that a drawing of a face is shown for (`gnr_video.hold`); None: as few as keep up with the
             camera, `MAX_HOLD` at most.
+        sound: what is heard with the pictures; None: nothing yet.
 
     Attributes:
         size: as given; pictures of another size are fitted into it.
@@ -85,6 +87,7 @@ class LiveSession:
         *,
         size: tuple[int, int] | None = None,
         hold: int | None = None,
+        sound: Sound | None = None,
     ) -> None:
         self.translator = translator
         self.capture = capture
@@ -95,6 +98,7 @@ class LiveSession:
         side = min(self.size[0] // columns, self.size[1] // rows)
         self._grid = GridCompositor(rows, columns, cell=max(16, side))
         self._grid_effects = translator.effects.again()
+        self.sound = sound or Sound()
         self.times = LiveTimes()
         self.counts = Counts()
         self.failure: BaseException | None = None
@@ -113,9 +117,7 @@ class LiveSession:
         self._stages: list[Threaded[Any]] = []
         self._drawings = DrawingsAhead(translator.engine, translator.effects, self.times)
         self._thread = threading.Thread(target=self._present, name="gnr-video present", daemon=True)
-        self._started = 0.0
-        self._tidied = 0.0
-        self._seconds = 0.0
+        self._started = self._tidied = self._seconds = 0.0
 
     def add_sink(self, sink: LiveSink) -> None:
         """Show pictures in `sink` from now on; it is closed by `remove_sink` or `stop`."""
@@ -197,8 +199,7 @@ class LiveSession:
         for stage in self._stages:
             stage.cancel()
         # Files first: whatever else hangs, a recording is whole.
-        sinks = sorted(self.sinks, key=lambda sink: sink.name != "recording")
-        for sink in sinks:
+        for sink in sorted(self.sinks, key=lambda sink: sink.name != "recording"):
             sink.close()
         self._watch_sinks()
         with self._sinks_lock:
@@ -290,8 +291,8 @@ class LiveSession:
                 shot = Shot(last.image, time.perf_counter())
             last = shot
             self.times.add("wait", max(0.0, time.perf_counter() - shot.captured))
-            props = {"captured": shot.captured, "source": shot.image}
-            yield Frame(shot.image, round(shot.captured / TIME_BASE), TIME_BASE, index, props)
+            pts, props = round(shot.captured / TIME_BASE), {"captured": shot.captured, "source": shot.image}
+            yield Frame(shot.image, pts, TIME_BASE, index, props)
             index += 1
 
     def _translate(self, items: Iterable[Layered]) -> Generator[Layered, None, None]:
@@ -369,8 +370,7 @@ class LiveSession:
     def _view(self, frame: Frame) -> Image:
         """What is shown of a frame: uint8 RGB of the session's size."""
         view = self.controls.view
-        image: Image = frame.image
-        source: Image = frame.props["source"]
+        image, source = frame.image, frame.props["source"]
         if view == "before":
             image = source
         elif view == "both":

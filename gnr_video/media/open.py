@@ -240,6 +240,7 @@ def open_sink(
     overwrite: bool = False,
     threads: int | None = None,
     live: bool = False,
+    sound: bool = False,
 ) -> VideoSink:
     """Open an output; the container is chosen by extension.
 
@@ -256,6 +257,7 @@ def open_sink(
         threads: encoder threads; None: all cores but one, 0: as many as the encoder likes.
         live: mp4 and mov are written in fragments, and the encoder holds nothing back: the file can be closed
             at any moment at once, and is playable even if the process is killed. It is kept when writing fails.
+        sound: whether sound comes too, through `VideoSink.write_sound`; its first sample is of pts 0.
 
     Times: pts and time base are kept exactly in mp4, m4v and mov, also a first pts that is not zero. mkv and
     webm count in milliseconds and know no negative times (audio that begins before zero moves everything
@@ -284,7 +286,7 @@ def open_sink(
                 f"use a pattern such as {target.stem}-%05d{suffix}, or a folder",
             )
         return StillSink(target)
-    return ContainerSink(target, source, size, codec=codec, crf=crf, threads=threads, live=live)
+    return ContainerSink(target, source, size, codec=codec, crf=crf, threads=threads, live=live, sound=sound)
 
 
 def _check_output(text: str, source: VideoSource, overwrite: bool) -> None:

@@ -20,10 +20,11 @@ TEXT: dict[str, tuple[str, ...]] = {
 }
 """FFmpeg's muxer -> encoders to try, in this order."""
 
-_BITS_PER_CHANNEL = 80_000
+BITS_PER_CHANNEL = 80_000
+FORMATS = {"libopus": "flt"}
+"""The layout of samples that an encoder takes where that is not "fltp"."""
 _LONGEST_GAP = 10.0
 """Seconds: shorter gaps become silence; a longer one, or a clock that jumps back, starts the times anew."""
-_FORMATS = {"libopus": "flt"}
 _MILLISECOND = Fraction(1, 1000)
 _UNTIMED_TEXT = 4000
 """Milliseconds that a last text is shown if it does not say."""
@@ -73,9 +74,9 @@ class AudioTranscoder:
         self._layout = "mono" if self._decoder.channels == 1 else "stereo"
         self.mixed = self._decoder.channels > 2
         self.stream = container.add_stream(encoder, rate=self.RATE, layout=self._layout)
-        self._format = _FORMATS.get(encoder, "fltp")
+        self._format = FORMATS.get(encoder, "fltp")
         self.stream.codec_context.format = self._format
-        self.stream.bit_rate = _BITS_PER_CHANNEL * (1 if self._layout == "mono" else 2)
+        self.stream.bit_rate = BITS_PER_CHANNEL * (1 if self._layout == "mono" else 2)
         self._resampler: Any = None
         self._end: float | None = None
         self._unit = Fraction(1, self.RATE)

@@ -3,6 +3,7 @@
 import { $, address, line, put, say, send, text } from "/page.js";
 import { draw, startPictures, stopPeer } from "/pictures.js";
 import { sendJpegs, showSource, stopCamera, stream, useSource } from "/camera.js";
+import { showMicrophone, soundTrack, stopMicrophone } from "/microphone.js";
 import { drawStrip, showStyle, stopStrip } from "/strip.js";
 import { showFile } from "/files.js";
 
@@ -50,7 +51,8 @@ function start(hello) {
     return item;
   }));
   if (stream()) send("source", "browser");
-  startPictures(stream(), sendJpegs);
+  if (soundTrack()) send("microphone", true);
+  startPictures(stream(), sendJpegs, soundTrack());
   drawStrip();
 }
 
@@ -87,6 +89,7 @@ function showSettings(state) {
   for (const [place, colour] of Object.entries(state.colours)) put(place, colour);
   put("paste", state.paste);
   showSource(state.source);
+  showMicrophone(state.microphone);
   $("welcome").hidden = line.hello.server_camera || state.source !== "server";
   document.querySelectorAll("[data-view]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.view === state.view));
   $("mirror").setAttribute("aria-pressed", state.mirror);
@@ -136,6 +139,7 @@ $("welcome-file").onclick = () => $("file").click();
 $("quit").onclick = askToQuit;
 $("quit-dialog").onclose = () => { if ($("quit-dialog").returnValue === "yes") send("quit"); };
 addEventListener("pagehide", stopCamera);
+addEventListener("pagehide", stopMicrophone);
 
 function askToQuit() {
   $("quit-dialog").returnValue = "no";

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from engines.errors import GnrVideoError, StyleError
+from engines.errors import GnrVideoError, InputError, StyleError
 from gnr_video.live.camera import SAMPLE
 from gnr_video.live.files import FileTranslations
 from gnr_video.live.keys import HELP, KEYS, Keys
@@ -176,11 +176,14 @@ class Clients:
         if self._remote and name in ("style", "other", "blend") and value:
             check_seeds(str(value))
         if name == "jpeg":
+            self._source.voice.give_back(client)  # sound goes no other way than WebRTC's
             if client.jpegs is None:
                 client.jpegs = self._open_jpegs(client.socket)
                 client.follow(client.jpegs.run())
         elif name == "source":
             await self._set_source(client, value)
+        elif name == "microphone":
+            self._set_microphone(client, bool(value))
         elif name == "stop-file":
             self._files.stop()
         elif name == "key":
@@ -201,6 +204,14 @@ class Clients:
             self._source.use_server()
         else:
             self._source.give_back(client)
+
+    def _set_microphone(self, client: Client, on: bool) -> None:
+        if not on:
+            self._source.voice.give_back(client)
+        elif client.jpegs is not None:
+            raise InputError("there is no sound over the WebSocket: WebRTC found no way from this browser")
+        else:
+            self._source.voice.use(client)
 
     # -- what they are told
 
@@ -227,6 +238,7 @@ class Clients:
             "face": status.face,
             "camera": status.camera,
             "source": self._source.said_to(client),
+            "microphone": self._source.voice.owner is client,
             "typed": client.keys.typed,
             "viewers": len(self._open),
             "recording": bool(recorder and recorder.running),
@@ -242,6 +254,7 @@ class Clients:
         for task in list(client.tasks):
             task.cancel()
         self._source.give_back(client)
+        self._source.voice.give_back(client)
         self._on_leave(client)
         if client.peer is not None:
             await client.peer.close()

@@ -211,9 +211,12 @@ class WebSink(LiveSink):
         def on_video(track: Any) -> None:
             client.follow(self._source.take_track(client, track))
 
+        def on_sound(track: Any) -> None:
+            client.follow(self._source.voice.take_track(client, track))
+
         try:
             picture = webrtc.picture_track(self._newest, self.delivered)
-            client.peer, answer = await webrtc.connect(description, self._stun, picture, on_video)
+            client.peer, answer = await webrtc.connect(description, self._stun, picture, on_video, on_sound)
         except ValueError as error:
             return web.Response(status=400, text=f"offer refused: {error}\n")
         return web.json_response(answer)

@@ -10,6 +10,7 @@ from gnr_video.live.camera import SAMPLE, PushCamera
 from gnr_video.live.cameras import open_camera
 from gnr_video.live.measure import jpeg_size
 from gnr_video.live.session import LiveSession
+from gnr_video.live.web.voice import PageMicrophone
 from gnr_video.media.images import decode_jpeg
 
 MAX_PIXELS = 3840 * 2160
@@ -26,12 +27,14 @@ class PageCamera:
 
     Attributes:
         owner: the page whose pictures are used, `SAMPLE`, or None: the server's camera.
+        voice: the microphone that pages bring.
     """
 
     def __init__(
         self, session: LiveSession, camera: PushCamera, server_camera: Callable[[], Any] | None
     ) -> None:
         self.owner: object | None = None
+        self.voice = PageMicrophone(session.sound)
         self.has_server_camera = server_camera is not None
         self._session = session
         self._camera = camera
