@@ -282,7 +282,7 @@ class LiveSession:
                 continue
             shot = self.capture.latest.get(STILL_SECONDS)
             if shot is None:
-                if self.capture.latest.closed or last is None or not self.capture.notice:
+                if self.capture.latest.closed or last is None or not self.capture.may_repeat(last):
                     self._permits.release()
                     if self.capture.latest.closed:
                         return
