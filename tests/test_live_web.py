@@ -616,7 +616,7 @@ class TestTransport:
                 offer = {"sdp": peer.localDescription.sdp, "type": "offer", "client": page.hello["client"]}
                 async with http.post(sink.url + "offer", json=offer) as answer:
                     assert answer.status == 200
-                client = sink._clients.named(page.hello["client"])
+                client = sink._clients.named(page.hello["client"], "owner")
                 assert client is not None
                 transport = client.peer.getTransceivers()[0].sender.transport.transport
                 asked = transport.iceGatherer._connection.stun_server

@@ -185,7 +185,8 @@ class FileTranslations:
             job.source, job.target, OutputOptions(overwrite=True), progress=progress
         )
         warnings = "".join(f"; {text}" for text in report.warnings)
-        return f"{report.frames} frames in {report.seconds:.0f} s, style {report.style}{warnings}"
+        frames = "1 frame" if report.frames == 1 else f"{report.frames} frames"
+        return f"{frames} in {report.seconds:.0f} s, style {report.style}{warnings}"
 
     def _clear(self) -> None:
         for path in self._folder.iterdir():

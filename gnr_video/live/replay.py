@@ -89,7 +89,7 @@ class Replay(ThreadedSink):
         height, width = frame.image.shape[:2]
         size = smaller((width, height), SIDE)
         before, after = (
-            encode_jpeg(cv2.resize(image, size, interpolation=cv2.INTER_AREA), KEPT_QUALITY)
+            encode_jpeg(shrunk(image, size), KEPT_QUALITY)
             for image in (camera_picture(frame, frame.props["mirrored"]), frame.image)
         )
         moment = Moment(frame.props["captured"], before, after)
@@ -109,6 +109,10 @@ class Replay(ThreadedSink):
             kept = list(self._moments)
         oldest = max(self._since(), kept[-1].captured - SECONDS) if kept else 0.0
         return [moment for moment in kept if moment.captured >= oldest]
+
+
+def shrunk(image: Image, size: tuple[int, int]) -> Image:
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def smaller(size: tuple[int, int], side: int) -> tuple[int, int]:
