@@ -112,7 +112,7 @@ class Capture:
                     pause = min(2 * pause, LONGEST_PAUSE)
                     continue
                 if shot is not None:
-                    self._take(shot)
+                    self._take(shot, camera)
         except BaseException as error:
             self.failure = error
             log.debug("capture failed", exc_info=True)
@@ -121,10 +121,10 @@ class Capture:
                 camera.close()
             self.latest.close()
 
-    def _take(self, shot: Shot) -> None:
+    def _take(self, shot: Shot, camera: Camera) -> None:
         with self._lock:
-            if self._next is not None:
-                return  # another camera has been chosen meanwhile
+            if self._next is not None and (self._next[0] is not camera or shot.captured < self.since):
+                return  # another camera has been chosen meanwhile, or another page's pictures of the same one
             self._lost, self._last = "", time.perf_counter()
             self.frames += 1
             self.rate.count()

@@ -51,9 +51,13 @@ class Access:
         self._tickets.add(ticket)
         return ticket
 
+    def query(self, role: str) -> str:
+        """What an address must hold for a role: "?token=..."; "" where there is no token."""
+        return f"?token={self.token if role == OWNER else self.viewer_token}" if self.token else ""
+
     @property
     def guard(self) -> Any:
-        """The middleware that asks `role`, leaves it with the request, and marks every answer."""
+        """The middleware that asks `role`, and marks every answer."""
         from aiohttp import web
 
         @web.middleware
@@ -65,7 +69,6 @@ class Access:
                 )
             if role == VIEWER and request.path not in self._watchable:
                 return web.Response(status=403, text="Not allowed: this link only watches.\n")
-            request["role"] = role
             try:
                 response = await handler(request)
             except web.HTTPException:

@@ -21,7 +21,7 @@ from gnr_video.live.files import FileTranslations
 from gnr_video.live.keys import HELP, KEYS, Keys
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
-from gnr_video.live.web.access import OWNER, VIEWER
+from gnr_video.live.web.access import OWNER, VIEWER, Access
 from gnr_video.live.web.pictures import JpegStream
 from gnr_video.live.web.sheet import check_seeds, linkable
 from gnr_video.live.web.source import PageCamera
@@ -93,6 +93,7 @@ class Clients:
 
     Args:
         session: whose controls they work and whose state they are told.
+        access: knows whose they are.
         source: for those that give their own camera.
         recorder: for the record button.
         files: videos that they hand over.
@@ -100,14 +101,12 @@ class Clients:
         open_jpegs: begins pictures over a page's socket.
         stun: URL of a STUN server that pages are to ask; "": none.
         on_leave: told of each page that has gone.
-
-    Attributes:
-        viewer_query: what an address must hold for those who only watch; "": there are none.
     """
 
     def __init__(
         self,
         session: LiveSession,
+        access: Access,
         source: PageCamera,
         recorder: Recorder | None,
         files: FileTranslations,
@@ -118,6 +117,7 @@ class Clients:
         on_leave: Callable[[Client], None] = lambda client: None,
     ) -> None:
         self._session = session
+        self._access = access
         self._source = source
         self._recorder = recorder
         self._files = files
@@ -126,7 +126,6 @@ class Clients:
         self._stun = stun
         self._on_leave = on_leave
         self._open: set[Client] = set()
-        self.viewer_query = ""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -136,7 +135,7 @@ class Clients:
         """Pages that may steer."""
         return sum(not client.watches for client in list(self._open))
 
-    def named(self, name: object, role: str) -> Client | None:
+    def named(self, name: object, role: str | None) -> Client | None:
         """The page of that name, as it was told at its beginning, where it is one of that role."""
         return next((c for c in self._open if c.name == name and c.watches == (role == VIEWER)), None)
 
@@ -146,7 +145,7 @@ class Clients:
 
         socket = web.WebSocketResponse(max_msg_size=MAX_PICTURE, heartbeat=10, timeout=GRACE)
         await socket.prepare(request)
-        watches = request["role"] == VIEWER
+        watches = self._access.role(request) == VIEWER
         if sum(client.watches == watches for client in self._open) >= MAX_CLIENTS:
             await socket.send_json({"error": f"{MAX_CLIENTS} pages are open already: close one and reload"})
             await socket.close()
@@ -174,7 +173,7 @@ class Clients:
         return {
             "client": client.name,
             "role": VIEWER if client.watches else OWNER,
-            "viewer_query": "" if client.watches else self.viewer_query,
+            "viewer_query": "" if client.watches else self._access.query(VIEWER),
             "paste_modes": list(MODES),
             "effects": [{"name": effect.name, "help": effect.help} for effect in EFFECTS],
             "keys": sorted(KEYS),

@@ -26,7 +26,7 @@ from gnr_video.live.replay import Replay
 from gnr_video.live.session import LiveSession
 from gnr_video.live.sinks import LiveSink
 from gnr_video.live.web import transfer, webrtc
-from gnr_video.live.web.access import Access
+from gnr_video.live.web.access import OWNER, VIEWER, Access
 from gnr_video.live.web.clients import GRACE, Client, Clients
 from gnr_video.live.web.pictures import JpegStream, Newest
 from gnr_video.live.web.share import LOOPS, Share
@@ -87,6 +87,13 @@ class WebSink(LiveSink):
         self._stun = stun
         self._files = FileTranslations(session.translator, session.controls)
         self._session = session
+        host, port = listener.getsockname()[:2]
+        self._page_files = transfer.page_files()
+        token = secrets.token_urlsafe(16) if token is None else token
+        self._access = Access(token, port, remote=remote, watchable={*self._page_files, "/socket", "/offer"})
+        self.urls = [url + self._access.query(OWNER) for url in urls_of(host, port)]
+        self.url = self.urls[0]
+        self.viewer_urls = [url + self._access.query(VIEWER) for url in urls_of(host, port)] if token else []
         self._newest = Newest(self._is_current)
         self._replay = Replay(lambda: session.controls.mirror, lambda: session.capture.since)
         self._share = Share(session.controls, self._newest, self._replay)
@@ -95,6 +102,7 @@ class WebSink(LiveSink):
         self._source = PageCamera(session, camera or PushCamera(), server_camera)
         self._clients = Clients(
             session,
+            self._access,
             self._source,
             recorder,
             self._files,
@@ -103,14 +111,6 @@ class WebSink(LiveSink):
             stun=stun,
             on_leave=self._left,
         )
-        host, port = listener.getsockname()[:2]
-        self._page_files = transfer.page_files()
-        token = secrets.token_urlsafe(16) if token is None else token
-        self._access = Access(token, port, remote=remote, watchable={*self._page_files, "/socket", "/offer"})
-        self._clients.viewer_query = query = f"?token={self._access.viewer_token}" if token else ""
-        self.viewer_urls = [url + query for url in urls_of(host, port)] if token else []
-        self.urls = [url + (f"?token={token}" if token else "") for url in urls_of(host, port)]
-        self.url = self.urls[0]
         self._ended: asyncio.Event | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._work, name="gnr-video browser", daemon=True)
@@ -208,7 +208,7 @@ class WebSink(LiveSink):
         return transfer.page_file(self._page_files[request.path])
 
     async def _face(self, request: Any) -> Any:
-        client = self._clients.named(request.query.get("client"), request["role"])
+        client = self._clients.named(request.query.get("client"), OWNER)
         return await self._faces.answer(request, "" if client is None else client.name)
 
     async def _recording(self, request: Any) -> Any:
@@ -235,7 +235,7 @@ class WebSink(LiveSink):
         try:
             offer = await request.json()
             description = {"sdp": str(offer["sdp"]), "type": str(offer["type"])}
-            client = self._clients.named(offer["client"], request["role"])
+            client = self._clients.named(offer["client"], self._access.role(request))
         except (ValueError, KeyError, TypeError, RecursionError):
             client = None
         if client is None:
