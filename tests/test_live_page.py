@@ -286,20 +286,26 @@ BASICS = """(() => {
 })()"""
 
 
-def test_the_basics_of_accessibility(served: WebSink) -> None:
+def test_widths_themes_and_the_basics_of_accessibility(served: WebSink) -> None:
     async def work(page: Page, _: Any) -> list[str]:
         await page.until(SHOWN)
         await page.until("document.querySelectorAll('#strip .look').length === 12")
         faults: list[str] = []
-        for theme in ("dark", "light"):
-            await appear(page, theme)
+        grounds = set()
+        for theme, width in (("dark", 390), ("light", 1280), ("light", 2560)):
+            await appear(page, theme, width)
+            await page.until(f"innerWidth === {width}")
             faults += await page.run(BASICS)
+            assert await page.run("document.documentElement.scrollWidth <= innerWidth"), width
+            assert await page.run("document.getElementById('picture').clientWidth > 0.6 * innerWidth")
+            grounds.add(await page.run("getComputedStyle(document.body).backgroundColor"))
+        assert len(grounds) == 2, "a theme each"
         return faults
 
     assert browse(served.url, work) == []
 
 
-async def appear(page: Page, theme: str, width: int = 1280) -> None:
+async def appear(page: Page, theme: str, width: int) -> None:
     """Give the page another width and theme, as another device would."""
     await page.send(
         "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False

@@ -151,20 +151,23 @@ class TestLoop:
         red, blue = (encode_jpeg(plain(colour, (128, 96))) for colour in (RED, BLUE))
         return [Moment(100 + index / 20, red, blue) for index in range(30)]
 
-    @pytest.mark.parametrize("extension", [".mp4", ".gif"])
-    def test_it_plays_as_it_was(self, moments: list[Moment], tmp_path: Path, extension: str) -> None:
-        make_loop(moments, tmp_path / f"loop{extension}")
-        times = frame_times(tmp_path / f"loop{extension}")
-        assert len(times) == 30 and float(times[-1] - times[0]) == pytest.approx(1.45, abs=0.02)
-        pictures = read_pictures(tmp_path / f"loop{extension}")
+    @pytest.mark.parametrize(("name", "count"), [("loop.mp4", 30), ("loop.gif", 15)])
+    def test_it_plays_as_it_was(self, moments: list[Moment], tmp_path: Path, name: str, count: int) -> None:
+        make_loop(moments, tmp_path / name)
+        times = frame_times(tmp_path / name)
+        assert len(times) == count
+        assert float(times[-1] - times[0]) == pytest.approx(1.45, abs=0.06)
+        pictures = read_pictures(tmp_path / name)
         assert all(image.shape == (96, 128, 3) and colour_of(image) == 2 for image in pictures)
 
-    @pytest.mark.parametrize("extension", [".mp4", ".gif"])
-    def test_before_and_after(self, moments: list[Moment], tmp_path: Path, extension: str) -> None:
-        make_loop(moments, tmp_path / f"loop{extension}", wipe=True)
-        pictures = read_pictures(tmp_path / f"loop{extension}")
-        assert [colour_of(pictures[i]) for i in (0, 15, 29)] == [0, 2, 0]
-        assert colour_of(pictures[8][:, :30]) == 2 and colour_of(pictures[8][:, -30:]) == 0
+    @pytest.mark.parametrize("name", ["loop.mp4", "loop.gif"])
+    def test_before_and_after(self, moments: list[Moment], tmp_path: Path, name: str) -> None:
+        make_loop(moments, tmp_path / name, wipe=True)
+        pictures = read_pictures(tmp_path / name)
+        count = len(pictures)
+        assert [colour_of(pictures[i]) for i in (0, count // 2, count - 1)] == [0, 2, 0]
+        quarter = pictures[round(count / 4)]
+        assert colour_of(quarter[:, :40]) == 2 and colour_of(quarter[:, -40:]) == 0
 
     def test_nothing_to_loop(self, moments: list[Moment], tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="no picture yet"):

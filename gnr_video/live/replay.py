@@ -26,9 +26,10 @@ from gnr_video.media.open import open_sink
 
 SECONDS = 5.0
 FPS = 20.0
-"""Pictures a second that are kept at most; GIF counts in hundredths of a second."""
+GIF_FPS = 10.0
+"""Pictures a second at most that are kept, and that a GIF has: it is ten times a video's size."""
 SIDE = 640
-GIF_SIDE = 480
+GIF_SIDE = 400
 """Longer side in pixels of what is kept, and of a GIF."""
 KEPT_QUALITY, PHOTO_QUALITY = 88, 95
 
@@ -51,10 +52,14 @@ class Moment:
     after: bytes
 
 
-def camera_picture(frame: Frame, mirrored: bool) -> Image:
-    """The camera's picture of a shown frame, of the same size and side as what was shown of it."""
+def camera_picture(frame: Frame, mirrored: bool, size: tuple[int, int] | None = None) -> Image:
+    """The camera's picture of a shown frame, as large as what was shown of it (or `size`), and of the same side."""
     height, width = frame.image.shape[:2]
-    image = fitted(frame.props["source"], (width, height))
+    source: Image = frame.props["source"]
+    if source.shape == frame.image.shape and size is not None:
+        image = shrunk(source, size)
+    else:
+        image = fitted(source, size or (width, height))
     return np.asarray(cv2.flip(image, 1), np.uint8) if mirrored else image
 
 
@@ -88,10 +93,8 @@ class Replay(ThreadedSink):
     def deliver(self, frame: Frame) -> None:
         height, width = frame.image.shape[:2]
         size = smaller((width, height), SIDE)
-        before, after = (
-            encode_jpeg(shrunk(image, size), KEPT_QUALITY)
-            for image in (camera_picture(frame, frame.props["mirrored"]), frame.image)
-        )
+        before = encode_jpeg(camera_picture(frame, frame.props["mirrored"], size), KEPT_QUALITY)
+        after = encode_jpeg(shrunk(frame.image, size), KEPT_QUALITY)
         moment = Moment(frame.props["captured"], before, after)
         with self._lock:
             if moment.captured >= self._forgotten:
@@ -121,6 +124,15 @@ def smaller(size: tuple[int, int], side: int) -> tuple[int, int]:
     return max(2, round(size[0] * zoom) // 2 * 2), max(2, round(size[1] * zoom) // 2 * 2)
 
 
+def thinned(moments: Sequence[Moment], fps: float) -> list[Moment]:
+    """So many of them that there are no more than `fps` a second."""
+    kept: list[Moment] = []
+    for moment in moments:
+        if not kept or moment.captured - kept[-1].captured > 0.9 / fps:
+            kept.append(moment)
+    return kept
+
+
 def wipe_share(place: float) -> float:
     """How much of the picture is translated at a place (0 to 1) of a loop: none at both ends, all in the middle."""
     return 0.5 - 0.5 * math.cos(2 * math.pi * place)
@@ -141,11 +153,14 @@ def make_loop(
         OutputError: there are no pictures, or it cannot be written.
         Stopped: see `stopping`.
     """
+    is_gif = target.suffix == ".gif"
+    if is_gif:
+        moments = thinned(moments, GIF_FPS)
     if len(moments) < 2:
         raise OutputError("there is no picture yet", "wait a moment")
     first = decode_jpeg(moments[0].after)
     assert first is not None
-    size = smaller((first.shape[1], first.shape[0]), GIF_SIDE if target.suffix == ".gif" else SIDE)
+    size = smaller((first.shape[1], first.shape[0]), GIF_SIDE if is_gif else SIDE)
     begin, length = moments[0].captured, moments[-1].captured - moments[0].captured
     fps = (len(moments) - 1) / length if length > 0 else FPS
     sink = open_sink(target, LiveInput(size, fps), overwrite=True)
