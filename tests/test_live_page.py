@@ -100,6 +100,14 @@ async def click(page: Page, selector: str) -> None:
     await page.run(f"document.querySelector({selector!r}).click()")
 
 
+async def use_style(page: Page, text: str) -> None:
+    """Type a style and press Enter; in one go, as a state between the two would put the field back."""
+    await page.run(
+        f"document.getElementById('style').value = {text!r};"
+        "document.getElementById('style-form').requestSubmit()"
+    )
+
+
 @pytest.mark.parametrize("transport", ["webrtc", "jpeg"])
 def test_it_shows_moving_translated_pictures(served: WebSink, transport: str) -> None:
     async def work(page: Page, _: Any) -> None:
@@ -132,8 +140,7 @@ def test_controls_change_the_picture(served: WebSink, session: LiveSession, tmp_
         await click(page, "[data-view=after]")
         await violets(page, lambda count: count > 5)
 
-        await page.run("document.getElementById('style').value = '77'")
-        await click(page, "#style-form [type=submit]")
+        await use_style(page, "77")
         await page.until("document.getElementById('style').value === '77'")
         await asyncio.to_thread(until, lambda: session.controls.style_label == "77", 30)
         await click(page, "[data-command=next]")

@@ -12,7 +12,7 @@ from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink
 from tests.browser import Page, needs_chromium
 from tests.live_helpers import until
-from tests.test_live_page import AXE, SHOWN, axe_faults, browse, click, served, session, violets
+from tests.test_live_page import AXE, SHOWN, axe_faults, browse, click, served, session, use_style, violets
 from tests.test_live_page_use import key, visible
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
@@ -98,8 +98,7 @@ def test_photos_loops_and_links(served: WebSink, session: LiveSession) -> None:
         await click(page, "#share-close")
         session.controls.run("style", 1)
         await page.until("document.getElementById('style').value === '1'")
-        await page.run(f"document.getElementById('style').value = {link!r}")
-        await click(page, "#style-form [type=submit]")
+        await use_style(page, link)
         await page.until("document.getElementById('style').value === '5+hair:pink'")
         # What is no style is said, and nothing of it is run.
         await page.run(

@@ -52,30 +52,32 @@ class Moment:
     after: bytes
 
 
-def camera_picture(frame: Frame, mirrored: bool, size: tuple[int, int] | None = None) -> Image:
-    """The camera's picture of a shown frame, as large as what was shown of it (or `size`), and of the same side."""
+def camera_picture(frame: Frame, size: tuple[int, int] | None = None) -> Image:
+    """The camera's picture of a shown frame, of the same side, and as large as what was shown (or `size`).
+
+    That is what the session says may be shown of it: `frame.props["before"]`, a function; where it says nothing, what
+    was shown.
+    """
     height, width = frame.image.shape[:2]
-    source: Image = frame.props["source"]
-    if source.shape == frame.image.shape and size is not None:
-        image = shrunk(source, size)
+    may_show = frame.props.get("before")
+    before: Image = frame.image if may_show is None else may_show()
+    if before.shape == frame.image.shape and size is not None:
+        image = shrunk(before, size)
     else:
-        image = fitted(source, size or (width, height))
-    return np.asarray(cv2.flip(image, 1), np.uint8) if mirrored else image
+        image = fitted(before, size or (width, height))
+    is_turned = may_show is not None and frame.props["mirrored"]
+    return np.asarray(cv2.flip(image, 1), np.uint8) if is_turned else image
 
 
 class Replay(ThreadedSink):
     """Keeps the last `SECONDS` of what is shown, on a thread of its own; the server hands it the pictures.
 
     Args:
-        is_mirrored: whether pictures are shown mirrored just now.
         since: when the camera in use was chosen; pictures captured before are another one's, and given to nobody.
     """
 
-    def __init__(
-        self, is_mirrored: Callable[[], bool], since: Callable[[], float] = lambda: -math.inf
-    ) -> None:
+    def __init__(self, since: Callable[[], float] = lambda: -math.inf) -> None:
         super().__init__("replay")
-        self._is_mirrored = is_mirrored
         self._since = since
         self._lock = threading.Lock()
         self._moments: deque[Moment] = deque(maxlen=math.ceil(SECONDS * FPS))
@@ -87,13 +89,12 @@ class Replay(ThreadedSink):
             return
         # The next one is due as if all had come on time, unless the camera is slower than that.
         self._due = max(self._due + 1 / FPS, captured + 0.5 / FPS)
-        frame.props["mirrored"] = self._is_mirrored()
         super().show(frame)
 
     def deliver(self, frame: Frame) -> None:
         height, width = frame.image.shape[:2]
         size = smaller((width, height), SIDE)
-        before = encode_jpeg(camera_picture(frame, frame.props["mirrored"], size), KEPT_QUALITY)
+        before = encode_jpeg(camera_picture(frame, size), KEPT_QUALITY)
         after = encode_jpeg(shrunk(frame.image, size), KEPT_QUALITY)
         moment = Moment(frame.props["captured"], before, after)
         with self._lock:

@@ -368,9 +368,9 @@ class LiveSession:
 
     def _view(self, frame: Frame) -> Image:
         """What is shown of a frame: uint8 RGB of the session's size."""
-        view = self.controls.view
-        image: Image = frame.image
-        source: Image = frame.props["source"]
+        view, is_mirrored = self.controls.view, self.controls.mirror
+        image, source = frame.image, frame.props["source"]
+        frame.props.update(before=lambda: source, mirrored=is_mirrored)
         if view == "before":
             image = source
         elif view == "both":
@@ -378,7 +378,7 @@ class LiveSession:
         elif view == "grid" and "grid" in frame.props:
             return frame.props["grid"]
         image = fitted(image, self.size)
-        if self.controls.mirror:
+        if is_mirrored:
             image = np.asarray(cv2.flip(image, 1), np.uint8)
         return image
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import GnrVideoError
-from gnr_video.live.controls import Controls
 from gnr_video.live.replay import PHOTO_QUALITY, Moment, Replay, Stopped, camera_picture, make_loop
 from gnr_video.live.web.pictures import Newest
 from gnr_video.media.images import encode_jpeg, wiped
@@ -21,13 +20,11 @@ class Share:
     """Answers requests for photos and loops; one loop is made at a time.
 
     Args:
-        controls: say whether pictures are mirrored.
         newest: the picture on show.
         replay: the last seconds.
     """
 
-    def __init__(self, controls: Controls, newest: Newest, replay: Replay) -> None:
-        self._controls = controls
+    def __init__(self, newest: Newest, replay: Replay) -> None:
         self._newest = newest
         self._replay = replay
         self._lock = asyncio.Lock()
@@ -42,7 +39,7 @@ class Share:
             return web.Response(status=409, text="there is no picture yet\n")
         image = frame.image
         if request.query.get("wipe") == "1":
-            image = wiped(camera_picture(frame, self._controls.mirror), image, 0.5)
+            image = wiped(camera_picture(frame), image, 0.5)
         data = await asyncio.to_thread(encode_jpeg, image, PHOTO_QUALITY)
         return web.Response(body=data, content_type="image/jpeg")
 

@@ -95,8 +95,8 @@ class WebSink(LiveSink):
         self.url = self.urls[0]
         self.viewer_urls = [url + self._access.query(VIEWER) for url in urls_of(host, port)] if token else []
         self._newest = Newest(self._is_current)
-        self._replay = Replay(lambda: session.controls.mirror, lambda: session.capture.since)
-        self._share = Share(session.controls, self._newest, self._replay)
+        self._replay = Replay(lambda: session.capture.since)
+        self._share = Share(self._newest, self._replay)
         self._shown_since = session.capture.since
         self._faces = Faces(session, lambda: self._shown_since == session.capture.since)
         self._source = PageCamera(session, camera or PushCamera(), server_camera)
