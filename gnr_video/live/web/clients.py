@@ -36,23 +36,7 @@ GRACE = 0.3
 """Seconds that peers and sockets have to close."""
 WATCHING = frozenset(["jpeg", "drawn"])
 """What viewers may send: how the picture comes to them."""
-SEEN = frozenset(
-    [
-        "request",
-        "refused",
-        "fps",
-        "drawn",
-        "p50",
-        "p95",
-        "dropped",
-        "rate",
-        "notice",
-        "face",
-        "viewers",
-        "view",
-        "style",
-    ]
-)
+SEEN = frozenset("request refused fps drawn p50 p95 dropped rate notice face viewers view style".split())
 """What viewers are told: not names of files and cameras, nor what was typed and said."""
 
 
