@@ -84,8 +84,9 @@ $(USER_READY): $(TORCH_READY) pyproject.toml constraints.txt
 $(READY): $(TORCH_READY) pyproject.toml constraints.txt
 	@echo "installing $(TESTED) into $(VENV)"
 	$(call install,-e '.[$(TESTED)]')
-	@# The heads of LPIPS are files in this wheel; its code, and so torchvision, is not needed.
-	$(call install,--no-deps lpips)
+	@# The heads of LPIPS and axe's script are files in these wheels; their code, and so torchvision and Playwright, are not
+	@# needed.
+	$(call install,--no-deps lpips axe-playwright-python==0.1.8)
 	@touch $@ $(USER_READY)
 
 clean:

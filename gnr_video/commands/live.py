@@ -93,6 +93,8 @@ def live(report: Path | None, quiet: bool, **values: Any) -> None:
       gnr-video live --web --camera browser            a page: the browser's camera, and dropped files
       gnr-video live --camera clip.mp4 --record out.mp4
 
+    --web prints two addresses: yours, and one for people who see the picture and change nothing.
+
     Keys, in the window, the terminal and the browser: n, p next and previous style; digits and Enter a seed;
     s save; b blend; c before/after; g grid; m mirror; r record; h help, with the keys of effects; q quit.
     """

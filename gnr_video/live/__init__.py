@@ -14,6 +14,7 @@ preview.py         sink: a window
 web/, page/        sink and camera: the browser; address.py: where it is served, browsers.py: opened by itself
 files.py           videos that the browser hands over; measure.py: pictures, measured before they are decoded
 recorder.py        sink: a file
+replay.py          the last five seconds, and loops made of them
 sound/             a voice in step with the picture: microphones, delay line, virtual microphone
 memory.py          freed memory is given back, so that a session can run for hours
 """

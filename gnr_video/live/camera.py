@@ -135,6 +135,10 @@ class PushCamera(Camera):
         """Take a picture (uint8 HxWx3 RGB) as captured now."""
         self._slot.put(Shot(image, time.perf_counter()))
 
+    def forget(self) -> None:
+        """Drop a picture that has not been read yet: whoever brought it has gone."""
+        self._slot.get(0)
+
     def read(self, stop: threading.Event) -> Shot | None:
         shot = self._slot.get(self.WAIT_SECONDS)
         if shot is not None:

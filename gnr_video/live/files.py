@@ -43,6 +43,7 @@ class Job:
         stage: "upload", "translation", "done", "failed" or "stopped".
         done, frames: frames translated, and how many to expect (None: unknown); during "upload", bytes.
         message: what the user should know: the result, or why there is none.
+        number: of the file among those of the session.
     """
 
     source: Path
@@ -52,6 +53,7 @@ class Job:
     frames: int | None = None
     message: str = ""
     started: float = 0.0
+    number: int = 1
 
     @property
     def busy(self) -> bool:
@@ -69,6 +71,7 @@ class Job:
             "frames": self.frames,
             "seconds_left": None if left is None else round(max(left, 0.0)),
             "message": self.message,
+            "number": self.number,
         }
 
 
@@ -110,7 +113,9 @@ class FileTranslations:
             if 2 * size > free:
                 raise OutputError(f"{source.name} does not fit on the disk: {free / 1e9:.1f} GB are free")
             self._stop.clear()
-            self.job = Job(source, anime_name(source, picture_format(str(source))), frames=size)
+            number = 1 if self.job is None else self.job.number + 1
+            target = anime_name(source, picture_format(str(source)))
+            self.job = Job(source, target, frames=size, number=number)
             return self.job
 
     def start(self) -> None:
@@ -180,7 +185,8 @@ class FileTranslations:
             job.source, job.target, OutputOptions(overwrite=True), progress=progress
         )
         warnings = "".join(f"; {text}" for text in report.warnings)
-        return f"{report.frames} frames in {report.seconds:.0f} s, style {report.style}{warnings}"
+        frames = "1 frame" if report.frames == 1 else f"{report.frames} frames"
+        return f"{frames} in {report.seconds:.0f} s, style {report.style}{warnings}"
 
     def _clear(self) -> None:
         for path in self._folder.iterdir():

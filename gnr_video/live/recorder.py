@@ -23,7 +23,7 @@ QUEUE = 8
 """Pictures that wait for the encoder; when it is slower than the session, older ones are left out."""
 
 
-class _LiveInput(VideoSource):
+class LiveInput(VideoSource):
     """What a sink wants to know of its source, for pictures that come from no file."""
 
     def __init__(self, size: tuple[int, int], fps: float) -> None:
@@ -70,7 +70,7 @@ class RecordSink(ThreadedSink):
         self.path = path
         self._sink: VideoSink = open_sink(
             path,
-            _LiveInput(size, fps),
+            LiveInput(size, fps),
             codec=codec,
             overwrite=overwrite,
             live=True,

@@ -138,6 +138,8 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
             )
             session.add_sink(page)
             say("open " + " or ".join(page.urls))
+            if page.viewer_urls:
+                say("to let others only watch: " + " or ".join(page.viewer_urls))
             if options.open_page and can_open_pages():
                 open_page(page.url_once())
         if options.record is not None:

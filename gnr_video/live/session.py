@@ -283,7 +283,7 @@ class LiveSession:
                 continue
             shot = self.capture.latest.get(STILL_SECONDS)
             if shot is None:
-                if self.capture.latest.closed or last is None or not self.capture.notice:
+                if self.capture.latest.closed or last is None or not self.capture.may_repeat(last):
                     self._permits.release()
                     if self.capture.latest.closed:
                         return
@@ -369,8 +369,9 @@ class LiveSession:
 
     def _view(self, frame: Frame) -> Image:
         """What is shown of a frame: uint8 RGB of the session's size."""
-        view = self.controls.view
+        view, is_mirrored = self.controls.view, self.controls.mirror
         image, source = frame.image, frame.props["source"]
+        frame.props.update(before=lambda: source, mirrored=is_mirrored)
         if view == "before":
             image = source
         elif view == "both":
@@ -378,9 +379,7 @@ class LiveSession:
         elif view == "grid" and "grid" in frame.props:
             return frame.props["grid"]
         image = fitted(image, self.size)
-        if self.controls.mirror:
-            image = np.asarray(cv2.flip(image, 1), np.uint8)
-        return image
+        return np.asarray(cv2.flip(image, 1), np.uint8) if is_mirrored else image
 
     def _watch_sinks(self) -> None:
         for sink in self.sinks:

@@ -6,6 +6,8 @@ import { sendJpegs, showSource, stopCamera, stream, useSource } from "/camera.js
 import { showMicrophone, soundTrack, stopMicrophone } from "/microphone.js";
 import { drawStrip, showStyle, stopStrip } from "/strip.js";
 import { showFile } from "/files.js";
+import { lookIn, showLook, wearLink } from "/share.js";
+import { toggleFull } from "/screen.js";
 
 let said = null; // number of the server's message that was shown last
 
@@ -39,13 +41,17 @@ function start(hello) {
   line.hello = hello;
   line.asked = 0; // this server has had no command of ours
   said = null;
+  document.body.dataset.role = hello.role;
   setAlive(true);
   text("status", "connected");
+  $("watching").hidden = isOwner();
+  if (!isOwner()) return startPictures(null, () => {});
+  $("viewer-link").hidden = !hello.viewer_query;
   $("effects").replaceChildren($("effects").firstElementChild, ...hello.effects.map(effectButton));
   $("paste").replaceChildren(...hello.paste_modes.map((mode) => new Option(mode, mode)));
   const own = $("source").options[0];
   own.textContent = hello.server_camera ? "the server's" : "none";
-  $("keys").replaceChildren(...hello.help.map((line) => {
+  $("keys").replaceChildren(...[...hello.help, "f  full screen"].map((line) => {
     const item = document.createElement("li");
     item.textContent = line;
     return item;
@@ -54,7 +60,10 @@ function start(hello) {
   if (soundTrack()) send("microphone", true);
   startPictures(stream(), sendJpegs, soundTrack());
   drawStrip();
+  wearLink();
 }
+
+const isOwner = () => line.hello?.role === "owner";
 
 function effectButton({ name, help }) {
   const button = document.createElement("button");
@@ -65,8 +74,10 @@ function effectButton({ name, help }) {
 }
 
 function show(state) {
-  if (state.request >= line.asked) showSettings(state); // else it is older than what was asked for last
+  // What is older than what was asked for last is not put back.
+  if (isOwner() && state.request >= line.asked) showSettings(state);
   showFigures(state);
+  if (!isOwner()) return;
   if (said === null) said = state.said; // what was said before this page came is not for it
   if (state.typed) say(`style ${state.typed}_`);
   else if (state.said !== said) {
@@ -78,13 +89,14 @@ function show(state) {
 
 function showSettings(state) {
   for (const id of ["style", "other"]) { // what was mistyped stays, to be mended
-    if (state.refused === id) $(id).setAttribute("aria-invalid", "true");
+    if (state.refused === id || (id === "style" && state.refused === "look")) $(id).setAttribute("aria-invalid", "true");
     else if (document.activeElement !== $(id)) $(id).removeAttribute("aria-invalid");
   }
   put("style", state.style);
   put("other", state.other);
   put("mix", state.mix);
   showStyle(state.style);
+  showLook(state.look);
   $("colours").hidden = !Object.keys(state.colours).length;
   for (const [place, colour] of Object.entries(state.colours)) put(place, colour);
   put("paste", state.paste);
@@ -106,7 +118,8 @@ function showFigures(state) {
   text("p50", `${state.p50} ms`);
   text("p95", `${state.p95} ms`);
   text("dropped", `${state.dropped}`);
-  text("status", state.camera + (state.viewers > 1 ? `, ${state.viewers} pages open` : ""));
+  const pages = state.viewers > 1 ? `${state.viewers} pages open` : "";
+  text("status", [state.camera, pages].filter(Boolean).join(", ") || state.rate);
   const waiting = !$("welcome").hidden;
   text("notice", state.notice);
   $("notice").hidden = !state.notice || waiting;
@@ -122,7 +135,8 @@ $("style-form").onsubmit = (event) => {
   event.preventDefault();
   $("style").removeAttribute("aria-invalid");
   $("style").blur();
-  send("style", $("style").value);
+  const linked = lookIn($("style").value);
+  send(linked ? "look" : "style", linked || $("style").value);
 };
 for (const place of ["hair", "eyes", "skin"]) {
   $(place).onchange = () => { send("colour", `${place}:${$(place).value}`); $(place).blur(); };
@@ -154,7 +168,9 @@ let typing = false;
 document.addEventListener("keydown", (event) => {
   const { target, key } = event;
   const own = target.tagName === "SELECT" || target.tagName === "TEXTAREA" || (target.tagName === "INPUT" && TEXTS.includes(target.type));
-  if (own || event.ctrlKey || event.metaKey || event.altKey || event.repeat || !line.hello || $("quit-dialog").open) return;
+  if (own || event.ctrlKey || event.metaKey || event.altKey || event.repeat || !line.hello || document.querySelector("dialog[open]")) return;
+  if (key === "f") return toggleFull();
+  if (!isOwner()) return;
   if (/^[0-9]$/.test(key)) typing = true;
   else if (key === "Enter") {
     if (!typing) return;
