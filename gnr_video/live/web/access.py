@@ -7,9 +7,8 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
 
-from gnr_video.live.address import is_local
+from gnr_video.web.sites import is_foreign
 
 log = logging.getLogger(__name__)
 
@@ -68,16 +67,8 @@ class Access:
 
     def allows(self, request: Any) -> bool:
         """Whether a request comes from the page itself or the address bar, and from somebody who may see it."""
-        headers = request.headers
-        origin = headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
-            return False
         # A link to the page may be followed from anywhere; nothing else is asked for by other sites.
-        followed = request.path == "/" and headers.get("Sec-Fetch-Mode") == "navigate"
-        if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none") and not followed:
-            return False
-        # A name that resolves to 127.0.0.1 but is not ours belongs to another site (DNS rebinding).
-        if not self._remote and not is_local(urlsplit(f"//{request.host}").hostname or ""):
+        if is_foreign(request, remote=self._remote, links=request.path == "/"):
             return False
         return not self.token or self._has_token(request)
 
