@@ -179,6 +179,8 @@ class Api:
             },
         )
 
+    result_head = result
+
     async def cancel(self, request: Any, id: str) -> Any:
         if (job := await asyncio.to_thread(self._store.cancel, id)) is None:
             raise _missing()

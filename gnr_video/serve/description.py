@@ -108,6 +108,13 @@ BY_UPLOAD = _object(
     },
     optional=("options",),
 )
+EVENT = _object(
+    {
+        "event": {"type": "string", "enum": ["state", "deleted"]},
+        "data": {"type": "string", "contentMediaType": JSON, "contentSchema": JOB},
+    },
+    "One event. `deleted` has no job.",
+)
 COMPONENTS: Mapping[str, Schema] = {
     "Error": ERROR,
     "Maker": MAKER,
@@ -177,6 +184,13 @@ COMMON: Mapping[int, Answer] = {
 _ID = Parameter("id", JOB["properties"]["id"], "Of the job.", "path")
 _NONE = {404: _error("There is no such job.")}
 _ONE_JOB = Answer("The job.", {JSON: JOB})
+_OF_FILE: Mapping[int, Answer] = {
+    304: Answer("The file is the one that If-None-Match or If-Modified-Since has."),
+    404: _error("There is no such job, or its result is gone."),
+    409: _error("The job is not done."),
+    412: Answer("The file is not the one that If-Match or If-Unmodified-Since has."),
+    416: Answer("The file has no such part."),
+}
 _RANGED = Answer(
     "The file, or the parts of it that Range asks for.", {ANYTHING: {}, "image/*": {}, "video/*": {}}
 )
@@ -224,7 +238,7 @@ OPERATIONS: tuple[Operation, ...] = (
         {
             200: Answer(
                 "Events named `state`, each with the job as JSON; `deleted` where it is gone.",
-                {EVENTS: _TEXT},
+                {EVENTS: EVENT},
             ),
             **_NONE,
             429: _error("So many listen that no more may."),
@@ -236,15 +250,15 @@ OPERATIONS: tuple[Operation, ...] = (
         "GET",
         "/jobs/{id}/result",
         "A job's result; Range is understood",
-        {
-            200: _RANGED,
-            206: _RANGED,
-            304: Answer("The file is the one that If-None-Match or If-Modified-Since has."),
-            404: _error("There is no such job, or its result is gone."),
-            409: _error("The job is not done."),
-            412: Answer("The file is not the one that If-Match or If-Unmodified-Since has."),
-            416: Answer("The file has no such part."),
-        },
+        {200: _RANGED, 206: _RANGED, **_OF_FILE},
+        (_ID,),
+    ),
+    Operation(
+        "result_head",
+        "HEAD",
+        "/jobs/{id}/result",
+        "How large a job's result is",
+        {200: Answer("As of GET."), 206: Answer("As of GET."), **_OF_FILE},
         (_ID,),
     ),
     Operation(

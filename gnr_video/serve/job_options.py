@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.errors import GnrVideoError, InputError, StyleError
+from engines.errors import GnrVideoError, InputError, OutputError, StyleError
 from gnr_video.compositing.compositor import MODES as PASTE_MODES
 from gnr_video.effects import EFFECTS
 from gnr_video.media.encoders import ALIASES, CONTAINERS
@@ -179,7 +179,10 @@ def job_options(values: Mapping[str, Any], allowed: Sequence[Path], face_model: 
         raise InputError("the part from start to end is empty", "0 <= start < end, in seconds")
     kind = values.get("output")
     if look.background == "transparent" and kind is not None:
-        check_alpha(f"result.{kind}", output.codec)
+        try:
+            check_alpha(f"result.{kind}", output.codec)
+        except OutputError as error:  # of what was asked for, not of the disk
+            raise InputError(error.message, error.hint) from None
     return JobOptions(style, look, output, kind)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engines.errors import EngineError, InputError, OutputError, interrupts
 from engines.installation import install_line
@@ -19,6 +20,9 @@ from gnr_video.serve.service import Service
 from gnr_video.serve.store import Store
 from gnr_video.serve.worker import Keeping, Worker
 from gnr_video.web.address import bind, parse_address, urls_of
+
+if TYPE_CHECKING:
+    from gnr_video.translator import Translator
 
 DEFAULT_ADDRESS = "127.0.0.1:8091"
 DEFAULT_FOLDER = Path("gnr-video-jobs")
@@ -58,6 +62,23 @@ class ServeOptions:
         return Limits(self.queue, round(self.max_upload * 1e9), keeping)
 
 
+@dataclass(frozen=True)
+class Serving:
+    """A service that runs.
+
+    Attributes:
+        urls: where, under each of this machine's names that others may know.
+        token: what requests must hold; "": nothing.
+    """
+
+    folder: Folder
+    store: Store
+    worker: Worker
+    service: Service
+    urls: list[str]
+    token: str
+
+
 def run_serve(options: ServeOptions, say: Callable[[str], None] = lambda text: None) -> None:
     """Serve until Ctrl-C, or another signal that ends programs.
 
@@ -68,35 +89,39 @@ def run_serve(options: ServeOptions, say: Callable[[str], None] = lambda text: N
         GnrVideoError: the folder is in use, the port, ...; each says what to do.
     """
     share_heaps()  # before there are threads
+    with serving(options, say) as running:
+        say("serving at " + " or ".join(running.urls))
+        if running.token:
+            say(f"token: in {running.folder.token_file}")
+        _stay(running, say)
+    _tell(running.worker, say)
+    if running.service.failure is not None:
+        raise running.service.failure
+
+
+@contextmanager
+def serving(options: ServeOptions, say: Callable[[str], None] = lambda text: None) -> Iterator[Serving]:
+    """A service, for as long as the context lasts; then the job at work goes back into the queue."""
     _require_package()
     allowed = _allowed(options)
     host, port = parse_address(options.host, DEFAULT_ADDRESS, "--host")
     with ExitStack() as stack:
         folder = stack.enter_context(Folder(options.folder))
         listener = stack.enter_context(bind(host, port, allow_remote=options.allow_remote, option="--host"))
-        store = Store(folder.database)
-        stack.callback(store.close)
+        store = stack.enter_context(Store(folder.database))
         token = "" if options.no_token else folder.token()
-        worker = _worker(options, store, folder, allowed, stack)
+        worker = Worker(store, folder, _translator(options, stack), allowed, options.limits.keeping)
+        access = Access(token, remote=options.allow_remote)
         worker.start()
-        service = Service(
-            listener,
-            lambda: Api(
-                store, folder, worker, Access(token, remote=options.allow_remote), options.limits, allowed
-            ),
-        )
-        stack.callback(service.close)
-        say("serving at " + " or ".join(urls_of(*listener.getsockname()[:2])))
-        if token:
-            say(f"token: in {folder.token_file}")
-        _stay(service, worker, say)
-        service.close()
-        if not worker.stop():
-            say("the job at work does not end; it begins again with the next start")
-            stack.pop_all()  # the lock is held until the program has ended
-        _tell(worker, say)
-        if service.failure is not None:
-            raise service.failure
+        try:
+            service = Service(listener, lambda: Api(store, folder, worker, access, options.limits, allowed))
+            stack.callback(service.close)
+            yield Serving(folder, store, worker, service, urls_of(*listener.getsockname()[:2]), token)
+            service.close()
+        finally:
+            if not worker.stop():
+                say("the job at work does not end; it begins again with the next start")
+                stack.pop_all()  # what it works with, and the lock, stay until the program has ended
 
 
 def _require_package() -> None:
@@ -115,25 +140,20 @@ def _allowed(options: ServeOptions) -> list[Path]:
     return [folder.resolve() for folder in options.allow]
 
 
-def _worker(
-    options: ServeOptions, store: Store, folder: Folder, allowed: list[Path], stack: ExitStack
-) -> Worker:
-    """Network and worker; slow."""
+def _translator(options: ServeOptions, stack: ExitStack) -> Translator:
+    """Slow: the network is loaded."""
     from gnr_video.translator import Translator
 
     look = LookOptions(face_model=options.face_model)
-    translator = stack.enter_context(Translator(options.weights, engine=options.engine, look=look))
-    worker = Worker(store, folder, translator, allowed, options.limits.keeping)
-    stack.callback(worker.stop)
-    return worker
+    return stack.enter_context(Translator(options.weights, engine=options.engine, look=look))
 
 
-def _stay(service: Service, worker: Worker, say: Callable[[str], None]) -> None:
+def _stay(running: Serving, say: Callable[[str], None]) -> None:
     """Say what happens, until it is over."""
     try:
         with interrupts():
-            while not service.ended.wait(0.5):
-                _tell(worker, say)
+            while not running.service.ended.wait(0.5):
+                _tell(running.worker, say)
     except KeyboardInterrupt:
         say("")
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
-from gnr_video.serve.store import Record
+from gnr_video.serve.store import AT_WORK, Record
 from gnr_video.serve.worker import Progress, differences
 
 _TYPES = {
@@ -43,6 +43,7 @@ def shown(job: Record, progress: Progress | None, maker: Mapping[str, str]) -> d
         maker: who translates now.
     """
     name = job.outcome.get("result")
+    progress = progress if job.state in AT_WORK else None
     return {
         "id": job.id,
         "number": job.number,

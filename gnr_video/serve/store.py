@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 from engines.errors import GnrVideoError, OutputError
@@ -96,7 +97,7 @@ class Record(NewJob):
 
 
 class Store:
-    """The jobs of one folder. May be used by several threads; to be closed.
+    """The jobs of one folder. A context manager; may be used by several threads.
 
     Args:
         file: of the database; it is made.
@@ -108,8 +109,6 @@ class Store:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._lock = threading.RLock()
-        self.version = 0
-        """Changes with everything that is written."""
         with self._reported():
             self._db = sqlite3.connect(file, timeout=10, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
@@ -135,6 +134,14 @@ class Store:
         """May be called twice."""
         with self._lock:
             self._db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     # -- what clients ask for
 
@@ -357,7 +364,6 @@ class Store:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-            self.version += 1
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
