@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli_helpers import REPOSITORY, TIMEOUT
+from tests.media_helpers import make_clip
 from tests.serve_helpers import Client, service
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
@@ -19,13 +20,13 @@ pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 @pytest.mark.skipif(not shutil.which("curl") or not shutil.which("sh"), reason="needs sh and curl")
 @pytest.mark.slow
-def test_the_examples(tiny: Path, face_clip: Path, face_model: Path, tmp_path: Path) -> None:
+def test_the_examples(tiny: Path, face_model: Path, tmp_path: Path) -> None:
     text = (REPOSITORY / "docs" / "serve.md").read_text()
     blocks = re.findall(r"```sh\n(.*?)```", text.split("## Examples")[1].split("\n## ")[0], re.DOTALL)
     assert len(blocks) == 6
-    shutil.copy(face_clip, tmp_path / "me.mp4")
     (tmp_path / "videos").mkdir()
-    shutil.copy(face_clip, tmp_path / "videos" / "two.mp4")
+    for name in ("me.mp4", "videos/two.mp4"):
+        make_clip(tmp_path / name)
     with service(tiny, tmp_path / "gnr-video-jobs", allow=(tmp_path / "videos",)) as running:
         script = "".join(blocks).replace("http://127.0.0.1:8091", running.urls[0].rstrip("/"))
         script = script.replace("/srv/videos", str(tmp_path / "videos")).replace("python3", sys.executable)
