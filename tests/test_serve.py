@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import socket
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -223,6 +225,41 @@ class TestFailures:
         assert job["state"] == "failed" and "no room left" in job["message"]
         assert client.ended(client.submit(allowed / "clip.mp4", **QUICK).json["id"])["state"] == "done"
         assert client.ask("GET", "/server").json["notices"] == []
+
+    def test_a_result_that_was_not_noted_any_more(
+        self, client: Client, running: Serving, allowed: Path
+    ) -> None:
+        """The program was ended between the two."""
+        with Gate(running):
+            id = client.submit(allowed / "clip.mp4", **QUICK).json["id"]
+            until(lambda: client.job(id)["state"] == "running", LONG)
+            running.folder.results(id).mkdir(parents=True, exist_ok=True)
+            (running.folder.results(id) / "clip_anime.mp4").write_bytes(b"half, or of another version")
+        assert client.ended(id)["state"] == "done"
+        assert len(client.ask("GET", f"/jobs/{id}/result").data) > 100
+
+    def test_an_upload_with_a_name_of_the_folders(self, client: Client, face_clip: Path) -> None:
+        for name in ("result", "source"):
+            job = client.ended(client.upload(face_clip, name, **QUICK).json["id"])
+            assert job["state"] == "done" and job["result"]["name"] == f"{name}_anime.mp4"
+
+    def test_a_listener_that_goes(
+        self, client: Client, running: Serving, allowed: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with Gate(running):
+            id = client.submit(allowed / "clip.mp4", **QUICK).json["id"]
+            host, port = client.url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port)), timeout=LONG) as line:
+                line.sendall(
+                    f"GET /jobs/{id}/events HTTP/1.1\r\nHost: {host}\r\n"
+                    f"Authorization: Bearer {client.token}\r\n\r\n".encode()
+                )
+                assert line.recv(10) == b"HTTP/1.1 2"
+                api = running.service._api
+                until(lambda: api._listeners == 1)
+        assert client.ended(id)["state"] == "done"
+        until(lambda: api._listeners == 0)
+        assert not [one for one in caplog.records if one.exc_info and one.levelno > logging.DEBUG]
 
 
 class TestMany:

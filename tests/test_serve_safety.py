@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -284,7 +285,12 @@ class TestUploads:
 
     @pytest.mark.parametrize("end", ["stalls", "is lost"])
     def test_one_that_comes_no_further(
-        self, client: Client, running: Serving, monkeypatch: pytest.MonkeyPatch, end: str
+        self,
+        client: Client,
+        running: Serving,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        end: str,
     ) -> None:
         monkeypatch.setattr(uploads, "STALLED_SECONDS", 0.5 if end == "stalls" else 60.0)
         host, port = client.url.removeprefix("http://").split(":")
@@ -299,10 +305,11 @@ class TestUploads:
             if end == "stalls":
                 assert line.recv(100).startswith(b"HTTP/1.1 408")
             else:
-                until(lambda: list((running.folder.path / "jobs").glob("*/a.mp4")))
+                until(lambda: list((running.folder.path / "jobs").glob("*/source/a.mp4")))
         nothing_left(running)
         assert len(running.store.ids()) == before
         assert client.upload(b"no video").status == 201
+        assert not [one for one in caplog.records if one.exc_info and one.levelno > logging.DEBUG]
 
     def test_so_many_at_a_time(self, running: Serving, client: Client) -> None:
         async def go() -> None:

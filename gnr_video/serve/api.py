@@ -8,6 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,7 +235,8 @@ class Api:
         try:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
             await response.prepare(request)
-            await self._tell(request, response, id)
+            with suppress(ConnectionError):  # it has gone
+                await self._tell(request, response, id)
             return response
         finally:
             self._listeners -= 1
@@ -272,7 +274,7 @@ class Api:
             path = allowed_file(body["path"], self._allowed)
             if path.is_relative_to(self._folder.path.resolve()):
                 raise NotAllowed(f"{body['path']!r} lies in the service's own folder")
-            job_options(options, self._allowed, None)
+            job_options(options, self._allowed)
             new = NewJob(secrets.token_hex(16), path.name, str(path), False, options, self._worker.maker)
             return self._store.add(new, self._limits.queue)
 
@@ -303,7 +305,7 @@ class Api:
         upload = Upload(self._folder.make(id), self._limits.upload_bytes)
         await upload.receive(request)
 
-        await asyncio.to_thread(job_options, upload.options, self._allowed, None)
+        await asyncio.to_thread(job_options, upload.options, self._allowed)
         new = NewJob(id, upload.name, upload.name, True, upload.options, self._worker.maker)
         # Not in a thread: what is in the store is to stay, and nothing can cancel this request from here on.
         return self._store.add(new, self._limits.queue)

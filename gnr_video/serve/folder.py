@@ -14,6 +14,8 @@ from engines.errors import OutputError
 from gnr_video.batch.ledger import FOLDER as LEDGER
 from gnr_video.serve.store import Record
 
+SOURCE, RESULT = "source", "result"
+"""What is in a job's folder."""
 _SHORTEST_TOKEN = 16
 
 
@@ -93,11 +95,11 @@ class Folder:
 
     def results(self, id: str) -> Path:
         """Where a job's result is written; it may not exist."""
-        return self.of(id) / "result"
+        return self.of(id) / RESULT
 
     def source(self, job: Record) -> Path:
         """The input of a job that was uploaded."""
-        return self.of(job.id) / job.source
+        return self.of(job.id) / SOURCE / job.source
 
     def result(self, job: Record) -> Path | None:
         """The file that a job has come to; None where there is none (any more)."""
@@ -106,9 +108,10 @@ class Folder:
         return path if path is not None and path.is_file() else None
 
     def make(self, id: str) -> Path:
-        """The folder of a new job."""
-        self.of(id).mkdir(mode=0o700)
-        return self.of(id)
+        """A new job's folder, and where its upload is put."""
+        path = self.of(id) / SOURCE
+        path.mkdir(mode=0o700, parents=True)
+        return path
 
     def clear(self, id: str) -> None:
         """Remove a job's folder, as far as nobody has files of it open."""
@@ -116,8 +119,7 @@ class Folder:
 
     def clear_work(self, job: Record) -> None:
         """Remove what is not needed any more once a job is done: the upload, the account of the work."""
-        if job.is_upload:
-            self.source(job).unlink(missing_ok=True)
+        shutil.rmtree(self.of(job.id) / SOURCE, ignore_errors=True)
         shutil.rmtree(self.results(job.id) / LEDGER, ignore_errors=True)
 
     def clear_others(self, known: set[str]) -> None:

@@ -142,13 +142,12 @@ class JobOptions:
         return folder / (name.name if self.kind is None else name.with_suffix(f".{self.kind}").name)
 
 
-def job_options(values: Mapping[str, Any], allowed: Sequence[Path], face_model: Path | None) -> JobOptions:
+def job_options(values: Mapping[str, Any], allowed: Sequence[Path]) -> JobOptions:
     """The options that `values` mean.
 
     Args:
         values: of the form of `OPTIONS`.
         allowed: folders whose files styles and backgrounds may name.
-        face_model: MediaPipe's.
 
     Raises:
         GnrVideoError: one does not parse, they exclude each other, or a file is outside of the folders.
@@ -170,11 +169,11 @@ def job_options(values: Mapping[str, Any], allowed: Sequence[Path], face_model: 
         **{name: values[name] for name in _OF_LOOK if name in values},
         plan=plan,
         grid=_grid(values.get("grid")),
-        face_model=face_model,
     )
     if look.grid and (look.hold or 1) > 1:
         raise InputError("a grid is drawn for every frame", "leave hold out, or the grid")
-    output = OutputOptions(**{name: values[name] for name in _OF_OUTPUT if name in values})
+    # Where a program ended between a result and its note, the result is there already.
+    output = OutputOptions(**{name: values[name] for name in _OF_OUTPUT if name in values}, overwrite=True)
     if output.end is not None and output.end <= (output.start or 0.0):
         raise InputError("the part from start to end is empty", "0 <= start < end, in seconds")
     kind = values.get("output")

@@ -110,6 +110,7 @@ class Store:
         self._file = file
         self._lock = threading.RLock()
         with self._reported():
+            file.touch(mode=0o600)
             self._db = sqlite3.connect(file, timeout=10, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
         try:
@@ -370,7 +371,7 @@ class Store:
         """Errors of SQLite as one line."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise OutputError(
                 f"cannot use {self._file}: {error}", "check the folder, its permissions and the free space"
             ) from error

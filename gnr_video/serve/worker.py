@@ -17,7 +17,7 @@ from gnr_video._version import __version__
 from gnr_video.batch.jobs import Job
 from gnr_video.batch.run import Outcome, run
 from gnr_video.pipeline import Counts
-from gnr_video.serve.folder import Folder
+from gnr_video.serve.folder import RESULT, SOURCE, Folder
 from gnr_video.serve.job_options import allowed_file, job_options
 from gnr_video.serve.store import Record, State, Store
 from gnr_video.translator import Translator
@@ -162,22 +162,26 @@ class Worker:
     def _work(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._tidy()
-                job = self._store.take(self.maker)
-            except GnrVideoError as error:
+                self._next()
+            except Exception as error:  # the disk is full, or a bug: later jobs are not to wait for ever
+                log.debug("the worker is held up", exc_info=True)
                 self._hold_up(error)
-                continue
-            self.notice = ""
-            if job is None:
-                self._woken.wait(TIDY_SECONDS)
-                self._woken.clear()
-                continue
-            self._progress = Progress(job.id)
-            try:
-                self._one(job)
-            finally:
-                self._progress = None
-                self._unwanted.discard(job.id)
+
+    def _next(self) -> None:
+        """Do the next job, or wait for one."""
+        self._tidy()
+        job = self._store.take(self.maker)
+        self.notice = ""
+        if job is None:
+            self._woken.wait(TIDY_SECONDS)
+            self._woken.clear()
+            return
+        self._progress = Progress(job.id)
+        try:
+            self._one(job)
+        finally:
+            self._progress = None
+            self._unwanted.discard(job.id)
 
     def _one(self, job: Record) -> None:
         """Translate a job, and write down what has become of it."""
@@ -214,7 +218,7 @@ class Worker:
         if not source.is_file():
             raise InputError(f"{job.name} is gone", "hand it over again")
         check_video(source)
-        options = job_options(job.options, self._allowed, self._translator.face_model)
+        options = job_options(job.options, self._allowed)
         translator = self._translator.beside(options.style, options.look)
         folder = self._folder.results(job.id)
         work = Job(source, options.target(source, folder))
@@ -257,8 +261,8 @@ class Worker:
                     return None
                 self._hold_up(error)
 
-    def _hold_up(self, error: GnrVideoError) -> None:
-        """The disk may be full: wait for a while, and say so."""
+    def _hold_up(self, error: Exception) -> None:
+        """Wait for a while, and say why."""
         if self.notice != str(error):
             self.notice = str(error)
             self.messages.append(self.notice)
@@ -281,8 +285,8 @@ class Worker:
     def _clean(self, text: str) -> str:
         """Where an upload lies means nothing to who sent it."""
         folder = self._progress and self._folder.of(self._progress.id)
-        for place in (f"{folder}{os.sep}result{os.sep}", f"{folder}{os.sep}"):
-            text = text.replace(place, "")
+        for part in (RESULT, SOURCE):
+            text = text.replace(f"{folder}{os.sep}{part}{os.sep}", "")
         return text
 
 
