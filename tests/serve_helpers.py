@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
+import pytest
 
 from gnr_video.options import EngineOptions
 from gnr_video.serve.run import ServeOptions, Serving, serving
 from gnr_video.serve.store import ENDED
 from tests.live_helpers import until
+
+aiohttp = pytest.importorskip("aiohttp", reason="needs aiohttp")
 
 LONG = 120.0
 """Seconds after which what a busy machine does has not happened."""

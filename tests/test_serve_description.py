@@ -16,7 +16,6 @@ from gnr_video.serve.run import Serving
 from gnr_video.serve.schema import Malformed, check
 from tests.serve_helpers import QUICK, Client, service
 
-pytest.importorskip("aiohttp", reason="needs aiohttp")
 pytestmark = pytest.mark.usefixtures("face_model")
 
 

@@ -15,8 +15,6 @@ from tests.cli_helpers import REPOSITORY, TIMEOUT
 from tests.media_helpers import make_clip
 from tests.serve_helpers import Client, service
 
-pytest.importorskip("aiohttp", reason="needs aiohttp")
-
 
 @pytest.mark.skipif(not shutil.which("curl") or not shutil.which("sh"), reason="needs sh and curl")
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from tests.cli_helpers import call
 from tests.live_helpers import until
 from tests.serve_helpers import LONG, QUICK, Answer, Client, service
 
-pytest.importorskip("aiohttp", reason="needs aiohttp")
 pytestmark = pytest.mark.usefixtures("face_model")
 
 
@@ -91,7 +91,9 @@ class TestAccess:
             assert headers["Cache-Control"] == "no-store" and headers["X-Content-Type-Options"] == "nosniff"
 
     def test_the_token_is_this_users_and_stays(self, running: Serving) -> None:
-        assert running.folder.token_file.stat().st_mode & 0o077 == 0
+        if sys.platform != "win32":
+            assert running.folder.token_file.stat().st_mode & 0o077 == 0
+            assert running.folder.database.stat().st_mode & 0o077 == 0
         assert running.folder.token() == running.token and len(running.token) >= 20
 
     def test_a_token_that_is_none(self, tmp_path: Path) -> None:
