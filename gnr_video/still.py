@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.errors import InputError
 from gnr_video.compositing.compositor import Compositor
 from gnr_video.frame import Frame, Image, Layered
 from gnr_video.pipeline import Look, compose, cut
@@ -18,6 +17,7 @@ from gnr_video.timing import StageTimes
 from gnr_video.tracking.alignment import crop_face
 from gnr_video.tracking.finder import Finder
 from gnr_video.tracking.selection import FaceChoice
+from gnr_video.tracking.tracker import no_face
 
 if TYPE_CHECKING:
     from engines.base import Styles
@@ -54,9 +54,7 @@ class StillFace:
             found = cut(finder.track([self._frame], self._times), self._look, self._times)
             faces = next(found).faces
         if not faces:
-            raise InputError(
-                "no face was found in the picture", "use one where a face is larger and looks ahead"
-            )
+            raise no_face()
         self._face = faces[0]
         assert self._face.crop is not None and self._face.shown is not None
         self.source = self._face.crop

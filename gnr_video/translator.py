@@ -234,14 +234,12 @@ class Translator:
             InputError: there is no face in it.
         """
         from gnr_video.tracking.alignment import crop_face, fit_alignment
-        from gnr_video.tracking.tracker import FaceTracker
+        from gnr_video.tracking.tracker import FaceTracker, no_face
 
         with FaceTracker(self.face_model) as tracker:
             faces = tracker.track(image, 0.0)
         if not faces:
-            raise InputError(
-                "no face was found in the picture", "use one where a face is larger and looks ahead"
-            )
+            raise no_face()
         return crop_face(image, fit_alignment(faces[0]), self.engine.size)
 
     def translate_frame(self, frame: Frame | Image) -> Image:

@@ -115,7 +115,7 @@ def test_memory_is_bounded_by_the_interleaving(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "a.mp4", pts=range(120), audio="aac")
     longest = 0
     with open_source(clip) as source, open_sink(tmp_path / "b.mp4", source) as sink:
-        queue = sink._queue  # type: ignore[attr-defined]
+        queue = sink._copied._queue  # type: ignore[attr-defined]
         for frame in source:
             longest = max(longest, len(queue))
             sink.write(frame)

@@ -12,6 +12,7 @@ import av
 import pytest
 
 from gnr_video.media.open import open_source
+from gnr_video.media.picture_decoder import PictureDecoder
 from tests.media_helpers import copy, frame_times, make_clip, read_packets
 
 FRAME = Fraction(1, 30)
@@ -175,34 +176,23 @@ def test_a_broken_header_costs_its_packet(tmp_path: Path) -> None:
     assert len(frame_times(tmp_path / "out.mp4")) == 60
 
 
-def test_first_pictures_without_times(tmp_path: Path) -> None:
-    """They come before the first that has one, and push nothing."""
-
+def test_first_pictures_without_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come before the first that has one, and push nothing: as of a file whose times begin below zero."""
     make_clip(tmp_path / "a.mkv", pts=range(30), audio="aac", options={"bf": "0"})
     with open_source(tmp_path / "a.mkv") as source:
         expected = [f.pts_seconds for f in source]
-    with _untimed(tmp_path / "a.mkv", 6) as source:
+    decoded, count = PictureDecoder._pictures, iter(range(30))
+
+    def untimed(self: PictureDecoder, packet: Any) -> list[Any]:
+        pictures = decoded(self, packet)
+        for picture in pictures:
+            if next(count) < 6:
+                picture.pts = picture.dts = None
+        return pictures
+
+    monkeypatch.setattr(PictureDecoder, "_pictures", untimed)
+    with open_source(tmp_path / "a.mkv") as source:
         assert [f.pts_seconds for f in source] == pytest.approx(expected, abs=0.004)
-
-
-def _untimed(path: Path, count: int) -> Any:
-    """A source whose first packets of pictures come without times, as from a file whose times begin below zero."""
-    source = open_source(path)
-    source.close()
-    from gnr_video.media import container_source
-
-    class Untimed(container_source.ContainerSource):
-        def _decode_packet(self, packet: Any) -> list[Any]:
-            pictures = super()._decode_packet(packet)
-            for picture in pictures:
-                if self._seen < count:
-                    picture.pts = picture.dts = None
-                self._seen += 1
-            return pictures
-
-        _seen = 0
-
-    return Untimed(str(path), f"file:{path}")
 
 
 def test_what_is_whole_does_not_end_early(tmp_path: Path) -> None:

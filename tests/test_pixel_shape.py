@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from gnr_video.frame import Image
-from gnr_video.media.container_source import square_size
 from gnr_video.media.open import open_sink, open_source
+from gnr_video.media.stream_facts import square_size
 from tests.media_helpers import copy, set_display_matrix
 
 

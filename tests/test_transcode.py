@@ -169,7 +169,7 @@ def test_what_is_held_is_bounded(tmp_path: Path) -> None:
     """What comes out of it lags behind what goes in by less than a fifth of a second."""
     clip = with_sound(tmp_path / "a.mp4", "aac", chirp(2.0, RATE))
     with open_source(clip) as source, open_sink(tmp_path / "b.webm", source) as sink:
-        (copied,) = sink._copied.values()  # type: ignore[attr-defined]
+        (copied,) = sink._copied._streams.values()  # type: ignore[attr-defined]
         given: list[float] = []
         came: list[float] = []
         push = copied.transcoder.push

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +50,7 @@ class Ledger:
         self.folder = folder
         self._file = folder / FOLDER / "done.jsonl"
         self._lock = FileLock(folder / FOLDER / "lock")
+        self._aside = folder / FOLDER / "unfinished"
         self._entries: dict[str, Entry] = {}
 
     def __enter__(self) -> Ledger:
@@ -68,7 +71,12 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        shutil.rmtree(self._aside, ignore_errors=True)
         self._lock.release()
+
+    def aside(self, target: Path) -> Path:
+        """A place for `target` until it is whole: on the folder's disk, another at every call, and gone in the end."""
+        return self._aside / uuid.uuid4().hex / target.name
 
     def is_done(self, source: Path, target: Path, settings: str) -> bool:
         """Whether `target` is the translation of `source`, as it is now, with these settings."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -32,33 +32,55 @@ def frame_progress(quiet: bool) -> Iterator[Callable[[Counts, int | None], None]
         yield update
 
 
+class BatchProgress:
+    """Progress bar over the bytes of many inputs, of which several may be in work; silent without a bar.
+
+    Args:
+        bar: tqdm's, or None.
+        sizes: bytes of each input.
+    """
+
+    def __init__(self, bar: Any, sizes: Mapping[Job, int]) -> None:
+        self._bar, self._sizes = bar, sizes
+        self._reached = dict.fromkeys(sizes, 0.0)
+        self._ended = 0
+
+    def begin(self, job: Job) -> Callable[[Counts, int | None], None] | None:
+        """What is to be told of a job's frames from now on."""
+        if self._bar is None:
+            return None
+        self._bar.set_description_str(f"{job.source.name} ({self._ended + 1} of {len(self._sizes)}) ")
+
+        def update(counts: Counts, total: int | None) -> None:
+            if total:
+                self._show(job, min(counts.frames / total, 1.0))
+
+        return update
+
+    def end(self, job: Job) -> None:
+        """A job is done, or will not be."""
+        self._ended += 1
+        if self._bar is not None:
+            self._show(job, 1.0)
+
+    def _show(self, job: Job, reached: float) -> None:
+        self._reached[job] = reached
+        done = sum(size * self._reached[one] for one, size in self._sizes.items())
+        self._bar.update(round(done) - self._bar.n)
+
+
 @contextmanager
-def batch_progress(quiet: bool, jobs: Sequence[Job]) -> Iterator[Callable[[Job], Callable[..., None] | None]]:
-    """Progress bar over the bytes of many inputs, with the name of the one in work; none where nobody looks."""
+def batch_progress(quiet: bool, jobs: Sequence[Job]) -> Iterator[BatchProgress]:
+    """Progress of many inputs; a bar only where somebody looks."""
     if quiet or not sys.stderr.isatty():
-        yield lambda job: None
+        yield BatchProgress(None, {})
         return
     from tqdm import tqdm
 
-    size = {job: job.source.stat().st_size if job.source.exists() else 0 for job in jobs}
-    before = {}
-    done = 0
-    for job in jobs:
-        before[job], done = done, done + size[job]
+    sizes = {job: job.source.stat().st_size if job.source.exists() else 0 for job in jobs}
     layout = "{desc}{percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
-    with tqdm(total=done, bar_format=layout, dynamic_ncols=True, leave=False) as bar:
-
-        def begin(job: Job) -> Callable[[Counts, int | None], None]:
-            bar.set_description_str(f"{job.source.name} ({list(size).index(job) + 1} of {len(size)}) ")
-            bar.update(before[job] - bar.n)
-
-            def update(counts: Counts, total: int | None) -> None:
-                if total:
-                    bar.update(before[job] + round(size[job] * min(counts.frames / total, 1)) - bar.n)
-
-            return update
-
-        yield begin
+    with tqdm(total=sum(sizes.values()), bar_format=layout, dynamic_ncols=True, leave=False) as bar:
+        yield BatchProgress(bar, sizes)
 
 
 @contextmanager

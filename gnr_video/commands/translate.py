@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from engines.errors import OutputError
+from engines.errors import InputError, OutputError
+from gnr_video.commands.many import cluster_options, tell
 from gnr_video.commands.options import (
     any_engine_options,
     check_writable,
@@ -21,12 +21,12 @@ from gnr_video.commands.options import (
     report_option,
     weights_option,
 )
-from gnr_video.commands.progress import batch_progress, build_progress, frame_progress, warn
+from gnr_video.commands.progress import build_progress, frame_progress, warn
 from gnr_video.options import EngineOptions, LookOptions, OutputOptions
 
 if TYPE_CHECKING:
     from gnr_video.batch.jobs import Job
-    from gnr_video.batch.run import Outcome
+    from gnr_video.cluster.run import Cluster
     from gnr_video.report import Report
     from gnr_video.styles.schedule import Mode, StylePlan
     from gnr_video.translator import Translator
@@ -44,6 +44,7 @@ Examples:
   gnr-video clip.mov --paste side-by-side --start 3 --end 8
   gnr-video photo.jpg -o anime.png
   gnr-video clips/*.mp4 -o out/              many; again: what is done is passed over
+  gnr-video clips/ -o out/ --ray=auto        on all machines of a Ray cluster
   gnr-video live --virtual-camera            your webcam in a video call
   gnr-video styles sheet photo.jpg           try 15 seeds on one face
   gnr-video doctor                           what is installed, what is missing
@@ -86,20 +87,23 @@ class Inputs:
         named: on the command line.
         listed: a file with more.
         recursive: folders within folders, too.
+        output: where it goes: a file, or the folder of many.
     """
 
     named: tuple[str, ...]
     listed: Path | None
     recursive: bool
+    output: str | None
 
-    def jobs(self, output: str | None) -> list[Job]:
+    def jobs(self) -> list[Job]:
         """Those of a run over many inputs; none for a single one, which may be a URL, a pipe or a folder of images.
 
         Raises:
-            UsageError, InputError, OutputError: there is none, one does not exist, or `output` is a file's name.
+            UsageError, InputError, OutputError: there is none, one does not exist, or the output is a file's name.
         """
         from gnr_video.batch.jobs import holds_videos, plan, read_list
 
+        output = self.output
         texts = [*self.named, *(read_list(self.listed) if self.listed else ())]
         if not texts:
             raise click.UsageError("Missing argument 'INPUT...'.")
@@ -119,6 +123,19 @@ class Inputs:
             )
         return plan(texts, None if output is None else Path(output), recursive=self.recursive)
 
+    def single(self) -> list[Job]:
+        """The job of a single file.
+
+        Raises:
+            InputError: it is none.
+        """
+        from gnr_video.batch.jobs import Job
+
+        source = Path(self.named[0])
+        if not source.is_file():
+            raise InputError(f"{source} is no file", "a cluster is given files, or folders of videos")
+        return [Job(source, Path(self.output or default_output(str(source))))]
+
 
 @click.command(epilog=EXAMPLES)
 @common_options
@@ -134,12 +151,12 @@ class Inputs:
         help="Further inputs, one a line.",
     ),
     click.option("--recursive", is_flag=True, help="Folders within folders, too."),
-)
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE|DIR/",
-    help="Container by extension; the folder of many outputs.  [default: INPUT_anime.mp4]",
+    click.option(
+        "-o",
+        "--output",
+        metavar="FILE|DIR/",
+        help="Container by extension; the folder of many outputs.  [default: INPUT_anime.mp4]",
+    ),
 )
 @click.option(
     "--style",
@@ -220,16 +237,17 @@ class Inputs:
     ),
     click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists."),
 )
+@cluster_options
 @report_option
 def translate(
     inputs: Inputs,
-    output: str | None,
     style: str | None,
     plan: StylePlan,
     weights: str | None,
     engine: EngineOptions,
     look: LookOptions,
     result: OutputOptions,
+    cluster: Cluster | None,
     report: Path | None,
     quiet: bool,
 ) -> None:
@@ -240,7 +258,6 @@ def translate(
     """
     from gnr_video.styles.grammar import parse_expressions
     from gnr_video.tracking.selection import FaceChoice
-    from gnr_video.translator import Translator
 
     if report is not None:
         check_writable(report)
@@ -248,31 +265,54 @@ def translate(
     if style is not None:
         parse_expressions(style)
     FaceChoice.parse(look.faces)
-    jobs = inputs.jobs(output)
-    target = ""
+    look = replace(look, plan=plan)
+    jobs = inputs.jobs()
+    folder = Path(inputs.output) if jobs and inputs.output else None
+    if cluster is not None:
+        from gnr_video.cluster.run import run as spread
+        from gnr_video.cluster.worker import Setup
+
+        many, setup = jobs or inputs.single(), Setup(style, engine, look)
+        tell(
+            many,
+            lambda begin: spread(many, weights, setup, result, cluster, out=folder, progress=begin),
+            report,
+            quiet,
+        )
+        return
     if not jobs:
-        (input,) = inputs.named
-        target = output or default_output(input)
-        _check_single(input, target, result, quiet)
+        _check_single(inputs, result, quiet)
+    from gnr_video.batch.run import run
+    from gnr_video.translator import Translator
+
     with (
         build_progress(quiet) as building,
-        Translator(
-            weights, style, engine=engine, look=replace(look, plan=plan), build_progress=building
-        ) as translator,
+        Translator(weights, style, engine=engine, look=look, build_progress=building) as translator,
     ):
         if jobs:
-            _translate_all(translator, jobs, Path(output) if output else None, result, report, quiet)
-            return
-        with frame_progress(quiet) as progress:
-            done = translator.translate_video(input, target, result, progress=progress)
+            tell(jobs, lambda begin: run(jobs, translator, result, out=folder, progress=begin), report, quiet)
+        else:
+            _translate_one(inputs, translator, result, report, quiet)
+
+
+def _translate_one(
+    inputs: Inputs, translator: Translator, result: OutputOptions, report: Path | None, quiet: bool
+) -> None:
+    (input,) = inputs.named
+    with frame_progress(quiet) as progress:
+        done = translator.translate_video(
+            input, inputs.output or default_output(input), result, progress=progress
+        )
     if report is not None:
         done.write(report)
     _summary(done, quiet)
 
 
-def _check_single(input: str, target: str, result: OutputOptions, quiet: bool) -> None:
+def _check_single(inputs: Inputs, result: OutputOptions, quiet: bool) -> None:
     from gnr_video.media.open import comes_once, open_source
 
+    (input,) = inputs.named
+    target = inputs.output or default_output(input)
     if not result.overwrite and os.path.isfile(target):
         raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
     # What comes through a pipe comes once.
@@ -280,48 +320,6 @@ def _check_single(input: str, target: str, result: OutputOptions, quiet: bool) -
         with open_source(input, start=result.start, end=result.end, stream=result.stream) as source:
             if not quiet:
                 click.echo(source.info.describe(), err=True)
-
-
-def _translate_all(
-    translator: Translator,
-    jobs: Sequence[Job],
-    out: Path | None,
-    result: OutputOptions,
-    report: Path | None,
-    quiet: bool,
-) -> None:
-    """Translate many, say what became of each, and end with status 1 if any failed."""
-    from gnr_video.batch.run import run
-
-    outcomes = []
-    if report is not None:
-        report.unlink(missing_ok=True)
-    with batch_progress(quiet, jobs) as progress:
-        for outcome in run(jobs, translator, result, out=out, progress=progress):
-            outcomes.append(outcome)
-            if report is not None:
-                with report.open("a", encoding="utf-8") as stream:
-                    stream.write(f"{outcome.to_json()}\n")
-            if not quiet:
-                click.echo(_line(outcome, f"{len(outcomes)}/{len(jobs)}"), err=True)
-    failed = [one for one in outcomes if one.status == "failed"]
-    counts = ", ".join(
-        f"{sum(one.status == status for one in outcomes)} {status}"
-        for status in ("done", "skipped", "failed")
-    )
-    click.echo(counts, err=True)
-    for one in failed:
-        click.secho(f"failed: {one.job.source}: {one.why}", fg="red", err=True)
-    if failed:
-        raise click.exceptions.Exit(1)
-
-
-def _line(outcome: Outcome, number: str) -> str:
-    job, report = outcome.job, outcome.report
-    if report is not None:
-        warned = "".join(f"\n  warning: {text}" for text in [*report.fallbacks, *report.warnings])
-        return f"{number} {job.target}: {report.frames} frames in {report.seconds:.1f} s{warned}"
-    return f"{number} {job.source}: {'done before' if outcome.status == 'skipped' else outcome.why}"
 
 
 def default_output(input: str) -> str:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
 
 from gnr_video.effects.base import Effect
-from gnr_video.effects.skin_and_hair import Colours, Floats, planes, small
+from gnr_video.effects.skin_and_hair import Colours, Floats, coordinates, planes, small
 from gnr_video.frame import FaceLayer, Image, Points
 from gnr_video.tracking.face_mesh import FACE_OVAL, in_pixels, polygon, scaled, smoothstep
 
@@ -97,20 +96,12 @@ def light_on(crop: Image, landmarks: Points, seconds: float) -> Light:
     cast = np.power(mean + 1e-6, 1 / CAST_POWER)
     cast = np.clip(1 + CAST_SHARE * (cast / float(_LUMA @ cast) - 1), *CAST_BOUNDS)
     # Of a face's own features a plane knows nothing, beards and brows included.
-    x, y = _axes()
+    x, y = coordinates(SIDE, -1, 1)
     terms = np.stack([np.ones_like(x), x, y]).reshape(3, -1)
     weighted = terms * skin.reshape(-1)
     plane = np.linalg.solve(weighted @ terms.T + np.eye(3), weighted @ (luma / face).reshape(-1))
     shade = (plane @ terms).reshape(SIDE, SIDE)
     return Light(seconds, (exposure * cast).astype(np.float32), np.asarray(shade, np.float32))
-
-
-@lru_cache(maxsize=1)
-def _axes() -> tuple[Floats, Floats]:
-    """x and y of the crop's pixels, -1..1."""
-    axis = np.linspace(-1, 1, SIDE, dtype=np.float32)
-    x, y = np.meshgrid(axis, axis)
-    return x, y
 
 
 def lit(drawing: Image, light: Light) -> Image:

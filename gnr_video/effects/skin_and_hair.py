@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
@@ -43,6 +44,14 @@ def small(picture: Image | Mask, side: int) -> NDArray[np.uint8]:
 
 def planes(picture: Image) -> Floats:
     return np.stack(cv2.split(picture)).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def coordinates(side: int, first: float, last: float) -> tuple[Floats, Floats]:
+    """x and y of a square's pixels, from `first` to `last`; not to be written to."""
+    axis = np.linspace(first, last, side, dtype=np.float32)
+    x, y = np.meshgrid(axis, axis)
+    return x, y
 
 
 def opponent(rgb: Floats) -> Floats:

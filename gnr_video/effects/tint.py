@@ -22,6 +22,7 @@ from gnr_video.effects.skin_and_hair import (
     LEAST_HAIR,
     Colours,
     Floats,
+    coordinates,
     likelihood,
     opponent,
     planes,
@@ -251,7 +252,7 @@ class _Person:
 
     def _near(self) -> tuple[Floats, Floats]:
         """How far from the head skin and hair are tinted, fading."""
-        x, y = _grid()
+        x, y = coordinates(SIDE, 0, SIDE - 1)
         middle = self._oval(1.0).mean(axis=0).astype(np.float32)
         across, down = ((x - middle[0]) / np.float32(self.height), (y - middle[1]) / np.float32(self.height))
         down *= np.float32(0.85)
@@ -314,16 +315,9 @@ def _add(image: Image, place: Alignment, correction: Floats) -> None:
 
 
 @lru_cache(maxsize=1)
-def _grid() -> tuple[Floats, Floats]:
-    axis = np.arange(SIDE, dtype=np.float32)
-    x, y = np.meshgrid(axis, axis)
-    return x, y
-
-
-@lru_cache(maxsize=1)
 def _border() -> Floats:
     """0 at the border of the bust, 1 within."""
-    x, y = _grid()
+    x, y = coordinates(SIDE, 0, SIDE - 1)
     # Much hair reaches up there.
     edge: Floats = np.minimum(np.minimum(x, SIDE - 1 - x), np.minimum(np.float32(2.5) * y, SIDE - 1 - y))
     return smoothstep(edge * np.float32(10 / SIDE))

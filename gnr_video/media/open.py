@@ -79,11 +79,16 @@ def open_source(
         return _open_stream(text, _standard_input(), part)
     if is_url(text):
         return _open_url(text, part)
+    return _open_local(text, part)
+
+
+def _open_local(text: str, part: Reading) -> VideoSource:
+    """What is on this machine: a file, a named pipe, a folder."""
     file = local_path(text)
     if not os.path.exists(file):  # unlike pathlib's, it answers whatever the name
         raise InputError(f"no such file: {text}", _similar(file))
     if file.is_dir():
-        return ImageFolderSource(file, start=start, end=end)
+        return ImageFolderSource(file, start=part.start, end=part.end)
     try:
         head = Head(file.open("rb", buffering=0), str(file))
         if not head.peek(1):
@@ -265,6 +270,21 @@ def open_sink(
         if codec is not None:
             raise OutputError("an image sequence has no encoder", "leave --codec out")
         return ImageSequenceSink(target, source, size, overwrite=overwrite)
+    _check_output(text, source, overwrite)
+    if suffix in IMAGE_OUTPUTS and (source.info.is_still or suffix not in CONTAINERS):
+        if not source.info.is_still:
+            raise OutputError(
+                f"{text} is one image, but the input is a video",
+                f"use a pattern such as {target.stem}-%05d{suffix}, or a folder",
+            )
+        return StillSink(target)
+    return ContainerSink(target, source, size, codec=codec, crf=crf, threads=threads, live=live)
+
+
+def _check_output(text: str, source: VideoSource, overwrite: bool) -> None:
+    """Refuse a name that no single file of the output can have."""
+    target = Path(text)
+    suffix = target.suffix.lower()
     if suffix not in CONTAINERS and suffix not in IMAGE_OUTPUTS:
         known = ", ".join([*CONTAINERS, *IMAGE_OUTPUTS])
         raise OutputError(
@@ -281,14 +301,6 @@ def open_sink(
             f"the images of {source.info.path} have several sizes: they make no video",
             f"write them into a folder: -o {target.stem}/, or make all of them the same size",
         )
-    if suffix in IMAGE_OUTPUTS and (source.info.is_still or suffix not in CONTAINERS):
-        if not source.info.is_still:
-            raise OutputError(
-                f"{text} is one image, but the input is a video",
-                f"use a pattern such as {target.stem}-%05d{suffix}, or a folder",
-            )
-        return StillSink(target)
-    return ContainerSink(target, source, size, codec=codec, crf=crf, threads=threads, live=live)
 
 
 def check_alpha(path: str | os.PathLike[str], codec: str | None) -> None:

@@ -13,6 +13,7 @@ from types import TracebackType
 
 import numpy as np
 
+from engines.errors import InputError
 from gnr_video.frame import Face, Image, Points
 from gnr_video.tracking.boxes import (
     Box,
@@ -34,6 +35,11 @@ from gnr_video.tracking.search import Rounds, Search
 DUPLICATE_IOU = 0.6
 NEW_IOU = 0.3
 """Overlap with a known face from which on a face found in a view is that one."""
+
+
+def no_face() -> InputError:
+    """What is raised for a picture without one."""
+    return InputError("no face was found in the picture", "use one where a face is larger and looks ahead")
 
 
 class FaceTracker:

@@ -1,0 +1,1 @@
+"""Many videos on many machines: workers of a Ray cluster, each with an engine of its own (extra `ray`)."""

@@ -1,0 +1,83 @@
+"""How FFmpeg is asked to open an input, and what is said where it cannot (part of the container source)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines.errors import InputError
+from gnr_video.media.formats import Head
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+_OPEN_TIMEOUT, _READ_TIMEOUT = 20.0, 60.0  # seconds, for network inputs
+
+
+def interruptibly(work: Callable[[], None], undo: Callable[[], None]) -> None:
+    """`work()` on a thread of its own, because Ctrl-C is not heard inside FFmpeg.
+
+    Interrupted, it is left to itself; `undo()` is called if it ever succeeds.
+    """
+    ended, lock = threading.Event(), threading.Lock()
+    failed: list[BaseException] = []
+    abandoned = False
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failed.append(error)
+        with lock:
+            ended.set()
+            if abandoned and not failed:
+                undo()
+
+    try:
+        threading.Thread(target=run, name="gnr-video open", daemon=True).start()
+        # In turns: on some systems a wait without end cannot be interrupted.
+        while not ended.wait(0.2):
+            pass
+    except BaseException:
+        with lock:
+            abandoned = True
+            if ended.is_set() and not failed:
+                undo()
+        raise
+    if failed:
+        raise failed[0]
+
+
+def open_container(path: str, url: str | Head) -> InputContainer:
+    import av
+
+    local = isinstance(url, Head) or url.startswith("file:")
+    what: Any = url
+    try:
+        return av.open(
+            what,
+            metadata_errors="replace",
+            timeout=None if local else (_OPEN_TIMEOUT, _READ_TIMEOUT),
+        )
+    except (av.error.InvalidDataError, av.error.EOFError):
+        message = f"{path} is not a video that FFmpeg can read, or is cut off"
+        if isinstance(url, Head):
+            hint = (
+                "an mp4 read from a pipe must be written with -movflags +faststart, or give the file itself"
+            )
+        elif Path(path).suffix.lower() in (".mp4", ".mov", ".m4v"):
+            hint = "an interrupted recording or download lacks its index (moov): copy or download it again"
+        else:
+            hint = "play it in a video player to see whether it is whole"
+        raise InputError(message, hint) from None
+    except av.error.ProtocolNotFoundError:
+        raise InputError(
+            f"{path}: this FFmpeg build has no such protocol", "download the video first"
+        ) from None
+    except (av.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"cannot open {path}: {reason}", "check the name, the permissions, or the network"
+        ) from None

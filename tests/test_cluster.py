@@ -1,0 +1,159 @@
+"""Inputs spread over the workers of a real Ray cluster on this machine. Device: CPU."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from engines.errors import EngineError
+from gnr_video.batch.jobs import plan
+from gnr_video.batch.run import Outcome
+from gnr_video.cluster import run as cluster_run
+from gnr_video.cluster.run import Cluster, run
+from gnr_video.cluster.worker import Setup
+from gnr_video.options import EngineOptions, LookOptions, OutputOptions
+from gnr_video.translator import Translator
+from tests.cli_helpers import call
+from tests.live_helpers import until
+from tests.media_helpers import read_pictures
+
+ray = pytest.importorskip("ray", reason="needs ray")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("face_model", "person_model")]
+
+SETUP = Setup(engine=EngineOptions(engine="torch"), look=LookOptions(paste="crop"))
+TWO_WORKERS = Cluster(cpus=1)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray, with room for two workers of one core."""
+    cluster_run.import_ray()
+    ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=100_000_000,
+        include_dashboard=False,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def clips(tmp_path: Path, face_clip: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        shutil.copy(face_clip, tmp_path / "in" / name)
+    return tmp_path / "in"
+
+
+def spread(
+    clips: Path, tiny: Path, setup: Setup = SETUP, cluster: Cluster = TWO_WORKERS, **options: Any
+) -> list[Outcome]:
+    out = clips.parent / "out"
+    return list(run(plan([str(clips)], out), tiny, setup, OutputOptions(**options), cluster, out=out))
+
+
+def workers() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            found += [process] if "ray::Worker" in "".join(process.cmdline()) else []
+        except psutil.Error:  # ended meanwhile
+            continue
+    return found
+
+
+def test_a_worker_that_dies_in_mid_work_costs_nothing(
+    cluster: None, clips: Path, tiny: Path, face_clip: Path
+) -> None:
+    (clips / "bad.mp4").write_text("no video")
+    out = clips.parent / "out"
+    killed = []
+
+    def kill() -> None:
+        until(lambda: list(out.glob(".gnr-video/unfinished/*/.*.part.mp4")), seconds=100)
+        victim = workers()[0]
+        victim.kill()
+        killed.append(victim.pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    outcomes = spread(clips, tiny)
+    killer.join()
+    assert killed
+    assert sorted((one.job.source.name, one.status) for one in outcomes) == [
+        ("a.mp4", "done"),
+        ("b.mp4", "done"),
+        ("bad.mp4", "failed"),
+        ("c.mp4", "done"),
+    ]
+    assert sorted(one.name for one in out.iterdir()) == [".gnr-video", "a.mp4", "b.mp4", "c.mp4"]
+    assert sorted(one.name for one in (out / ".gnr-video").iterdir()) == ["done.jsonl", "lock"]
+    noted = [json.loads(line)["target"] for line in (out / ".gnr-video/done.jsonl").read_text().splitlines()]
+    assert sorted(noted) == ["a.mp4", "b.mp4", "c.mp4"], "each once"
+    with Translator(tiny, engine=SETUP.engine, look=SETUP.look) as translator:
+        translator.translate_video(face_clip, out.parent / "alone.mp4")
+    alone = [picture.tolist() for picture in read_pictures(out.parent / "alone.mp4")]
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        assert [picture.tolist() for picture in read_pictures(out / name)] == alone
+
+    (clips / "bad.mp4").unlink()
+    assert [one.status for one in spread(clips, tiny)] == ["skipped"] * 3
+
+
+def test_inputs_and_results_that_are_sent(cluster: None, clips: Path, tiny: Path) -> None:
+    outcomes = spread(clips, tiny, cluster=Cluster(cpus=2, send=True), end=0.2)
+    assert [one.status for one in outcomes] == ["done"] * 3
+    assert all(str(one.report and one.report.target) == str(one.job.target) for one in outcomes)
+    assert len(read_pictures(clips.parent / "out" / "a.mp4")) == 4
+
+
+def test_a_worker_with_another_version_is_refused(cluster: None, clips: Path, tiny: Path) -> None:
+    with pytest.raises(EngineError, match=r"has gnr-video \d.*, the run has 0\.0\.1.*same version"):
+        spread(clips, tiny, Setup(version="0.0.1"), Cluster(cpus=2))
+
+
+def test_a_cluster_without_room(cluster: None, clips: Path, tiny: Path) -> None:
+    with pytest.raises(EngineError, match="the cluster has 2 cores, a worker takes 100"):
+        spread(clips, tiny, cluster=Cluster(cpus=100))
+
+
+def test_a_head_that_is_silent(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = cluster_run._Crew(ray, TWO_WORKERS, SETUP, cluster_run.Kit(("w", b""), b"", b""), OutputOptions())
+    crew._check_head()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(ray.get_runtime_context().__class__, "gcs_address", address)
+    crew._check_head()  # for a moment
+    monkeypatch.setattr(cluster_run, "HEAD_SECONDS", 0.0)
+    with pytest.raises(EngineError, match=r"the head of the cluster at 127.* is lost .*the same command"):
+        crew._check_head()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--ray", "{clips}"], "is no address of a cluster: put inputs before --ray"),
+        (["--ray-send"], "--ray-send sends to the workers of --ray"),
+    ],
+)
+def test_options_that_make_no_sense(clips: Path, options: list[str], said: str) -> None:
+    done = call(clips, *(one.format(clips=clips) for one in options))
+    assert done.status == 2
+    assert said in " ".join(done.stderr.split())
+
+
+def test_a_folder_of_pictures_alone_is_no_job(tmp_path: Path, clips: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    done = call(tmp_path / "pictures", "--ray=here")
+    assert done.status == 3
+    assert "pictures is no file\n  a cluster is given files" in done.stderr
