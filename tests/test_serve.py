@@ -203,6 +203,7 @@ class TestFailures:
         assert "soon gone.mp4" in self.failed(client, second)
         assert client.ended(first)["state"] == "done"
 
+    @pytest.mark.slow
     @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
     def test_a_full_disk(
         self, client: Client, running: Serving, allowed: Path, monkeypatch: pytest.MonkeyPatch
@@ -263,6 +264,7 @@ class TestFailures:
 
 
 class TestMany:
+    @pytest.mark.slow
     def test_ten_thousand_are_listed_in_pages(self, tiny: Path, tmp_path: Path, face_model: Path) -> None:
         (tmp_path / "jobs").mkdir()
         Store(tmp_path / "jobs" / "jobs.sqlite3").close()

@@ -132,7 +132,7 @@ class TestStore:
         add(store, "a", 1)
         with pytest.raises(QueueFull, match="1 jobs wait"):
             add(store, "b", 1)
-        assert store.ids() == {"a"}
+        assert set(store.states()) == {"a"}
 
     def test_a_job_that_is_to_be_cancelled_is_whatever_comes_of_it(self, store: Store) -> None:
         for id in "abc":
@@ -172,7 +172,7 @@ class TestStore:
         assert store.forget(now - 1000, 1000) == []
         assert store.forget(now - 1000, 250) == ["a"]
         assert store.forget(now + 1000, 1000) == ["b", "c"]
-        assert store.ids() == {"d"}, "what waits stays"
+        assert set(store.states()) == {"d"}, "what waits stays"
 
     def test_of_a_newer_version(self, store: Store, tmp_path: Path) -> None:
         store.close()
@@ -187,14 +187,18 @@ class TestStore:
         with pytest.raises(KeyError), store._writing():
             store._db.execute("DELETE FROM jobs")
             raise KeyError
-        assert store.ids() == {"a"}
+        assert set(store.states()) == {"a"}
         add(store, "b")
 
 
-def test_uploads_that_never_ended_are_cleared_away(tmp_path: Path) -> None:
+def test_what_is_of_no_use_any_more_is_cleared_away(tmp_path: Path) -> None:
     with Folder(tmp_path / "jobs") as folder:
-        for id in ("known", "half"):
+        for id in ("waits", "done", "failed", "half"):
             (folder.make(id) / "a.mp4").write_bytes(b"x")
-        folder.clear_others({"known"})
-        assert [path.name for path in (tmp_path / "jobs" / "jobs").iterdir()] == ["known"]
+            folder.results(id).mkdir()
+            (folder.results(id) / "b.mp4").write_bytes(b"x")
+        folder.clear_others({"waits": "queued", "done": "done", "failed": "failed", "other": "queued"})
+        left = {path.relative_to(folder.path / "jobs").as_posix() for path in folder.path.glob("jobs/*/*/*")}
+        assert left == {"waits/source/a.mp4", "waits/result/b.mp4", "done/result/b.mp4"}
+        assert len(list((folder.path / "jobs").iterdir())) == 2
         assert sys.platform == "win32" or (tmp_path / "jobs").stat().st_mode & 0o077 == 0

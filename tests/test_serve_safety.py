@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -54,7 +56,11 @@ def client(running: Serving) -> Iterator[Client]:
 
 def nothing_left(running: Serving) -> None:
     """No upload has left a folder behind."""
-    until(lambda: {path.name for path in (running.folder.path / "jobs").iterdir()} <= running.store.ids())
+    until(
+        lambda: (
+            {path.name for path in (running.folder.path / "jobs").iterdir()} <= running.store.states().keys()
+        )
+    )
 
 
 class TestAccess:
@@ -266,6 +272,14 @@ class TestUploads:
         monkeypatch.setattr(running.folder, "free_bytes", lambda: 1000)
         answer = client.upload(b"x" * 2000)
         assert answer.status == 507 and "does not fit" in answer.json["error"]
+        monkeypatch.undo()
+
+        def make(id: str) -> Path:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(running.folder, "make", make)
+        answer = client.upload(b"x")
+        assert answer.status == 507 and os.strerror(errno.ENOSPC) in answer.json["error"]
         nothing_left(running)
 
     def test_a_full_database(self, client: Client, running: Serving) -> None:
@@ -301,7 +315,7 @@ class TestUploads:
             "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 100000\r\n\r\n"
             '--x\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
         )
-        before = len(running.store.ids())
+        before = len(running.store.states())
         with socket.create_connection((host, int(port)), timeout=LONG) as line:
             line.sendall(head.encode() + b"x" * 50_000)
             if end == "stalls":
@@ -309,7 +323,7 @@ class TestUploads:
             else:
                 until(lambda: list((running.folder.path / "jobs").glob("*/source/a.mp4")))
         nothing_left(running)
-        assert len(running.store.ids()) == before
+        assert len(running.store.states()) == before
         assert client.upload(b"no video").status == 201
         assert not [one for one in caplog.records if one.exc_info and one.levelno > logging.DEBUG]
 

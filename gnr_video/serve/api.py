@@ -133,6 +133,8 @@ class Api:
             return answer
         except ConnectionError:  # it has gone
             raise
+        except OSError as error:
+            return _refusal(507, f"cannot write to the service's folder: {error.strerror or error}")
         except Exception as error:  # one line for whoever asked; the server goes on
             log.debug("%s %s failed", request.method, request.path, exc_info=True)
             return _refusal(500, f"this request has failed: {type(error).__name__}: {error}")
@@ -304,7 +306,6 @@ class Api:
             raise OutputError(f"it does not fit on the disk: {free / 1e9:.1f} GB are free")
         upload = Upload(self._folder.make(id), self._limits.upload_bytes)
         await upload.receive(request)
-
         await asyncio.to_thread(job_options, upload.options, self._allowed)
         new = NewJob(id, upload.name, upload.name, True, upload.options, self._worker.maker)
         # Not in a thread: what is in the store is to stay, and nothing can cancel this request from here on.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -12,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from engines.errors import OutputError
 from gnr_video.batch.ledger import FOLDER as LEDGER
-from gnr_video.serve.store import Record
+from gnr_video.serve.store import ENDED, Record, State
 
 SOURCE, RESULT = "source", "result"
 """What is in a job's folder."""
@@ -117,16 +118,22 @@ class Folder:
         """Remove a job's folder, as far as nobody has files of it open."""
         shutil.rmtree(self.of(id), ignore_errors=True)
 
-    def clear_work(self, job: Record) -> None:
-        """Remove what is not needed any more once a job is done: the upload, the account of the work."""
-        shutil.rmtree(self.of(job.id) / SOURCE, ignore_errors=True)
-        shutil.rmtree(self.results(job.id) / LEDGER, ignore_errors=True)
+    def clear_after(self, id: str, state: State) -> None:
+        """Remove what a job that has ended so has no use for any more."""
+        if state == "done":
+            shutil.rmtree(self.of(id) / SOURCE, ignore_errors=True)
+            shutil.rmtree(self.results(id) / LEDGER, ignore_errors=True)
+        else:
+            self.clear(id)
 
-    def clear_others(self, known: set[str]) -> None:
-        """Remove the folders of all jobs but these: of uploads that never ended, of jobs that were forgotten."""
+    def clear_others(self, jobs: Mapping[str, State]) -> None:
+        """Remove what a program that ended without a word has left: all that these jobs have no use for."""
         for path in self._jobs.iterdir():
-            if path.name not in known:
-                shutil.rmtree(path, ignore_errors=True)
+            state = jobs.get(path.name)
+            if state is None:  # an upload that never ended, a job that was forgotten
+                self.clear(path.name)
+            elif state in ENDED:
+                self.clear_after(path.name, state)
 
     def free_bytes(self) -> int:
         """Of the disk."""

@@ -199,7 +199,11 @@ def allowed_file(text: str, allowed: Sequence[Path]) -> Path:
         raise refusal
     try:
         path = Path(os.path.realpath(text, strict=True))
-        if path.is_file() and any(path.is_relative_to(folder) for folder in allowed):
+        if (
+            path.is_file()
+            and os.access(path, os.R_OK)
+            and any(path.is_relative_to(folder) for folder in allowed)
+        ):
             return path
     except (OSError, ValueError):  # none, a circle of links, or a name that no file can have
         pass

@@ -321,10 +321,10 @@ class Store:
             self._db.executemany("DELETE FROM jobs WHERE id = ?", [(id,) for id in gone])
             return gone
 
-    def ids(self) -> set[str]:
-        """Of all jobs."""
+    def states(self) -> dict[str, State]:
+        """Of all jobs, by their ids."""
         with self._reading():
-            return {row["id"] for row in self._db.execute("SELECT id FROM jobs")}
+            return {row["id"]: row["state"] for row in self._db.execute("SELECT id, state FROM jobs")}
 
     # --
 

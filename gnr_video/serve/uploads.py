@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,7 +112,8 @@ class Upload:
                     held.clear()
             await asyncio.to_thread(_append, stream, path, bytes(held), True)
         finally:
-            stream.close()
+            with suppress(OSError):  # what a full disk did not take is still held back
+                stream.close()
 
 
 def _append(stream: Any, path: Path, data: bytes, is_last: bool = False) -> None:

@@ -126,8 +126,7 @@ class Worker:
         """
         for job in self._store.recover():
             self.messages.append(f"{job.name}: {job.outcome['message']}")
-            self._folder.clear(job.id)
-        self._folder.clear_others(self._store.ids())
+        self._folder.clear_others(self._store.states())
         self._thread.start()
 
     def wake(self) -> None:
@@ -202,10 +201,7 @@ class Worker:
         if ended is None or ended.state == "queued":
             return
         self.messages.append(f"{job.name}: {ended.state}, {ended.outcome['message']}")
-        if ended.state == "done":
-            self._folder.clear_work(job)
-        else:
-            self._folder.clear(job.id)
+        self._folder.clear_after(job.id, ended.state)
 
     def _translate(self, job: Record) -> dict[str, Any]:
         """What came of a job, as the store keeps it.
