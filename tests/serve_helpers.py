@@ -51,6 +51,11 @@ def service(weights: Path, folder: Path, **options: Any) -> Iterator[Serving]:
         yield running
 
 
+def at_rest(running: Serving) -> None:
+    """Wait until all jobs have ended."""
+    until(lambda: all(state in ENDED for state in running.store.states().values()), LONG)
+
+
 class Gate:
     """Before the network of a service: while it is shut, no frame gets through."""
 

@@ -18,7 +18,7 @@ from gnr_video.serve.run import Serving
 from gnr_video.serve.store import Store
 from tests.live_helpers import until
 from tests.media_helpers import make_clip, picture, read_packets, read_pictures
-from tests.serve_helpers import LONG, QUICK, Client, Gate, service
+from tests.serve_helpers import LONG, QUICK, Client, Gate, at_rest, service
 
 pytestmark = pytest.mark.usefixtures("face_model")
 
@@ -43,9 +43,7 @@ def running(
 def client(running: Serving) -> Iterator[Client]:
     made = Client(running.urls[0], running.token)
     yield made
-    until(
-        lambda: not any(running.store.counts()[state] for state in ("queued", "running", "cancelling")), LONG
-    )
+    at_rest(running)
 
 
 class TestJobs:

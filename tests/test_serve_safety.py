@@ -20,7 +20,7 @@ from gnr_video.serve.folder import Folder
 from gnr_video.serve.run import Serving
 from tests.cli_helpers import call
 from tests.live_helpers import until
-from tests.serve_helpers import LONG, QUICK, Answer, Client, service
+from tests.serve_helpers import LONG, QUICK, Answer, Client, at_rest, service
 
 pytestmark = pytest.mark.usefixtures("face_model")
 
@@ -49,9 +49,7 @@ def running(tiny: Path, face_model: Path, place: Path) -> Iterator[Serving]:
 @pytest.fixture
 def client(running: Serving) -> Iterator[Client]:
     yield Client(running.urls[0], running.token)
-    for job in running.store.page(100, state="queued"):
-        running.store.cancel(job.id)
-    until(lambda: not running.store.page(1, state="running"), LONG)
+    at_rest(running)
 
 
 def nothing_left(running: Serving) -> None:
