@@ -23,6 +23,7 @@ from gnr_video.media.opening import interruptibly, open_container
 from gnr_video.media.orientation import read_orientation
 from gnr_video.media.packet_reader import PacketReader
 from gnr_video.media.picture_decoder import PictureDecoder
+from gnr_video.media.programmes import read_programmes
 from gnr_video.media.source import Cover, PacketQueue, SourceInfo, StreamPacket, VideoSource
 from gnr_video.media.stream_choice import choose_streams
 from gnr_video.media.stream_facts import (
@@ -90,9 +91,10 @@ class ContainerSource(VideoSource):
 
     def _open(self, url: str | Head, *, seekable: bool) -> None:
         """Everything that reads before the first frame is asked for."""
+        programmes = read_programmes(url)  # before FFmpeg uses up what is no file
         self._container = open_container(self._path, url)
         try:
-            streams = choose_streams(self._path, self._container, self._part.stream, self.warn)
+            streams = choose_streams(self._path, self._container, programmes, self._part.stream, self.warn)
             self._stream, self._copied, self._covers = streams.video, streams.copied, streams.covers
             self._stream.thread_type = "AUTO"
             self._time_base = unit_of(self._stream)
@@ -103,7 +105,7 @@ class ContainerSource(VideoSource):
             self._decoded = self._decode()
             self._first = self._decode_first()
             self._second = next(self._decoded, None) if may_be_still(self._container) else None
-            self._orientation = read_orientation(self._first)
+            self._orientation = read_orientation(self._first, self._decoder.name)
             self.info = self._describe()
             if self._part.start is not None or not self.info.has_audio:
                 self._shift = self._first.pts * self._time_base

@@ -22,6 +22,7 @@ from gnr_video.media.formats import (
     GIF_DELAY,
     IMAGE_OUTPUTS,
     IMAGE_SUFFIXES,
+    JXL,
     WEBP,
     Head,
     ImageFormat,
@@ -30,6 +31,7 @@ from gnr_video.media.formats import (
     sniff,
     sniff_file,
 )
+from gnr_video.media.image_files import ffmpeg_reads_jxl
 from gnr_video.media.image_sinks import NUMBER_PATTERN, ImageSequenceSink, StillSink, holds_alpha
 from gnr_video.media.image_sources import AnimationSource, ImageFolderSource, StillSource
 from gnr_video.media.sink import VideoSink, shortened
@@ -164,6 +166,10 @@ def _open_stream(text: str, head: Head, part: Reading) -> VideoSource:
 def _open_picture(text: str, head: Head, part: Reading) -> VideoSource | None:
     """A picture by its content; None where FFmpeg has to say what it is."""
     kind, moves = sniff(head)
+    if kind is JXL and moves and not ffmpeg_reads_jxl():
+        raise InputError(
+            f"{text} is an animated JPEG XL, which cannot be read here", "convert it to WebP or to a video"
+        )
     # FFmpeg tells the pictures of a GIF apart by their delays.
     is_untimed = kind is GIF and GIF_DELAY not in head.peek(0)
     if moves and kind is not None and (kind in (WEBP, AVIF) or is_untimed):

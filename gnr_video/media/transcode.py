@@ -78,6 +78,7 @@ class AudioTranscoder:
         self.stream.bit_rate = _BITS_PER_CHANNEL * (1 if self._layout == "mono" else 2)
         self._resampler: Any = None
         self._end: float | None = None
+        self._unit = Fraction(1, self.RATE)
         self._kind: tuple[Any, ...] = ()
         self.damaged = 0
 
@@ -114,6 +115,10 @@ class AudioTranscoder:
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if at is None:
             return  # nothing says when it is heard
+        if frame.pts is None:
+            frame.time_base = self._unit
+            frame.pts = round(at / self._unit)
+        self._unit = frame.time_base
         if kind != self._kind or self._end is None or not -1.0 < at - self._end < _LONGEST_GAP:
             yield from self._drain()
             self._kind = kind
