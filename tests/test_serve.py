@@ -179,6 +179,7 @@ class TestFailures:
         own = make_clip(tmp_path / "own.ts", codec="mpeg2video")
         text = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.4,\nfile://{own}\n#EXT-X-ENDLIST\n"
         assert "list of other files" in self.failed(client, client.upload(text.encode(), "a.m3u8"))
+        assert "list of other files" in self.failed(client, client.upload(b"<MPD/>", "a.MPD"))
 
     def test_a_picture_of_too_many_pixels(self, client: Client) -> None:
         import cv2

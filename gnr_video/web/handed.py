@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.errors import InputError
+from gnr_video.media.dash import is_manifest
 from gnr_video.media.formats import HDR, sniff_file
 from gnr_video.media.image_files import picture_size as decoder_size
 from gnr_video.media.open import open_source
@@ -40,9 +41,12 @@ def check_picture(file: Path) -> None:
 def check_video(file: Path) -> None:
     """Raise InputError for what is not to be translated at all: too many pixels, a list of other files, no video."""
     check_picture(file)
+    is_list = InputError(f"{file.name} is a list of other files", "hand over the video itself")
+    if is_manifest(f"file:{file}"):  # to open it is to fetch what it names
+        raise is_list
     with open_source(file) as source:
         if source.info.container in LISTS:
-            raise InputError(f"{file.name} is a list of other files", "hand over the video itself")
+            raise is_list
         _check_size(file, source.info.size)
 
 
