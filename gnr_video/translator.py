@@ -70,23 +70,12 @@ class Translator:
         look: LookOptions = LookOptions(),
         build_progress: Progress | None = None,
     ) -> None:
-        from gnr_video.compositing.background import Backdrop
-        from gnr_video.compositing.compositor import Compositor
-        from gnr_video.compositing.grid import GridCompositor
-        from gnr_video.effects.chain import Effects
         from gnr_video.generator import open_generator
         from gnr_video.tracking.mediapipe_networks import compile_beside
 
         self.face_model = None if look.face_model is None else Path(look.face_model)
         compile_beside(self.face_model)
-        self.faces = FaceChoice.parse(look.faces)
-        self.plan = look.plan or StylePlan()
-        self.grid = look.grid
-        self.backdrop = Backdrop.parse(look.background)
-        self.compositor = cells = GridCompositor(*look.grid) if look.grid else Compositor(look.paste)
-        self._grid_styles = cells.styles if isinstance(cells, GridCompositor) else 0
-        self.lookahead = LOOKAHEAD if look.lookahead is None else look.lookahead
-        self.hold = _checked_hold(look)
+        self._take_look(look)
         made = open_generator(
             weights,
             engine,
@@ -95,9 +84,31 @@ class Translator:
             progress=build_progress,
         )
         self.engine, self.weights_name = made.engine, made.name
-        self.style: StyleCode | None = None
-        self.effects = Effects(look.effects, own=made.is_own, draws=self.engine.takes_styles)
+        self._is_own = made.is_own
         self._owns_engine = True
+        self._begin(style, look)
+
+    def _take_look(self, look: LookOptions) -> None:
+        """All of a look that needs no engine."""
+        from gnr_video.compositing.background import Backdrop
+        from gnr_video.compositing.compositor import Compositor
+        from gnr_video.compositing.grid import GridCompositor
+
+        self.faces = FaceChoice.parse(look.faces)
+        self.plan = look.plan or StylePlan()
+        self.grid = look.grid
+        self.backdrop = Backdrop.parse(look.background)
+        self.compositor = cells = GridCompositor(*look.grid) if look.grid else Compositor(look.paste)
+        self._grid_styles = cells.styles if isinstance(cells, GridCompositor) else 0
+        self.lookahead = LOOKAHEAD if look.lookahead is None else look.lookahead
+        self.hold = _checked_hold(look)
+
+    def _begin(self, style: Style | Sequence[Style] | None, look: LookOptions) -> None:
+        """The rest of it, and the style."""
+        from gnr_video.effects.chain import Effects
+
+        self.style: StyleCode | None = None
+        self.effects = Effects(look.effects, own=self._is_own, draws=self.engine.takes_styles)
         self._stream: FrameStream | None = None
         self._schedule: StyleSchedule | None = None
         self.looks: Looks | None = None
@@ -439,6 +450,24 @@ class Translator:
         other.lookahead = LOOKAHEAD
         other._stream = other._schedule = None
         other._owns_engine = False
+        return other
+
+    def beside(self, style: Style | Sequence[Style] | None, look: LookOptions) -> Translator:
+        """Another translator on the same engine, for use when this one rests: style and look are its own.
+
+        Args:
+            style, look: as for the constructor; the face model is this one's.
+
+        Returns:
+            One that need not be closed if it translates videos only. This one must outlive it.
+
+        Raises:
+            StyleError, InputError: as the constructor.
+        """
+        other = copy.copy(self)
+        other._owns_engine = False
+        other._take_look(look)
+        other._begin(style, look)
         return other
 
     def close(self) -> None:

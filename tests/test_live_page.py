@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from engines.weights import load_weights, save_weights
-from gnr_video.live.address import bind
 from gnr_video.live.cameras import open_camera
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink
+from gnr_video.web.address import bind
 from tests.browser import Page, chromium, needs_chromium
 from tests.cli_helpers import REPOSITORY
 from tests.live_helpers import live_session, until

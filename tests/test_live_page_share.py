@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gnr_video.live.address import bind
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink
+from gnr_video.web.address import bind
 from tests.browser import Page, needs_chromium
 from tests.live_helpers import until
 from tests.test_live_page import AXE, SHOWN, axe_faults, browse, click, served, session, use_style, violets

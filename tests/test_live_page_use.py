@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gnr_video.live.address import bind
 from gnr_video.live.camera import PushCamera
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink
+from gnr_video.web.address import bind
 from tests.browser import Page, needs_chromium
 from tests.live_helpers import until
 from tests.test_live_page import SHOWN, browse, click, served, session, use_style

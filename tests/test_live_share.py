@@ -15,7 +15,6 @@ import pytest
 
 from engines.errors import OutputError
 from gnr_video.frame import Frame, Image
-from gnr_video.live.address import bind
 from gnr_video.live.camera import PushCamera
 from gnr_video.live.replay import FPS, SECONDS, SIDE, Moment, Replay, Stopped, make_loop, smaller, wipe_share
 from gnr_video.live.session import LiveSession
@@ -23,6 +22,7 @@ from gnr_video.live.web import WebSink
 from gnr_video.live.web.clients import SEEN, WATCHING
 from gnr_video.live.web.sheet import linkable
 from gnr_video.media.images import decode_jpeg, encode_jpeg, wiped
+from gnr_video.web.address import bind
 from tests.live_helpers import until
 from tests.media_helpers import frame_times, picture, read_pictures
 from tests.test_live_web import Visitor, served, session, visit

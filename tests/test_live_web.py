@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from engines.errors import OutputError
-from gnr_video.live.address import bind, is_local, parse_address, urls_of
 from gnr_video.live.browsers import can_open_pages
-from gnr_video.live.measure import jpeg_size, picture_size
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink
 from gnr_video.live.web.pictures import UNDRAWN
 from gnr_video.media.images import decode_jpeg, encode_jpeg, even
+from gnr_video.web.address import bind, is_local, parse_address, urls_of
+from gnr_video.web.measure import jpeg_size, picture_size
 from tests.live_helpers import live_session, until
 from tests.media_helpers import picture, read_pictures
 

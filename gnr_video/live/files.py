@@ -14,20 +14,13 @@ from typing import Any
 
 from engines.errors import GnrVideoError, InputError, OutputError
 from gnr_video.live.controls import Controls
-from gnr_video.live.measure import picture_size
-from gnr_video.media.open import anime_name, open_source, picture_format
+from gnr_video.media.open import anime_name, picture_format
 from gnr_video.options import OutputOptions
 from gnr_video.pipeline import Counts
 from gnr_video.translator import Translator
+from gnr_video.web.handed import check_video, safe_name
 
 log = logging.getLogger(__name__)
-
-NAME_LENGTH = 50
-"""Letters that are kept of a file's name: disks take 255 bytes, and a letter may have four."""
-MAX_PIXELS = 64_000_000
-"""Of a picture: translating one takes about ten bytes of memory a pixel."""
-LISTS = {"concat", "dash", "hls", "imf", "sdp"}
-"""FFmpeg's names of containers that are lists of other files: those of this machine are none of a page's business."""
 
 
 class _Stopped(Exception):
@@ -103,8 +96,7 @@ class FileTranslations:
             InputError: another one is not finished.
             OutputError: it does not fit on the disk.
         """
-        name = "".join(letter for letter in name.replace("\\", "/") if letter.isprintable())
-        source = self._folder / (Path(name).name.lstrip(".")[-NAME_LENGTH:] or "video")
+        source = self._folder / safe_name(name)
         with self._lock:
             if self.job is not None and self.job.busy:
                 raise InputError(f"{self.job.source.name} is not finished yet", "wait for it, or stop it")
@@ -171,7 +163,7 @@ class FileTranslations:
 
     def _translate(self, job: Job) -> str:
         """Make the job's target; what came of it."""
-        _check(job.source)
+        check_video(job.source)
         styles = self._controls.styles
         translator = self._translator.sibling(self._controls.paste, styles.looks if styles else None)
         self._controls.hand_to(translator.effects)
@@ -191,16 +183,3 @@ class FileTranslations:
     def _clear(self) -> None:
         for path in self._folder.iterdir():
             path.unlink(missing_ok=True)
-
-
-def _check(file: Path) -> None:
-    """Raise InputError for what is not to be opened at all."""
-    with file.open("rb") as stream:
-        size = picture_size(stream.read(1 << 20))
-    if size is not None and size[0] * size[1] > MAX_PIXELS:
-        raise InputError(
-            f"{file.name} is {size[0]}x{size[1]}", f"{MAX_PIXELS / 1e6:.0f} million pixels are the most"
-        )
-    with open_source(file) as source:
-        if source.info.container in LISTS:
-            raise InputError(f"{file.name} is a list of other files", "hand over the video itself")

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines.errors import GnrVideoError, InputError, OutputError, interrupts
-from gnr_video.live.address import bind, parse_address
 from gnr_video.live.browsers import can_open_pages, open_page
 from gnr_video.live.camera import BROWSER, Camera, PushCamera
 from gnr_video.live.cameras import open_camera
@@ -34,6 +33,7 @@ from gnr_video.options import EngineOptions, LookOptions
 from gnr_video.report import Report
 from gnr_video.styles.grammar import parse_expressions
 from gnr_video.tracking.selection import FaceChoice
+from gnr_video.web.address import bind, parse_address
 
 STATUS_SECONDS = 10.0
 BROWSER_SIZE = (1280, 720)

@@ -10,9 +10,8 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
-from urllib.parse import urlsplit
 
-from gnr_video.live.address import is_local
+from gnr_video.web.sites import is_foreign
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +91,8 @@ class Access:
 
     def role(self, request: Any) -> str | None:
         """`OWNER` or `VIEWER`; None for what comes from elsewhere than the page or the address bar, or has no token."""
-        if not self._is_own(request):
+        # A link to the page may be followed from anywhere; nothing else is asked for by other sites.
+        if is_foreign(request, remote=self._remote, links=request.path == "/"):
             return None
         if not self.token:
             return OWNER
@@ -107,16 +107,3 @@ class Access:
             if hmac.compare_digest(held.encode(errors="replace"), token.encode()):
                 return role
         return None
-
-    def _is_own(self, request: Any) -> bool:
-        """Whether a request comes from the page itself or from the address bar."""
-        headers = request.headers
-        origin = headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
-            return False
-        # A link to the page may be followed from anywhere; nothing else is asked for by other sites.
-        followed = request.path == "/" and headers.get("Sec-Fetch-Mode") == "navigate"
-        if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none") and not followed:
-            return False
-        # A name that resolves to 127.0.0.1 but is not ours belongs to another site (DNS rebinding).
-        return self._remote or is_local(urlsplit(f"//{request.host}").hostname or "")

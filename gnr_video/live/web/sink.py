@@ -18,7 +18,6 @@ from typing import Any
 from engines.errors import EngineError, GnrVideoError
 from engines.installation import install_line
 from gnr_video.frame import Frame
-from gnr_video.live.address import urls_of
 from gnr_video.live.camera import PushCamera
 from gnr_video.live.files import FileTranslations
 from gnr_video.live.recorder import Recorder
@@ -32,6 +31,7 @@ from gnr_video.live.web.pictures import JpegStream, Newest
 from gnr_video.live.web.share import LOOPS, Share
 from gnr_video.live.web.sheet import Faces
 from gnr_video.live.web.source import PageCamera
+from gnr_video.web.address import urls_of
 
 log = logging.getLogger(__name__)
 

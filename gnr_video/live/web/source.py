@@ -10,10 +10,10 @@ import numpy as np
 
 from gnr_video.live.camera import SAMPLE, PushCamera
 from gnr_video.live.cameras import open_camera
-from gnr_video.live.measure import jpeg_size
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web.voice import PageMicrophone
 from gnr_video.media.images import decode_jpeg
+from gnr_video.web.measure import jpeg_size
 
 MAX_PIXELS = 3840 * 2160
 """Of a page's picture; a JPEG of two megabytes can hold hundreds of millions."""
