@@ -7,7 +7,8 @@ LOG = $(VENV)/pip.log
 TORCH_READY = $(VENV)/.ready-torch
 USER_READY = $(VENV)/.ready
 READY = $(VENV)/.ready-for-tests
-WORKERS ?= auto
+# More than cores: tests of live sessions wait most of the time.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2> /dev/null || echo 1) + 1)))
 # What pytest is given besides: TESTS="-m 'not slow'", TESTS=tests/test_cli.py
 TESTS ?=
 # Another index for torch alone: https://download.pytorch.org/whl/cpu spares Linux 2.5 GB of CUDA.
