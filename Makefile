@@ -7,7 +7,8 @@ LOG = $(VENV)/pip.log
 TORCH_READY = $(VENV)/.ready-torch
 USER_READY = $(VENV)/.ready
 READY = $(VENV)/.ready-for-tests
-WORKERS ?= auto
+# More than cores: tests of live sessions wait most of the time.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2> /dev/null || echo 1) + 1)))
 # What pytest is given besides: TESTS="-m 'not slow'", TESTS=tests/test_cli.py
 TESTS ?=
 # Another index for torch alone: https://download.pytorch.org/whl/cpu spares Linux 2.5 GB of CUDA.
@@ -84,8 +85,9 @@ $(USER_READY): $(TORCH_READY) pyproject.toml constraints.txt
 $(READY): $(TORCH_READY) pyproject.toml constraints.txt
 	@echo "installing $(TESTED) into $(VENV)"
 	$(call install,-e '.[$(TESTED)]')
-	@# The heads of LPIPS are files in this wheel; its code, and so torchvision, is not needed.
-	$(call install,--no-deps lpips)
+	@# The heads of LPIPS and axe's script are files in these wheels; their code, and so torchvision and Playwright, are not
+	@# needed.
+	$(call install,--no-deps lpips axe-playwright-python==0.1.8)
 	@touch $@ $(USER_READY)
 
 clean:

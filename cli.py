@@ -8,7 +8,7 @@ import click
 
 from engines.errors import leaving
 from gnr_video._version import __version__
-from gnr_video.commands import doctor, engine, live, styles, translate, weights
+from gnr_video.commands import doctor, engine, live, serve, styles, translate, weights
 from train.commands import evaluate, prepare, train
 from train.commands import styles as fitted_styles
 
@@ -49,6 +49,7 @@ def command(ctx: click.Context) -> None:
 for _subcommand in (
     translate.translate,
     live.live,
+    serve.serve,
     prepare.prepare,
     train.train,
     evaluate.evaluate,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -28,7 +29,8 @@ class Frame:
         pts: presentation time in units of `time_base`, never rewritten by the pipeline.
         time_base: seconds per pts unit.
         index: number of the frame in the stream, from 0.
-        props: what the source wants the sink to see again (its "duration", in `time_base` units; its "name").
+        props: what the source wants the sink to see again (its "duration", in `time_base` units; its "name"), and
+            "states", see `note`.
         alpha: uint8 HxW where there is transparency; what is hidden by it is white in `image`.
     """
 
@@ -53,6 +55,14 @@ class Frame:
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
         return self.image.shape[1], self.image.shape[0]
+
+    def note(self, stage: str, state: Callable[[], Any]) -> None:
+        """Write down what a stage was like before this frame, if its `props` have a dict "states" for that.
+
+        A run that begins with this frame and these states (`pipeline.run`) goes on as the one that wrote them.
+        """
+        if (states := self.props.get("states")) is not None:
+            states[stage] = state()
 
     def __repr__(self) -> str:
         return f"Frame(index={self.index}, pts_seconds={self.pts_seconds:.3f}, shape={self.image.shape})"

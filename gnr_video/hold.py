@@ -63,6 +63,14 @@ class Drawings:
         self._shown += 1
         return [self._newest[one] for one in ids]
 
+    def state(self) -> tuple[Drawn, float, int]:
+        """The newest drawings, of when, and for how many frames they have been shown, for `restore`."""
+        return dict(self._newest), self._drawn_at, self._shown
+
+    def restore(self, state: tuple[Drawn, float, int]) -> None:
+        """Go on from there."""
+        self._newest, self._drawn_at, self._shown = state
+
     def _has(self, crops: Sequence[Image], ids: Sequence[int]) -> bool:
         """Whether there is a drawing of each; whole heads are larger than faces."""
         return all(

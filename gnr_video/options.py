@@ -80,6 +80,7 @@ class OutputOptions:
         codec, crf: of the encoder, see `gnr_video.media.open.open_sink`. Without either, an engine on an NVIDIA GPU has
             that GPU's encoder instead of libx264, where it works.
         overwrite: replace an existing file.
+        resume: render long videos in segments that survive a crash (`gnr_video.segments.run.translate`).
     """
 
     start: float | None = None
@@ -89,3 +90,4 @@ class OutputOptions:
     codec: str | None = None
     crf: int | None = None
     overwrite: bool = False
+    resume: bool = True

@@ -6,11 +6,10 @@ stays flat however long the video is, and a failure or a cancellation anywhere e
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gnr_video.channels import Threaded
 from gnr_video.compositing.compositor import HEAD_MODES
@@ -64,6 +63,23 @@ class Look:
             if part is not None:
                 part.reset()
 
+    def state_of_cut(self) -> dict[str, Any]:
+        """What is known of the frames before in the stage `cut`, for `restore`."""
+        known: dict[str, Any] = {"effects": self.effects.known("cut")}
+        return known if self.matte is None else {**known, "matte": self.matte.state()}
+
+    def state_of_compose(self) -> dict[str, Any]:
+        """The same of the stage `compose`."""
+        known = {"effects": self.effects.known("compose"), "compositor": self.compositor.state()}
+        return known if self.background is None else {**known, "background": self.background.state()}
+
+    def restore(self, states: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        for name, state in states.items():
+            part = getattr(self, name)
+            if part is not None:
+                part.restore(state)
+
     def close(self) -> None:
         """Free what looks for people. May be called twice."""
         for part in (self.matte, self.background, self.privacy):
@@ -82,21 +98,38 @@ class Counts:
     frames: int = 0
     faces: int = 0
     frames_without_face: int = 0
-    covered: Counter[str] = field(default_factory=Counter)
+    covered: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
             self.frames + other.frames,
             self.faces + other.faces,
             self.frames_without_face + other.frames_without_face,
-            self.covered + other.covered,
+            _summed(self.covered, other.covered, 1),
+        )
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(
+            self.frames - other.frames,
+            self.faces - other.faces,
+            self.frames_without_face - other.frames_without_face,
+            _summed(self.covered, other.covered, -1),
         )
 
     def add(self, frame: Layered) -> None:
         self.frames += 1
         self.faces += len({face.alignment.track_id for face in frame.faces})
         self.frames_without_face += not frame.faces
-        self.covered.update(reasons(frame))
+        self.cover(*reasons(frame))
+
+    def cover(self, *why: str) -> None:
+        """A frame was covered, for these reasons."""
+        self.covered = _summed(self.covered, dict.fromkeys(why, 1), 1)
+
+
+def _summed(one: Mapping[str, int], other: Mapping[str, int], sign: int) -> dict[str, int]:
+    sums = {reason: one.get(reason, 0) + sign * other.get(reason, 0) for reason in {**one, **other}}
+    return {reason: count for reason, count in sums.items() if count}
 
 
 def decode(frames: Iterable[Frame], times: StageTimes) -> Generator[Frame, None, None]:
@@ -122,6 +155,7 @@ def cut(items: Iterable[Layered], look: Look, times: StageTimes) -> Generator[La
     """Cut the faces out, or whole heads where they are pasted: crops, busts, and what the network is shown."""
     for item in items:
         image, seconds = item.frame.image, item.frame.pts_seconds
+        item.frame.note("cut", look.state_of_cut)
         faces = [face for face in item.faces if not face.held][:1] if look.grid else item.faces
         matte = look.matte if look.compositor.mode in HEAD_MODES else None
         side = look.engine.size if matte is None else head_side(look.engine.size)
@@ -148,6 +182,7 @@ def draw(
     *,
     styles: StyleSchedule | None = None,
     start: float = 0.0,
+    first: float | None = None,
 ) -> Generator[Layered, None, None]:
     """Run the generator on what was cut out, all faces of a frame as one batch.
 
@@ -155,10 +190,11 @@ def draw(
         drawings: draw, as often as they are asked to; but for a grid, which is drawn for every frame.
         styles: says which style each face has; None: the engine's own for all.
         start: the time of the first frame on the clock of `styles`, seconds.
+        first: its time on that of the frames; None: that of the first that comes.
     """
-    first: float | None = None
     for item in items:
         seconds = item.frame.pts_seconds
+        item.frame.note("drawings", drawings.state)
         first = seconds if first is None else first
         seconds += start - first
         faces = item.faces
@@ -182,6 +218,7 @@ def compose(items: Iterable[Layered], look: Look, times: StageTimes) -> Generato
     """Paste the translations back; time and index of the frames stay as they are."""
     for item in items:
         frame = item.frame
+        frame.note("compose", look.state_of_compose)
         if (
             look.compositor.output_size(frame.size) != frame.size
             or look.grid
@@ -226,8 +263,9 @@ def run(
     start: float = 0.0,
     hold: int = 1,
     on_frame: Callable[[Counts], None] | None = None,
+    states: Mapping[str, Any] | None = None,
 ) -> Counts:
-    """Send every frame of `source` through all stages to `write`, which is called on this thread, in order.
+    """Send every frame of `source` through all stages to `write`, called on this thread, in order; says what came.
 
     Args:
         source: frames in presentation order.
@@ -237,19 +275,25 @@ def run(
         styles, start: see `draw`.
         hold: frames that a drawing is shown for, see `gnr_video.hold`.
         on_frame: told after each frame what has come through.
-
-    Returns:
-        What came through.
+        states: what `Frame.note` wrote down before the first of these frames, in a run over more of the same video;
+            and "first", the time of that video's first frame, seconds.
 
     Raises:
         Whatever a stage raised. All threads have ended by then, save one that waits for a silent source.
     """
     counts = Counts()
+    drawings = Drawings(look.engine, look.effects, times, hold)
+    states = states or {}
+    parts: dict[str, Any] = {"finder": finder, "drawings": drawings, "cut": look, "compose": look}
+    for name in parts.keys() & states.keys():
+        parts[name].restore(states[name])
+    if look.privacy is not None:
+        look.privacy.restore(states.get("seen"), states.get("kept"))
     decoded = Threaded(decode(source, times), "decode")
     tracked = Threaded(track(decoded, finder, look, times), "track")
     cut_out = Threaded(cut(tracked, look, times), "cut")
-    drawings = Drawings(look.engine, look.effects, times, hold)
-    drawn = Threaded(draw(cut_out, look, drawings, times, styles=styles, start=start), "draw")
+    drawing = draw(cut_out, look, drawings, times, styles=styles, start=start, first=states.get("first"))
+    drawn = Threaded(drawing, "draw")
     composed = Threaded(compose(drawn, look, times), "compose")
     stages = (composed, drawn, cut_out, tracked, decoded)
     try:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -85,7 +87,7 @@ class _Head:
 
     Attributes:
         alignment: of its face's crop, where it is now.
-        layer: the face as it was seen last.
+        role, chosen: the face's.
         image: the frame in which it was seen last.
         since, seen_at, time: when it was seen first and last, and when it was looked at last, seconds.
         velocity: of its middle, pixels a second.
@@ -99,7 +101,8 @@ class _Head:
     """
 
     alignment: Alignment
-    layer: FaceLayer
+    role: int
+    chosen: bool
     image: Image
     since: float
     seen_at: float
@@ -138,6 +141,9 @@ class Privacy:
         self._unfound = None if matte is None else Unfound(matte)
         self._blurs = blurs
         self._kept: dict[int, tuple[Image, Bust | None]] = {}
+        self._heads: dict[int, _Head] = {}
+        self._before: Image | None = None
+        self._begun: float | None = None
         self._last: float | None = None
         self._forget()
 
@@ -155,12 +161,14 @@ class Privacy:
     def guard(self, items: Iterable[Layered], times: StageTimes) -> Iterator[Layered]:
         """Frames with the faces that were found in them become frames with all that is to be drawn or covered."""
         for item in items:
+            item.frame.note("seen", self._state)
             with times.stage("private"):
                 guarded = self._guarded(item)
             yield guarded
 
     def drawn(self, item: Layered) -> Layered:
         """A frame whose faces were drawn; those that are held get their last drawing, or a cover if there is none."""
+        item.frame.note("kept", self._kept.copy)
         before, self._kept = self._kept, {}
         faces, covers = [], []
         for face in item.faces:
@@ -187,16 +195,32 @@ class Privacy:
             covers.append(cover)
         return replace(item, faces=faces, covers=covers)
 
+    def _state(self) -> dict[str, Any]:
+        """What `guard` knows of the frames before."""
+        return {
+            "heads": {track_id: copy(head) for track_id, head in self._heads.items()},
+            "unfound": None if self._unfound is None else self._unfound.state(),
+            "others": (self._before, self._begun, self._is_settled, self._last),
+        }
+
+    def restore(self, seen: dict[str, Any] | None, kept: dict[int, tuple[Image, Bust | None]] | None) -> None:
+        """Go on from what was written down as "seen" and "kept" with a frame (`Frame.note`)."""
+        if seen is not None:
+            self._heads = {track_id: copy(head) for track_id, head in seen["heads"].items()}
+            if self._unfound is not None and seen["unfound"] is not None:
+                self._unfound.restore(seen["unfound"])
+            self._before, self._begun, self._is_settled, self._last = seen["others"]
+        if kept is not None:
+            self._kept = dict(kept)
+
     # -- what is bare
 
     def _forget(self) -> None:
         """A new scene."""
-        self._heads: dict[int, _Head] = {}
+        self._heads = {}
         if self._unfound is not None:
             self._unfound.reset()
-        self._before: Image | None = None
-        self._begun: float | None = None
-        self._is_settled = False
+        self._before, self._begun, self._is_settled = None, None, False
 
     def _guarded(self, item: Layered) -> Layered:
         image, seconds = item.frame.image, item.frame.pts_seconds
@@ -216,12 +240,12 @@ class Privacy:
         covers = [Cover(face.alignment, NOT_CHOSEN) for face in item.faces if not face.chosen]
         for head in lost:
             is_short = seconds - head.seen_at <= HELD_SECONDS
-            if head.layer.chosen and is_short:
+            if head.chosen and is_short:
                 held = max(head.brightness, 0.05)
-                faces.append(FaceLayer(head.alignment, head.layer.role, seconds, held=held))
+                faces.append(FaceLayer(head.alignment, head.role, seconds, held=held))
             # One that is hidden behind somebody else must not be drawn over them.
             elif head.is_like or not any(is_behind(head.alignment, other) for other in seen):
-                covers.append(Cover(head.alignment, LOST_LONG if head.layer.chosen else NOT_CHOSEN))
+                covers.append(Cover(head.alignment, LOST_LONG if head.chosen else NOT_CHOSEN))
         covers += [Cover(place, NOT_FOUND) for place in unfound]
         is_settled = not self._blurs or self._settled(seconds, is_found=bool(seen) and not unfound)
         self._before = image
@@ -270,7 +294,9 @@ class Privacy:
                 moved = np.array([place.center_x - last.center_x, place.center_y - last.center_y])
                 share = 1 - math.exp(-dt / VELOCITY_SECONDS)
                 velocity = head.velocity + share * (moved / dt - head.velocity)
-        self._heads[place.track_id] = _Head(place, face, image, since, seconds, seconds, velocity, scale)
+        self._heads[place.track_id] = _Head(
+            place, face.role, face.chosen, image, since, seconds, seconds, velocity, scale
+        )
 
     def _lost(self, image: Image, seconds: float, seen: Sequence[Alignment]) -> list[_Head]:
         """Heads that are not seen in this frame but are there, moved to where they are by now."""

@@ -31,7 +31,7 @@ from gnr_video.tracking.smoothing import LOOKAHEAD
 if TYPE_CHECKING:
     from engines.tensorrt_build import Progress
     from gnr_video.frame_stream import FrameStream
-    from gnr_video.media.source import VideoSource
+    from gnr_video.media.source import SourceInfo, VideoSource
     from gnr_video.pipeline import Counts, Look
 
 DEFAULT_STYLE = DEFAULT_SEED
@@ -70,15 +70,30 @@ class Translator:
         look: LookOptions = LookOptions(),
         build_progress: Progress | None = None,
     ) -> None:
-        from gnr_video.compositing.background import Backdrop
-        from gnr_video.compositing.compositor import Compositor
-        from gnr_video.compositing.grid import GridCompositor
-        from gnr_video.effects.chain import Effects
         from gnr_video.generator import open_generator
         from gnr_video.tracking.mediapipe_networks import compile_beside
 
         self.face_model = None if look.face_model is None else Path(look.face_model)
         compile_beside(self.face_model)
+        self._take_look(look)
+        made = open_generator(
+            weights,
+            engine,
+            paste=self.compositor.mode,
+            face_model=self.face_model,
+            progress=build_progress,
+        )
+        self.engine, self.weights_name = made.engine, made.name
+        self._is_own = made.is_own
+        self._owns_engine = True
+        self._begin(style, look)
+
+    def _take_look(self, look: LookOptions) -> None:
+        """All of a look that needs no engine."""
+        from gnr_video.compositing.background import Backdrop
+        from gnr_video.compositing.compositor import Compositor
+        from gnr_video.compositing.grid import GridCompositor
+
         self.faces = FaceChoice.parse(look.faces)
         self.plan = look.plan or StylePlan()
         self.grid = look.grid
@@ -88,17 +103,13 @@ class Translator:
         self.lookahead = LOOKAHEAD if look.lookahead is None else look.lookahead
         self.hold = _checked_hold(look)
         self.private = look.private
-        made = open_generator(
-            weights,
-            engine,
-            paste=self.compositor.mode,
-            face_model=self.face_model,
-            progress=build_progress,
-        )
-        self.engine, self.weights_name = made.engine, made.name
+
+    def _begin(self, style: Style | Sequence[Style] | None, look: LookOptions) -> None:
+        """The rest of it, and the style."""
+        from gnr_video.effects.chain import Effects
+
         self.style: StyleCode | None = None
-        self.effects = Effects(look.effects, own=made.is_own, draws=self.engine.takes_styles)
-        self._owns_engine = True
+        self.effects = Effects(look.effects, own=self._is_own, draws=self.engine.takes_styles)
         self._stream: FrameStream | None = None
         self._schedule: StyleSchedule | None = None
         self.looks: Looks | None = None
@@ -296,20 +307,19 @@ class Translator:
         """
         from gnr_video import pipeline
         from gnr_video.media.open import open_sink
-        from gnr_video.media.transparency import ON_WHITE
         from gnr_video.tracking.finder import Finder
 
         times = StageTimes()
         schedule = self.schedule(source)
         with (
-            self._open_source(source, target, output) as video,
+            self.open_source(source, target, output) as video,
             Finder(self.face_model, self.faces, self.lookahead, private=self.private) as finder,
             closing(self.open_look()) as look,
             open_sink(
                 target,
                 video,
                 size=self.compositor.output_size(video.info.size),
-                codec=self._codec(target, output, video.info.size),
+                codec=self.codec_for(target, output, video.info.size),
                 crf=output.crf,
                 overwrite=output.overwrite,
             ) as sink,
@@ -339,12 +349,39 @@ class Translator:
             sink.finish()
             seconds = time.perf_counter() - started
             warnings = [*(schedule.looks.warnings if schedule else ()), *video.warnings, *sink.warnings]
-        if video.info.has_alpha and self.compositor.output_size(video.info.size) != video.info.size:
-            warnings.append(ON_WHITE)
+        return self.report(
+            video.info, target, counts, seconds=seconds, times=times, codec=sink.codec, warnings=warnings
+        )
+
+    def report(
+        self,
+        info: SourceInfo,
+        target: str | os.PathLike[str],
+        counts: Counts,
+        *,
+        seconds: float,
+        times: StageTimes,
+        codec: str,
+        warnings: Sequence[str],
+    ) -> Report:
+        """The account of a translation.
+
+        Args:
+            info: of the input.
+            counts: what is in the output.
+            seconds, times: that it took.
+            codec: the encoder.
+            warnings: what was said on the way.
+        """
+        from gnr_video.media.transparency import ON_WHITE
+
+        said = list(warnings)
+        if info.has_alpha and self.compositor.output_size(info.size) != info.size:
+            said.append(ON_WHITE)
         if counts.frames_without_face == counts.frames:
-            warnings.append("no face was found in any frame: the output shows the source pictures")
+            said.append("no face was found in any frame: the output shows the source pictures")
         return Report(
-            source=os.fspath(source),
+            source=info.path,
             target=os.fspath(target),
             frames=counts.frames,
             faces=counts.faces,
@@ -354,23 +391,23 @@ class Translator:
             stages=times.summary(),
             engine=f"{self.engine.name} {self.engine.precision} on {self.engine.device}",
             weights=self.weights_name,
-            style=self.plan.keys or (schedule.looks.label if schedule else "none"),
+            style=self.plan.keys or (self.looks.label if self.looks else "none"),
             fallbacks=[str(self.engine.fallback)] if self.engine.fallback else [],
-            warnings=list(dict.fromkeys(warnings)),
+            warnings=list(dict.fromkeys(said)),
             settings={
                 "paste": self.compositor.mode,
                 "background": self.backdrop.describe() if self.backdrop else "keep",
                 "faces": str(self.faces),
                 "private": self.private,
                 "mode": self.plan.mode,
-                "codec": sink.codec,
+                "codec": codec,
                 "lookahead": self.lookahead,
                 **self.effects.state,
                 "hold": self.hold,
             },
         )
 
-    def _codec(
+    def codec_for(
         self, target: str | os.PathLike[str], output: OutputOptions, size: tuple[int, int]
     ) -> str | None:
         """The encoder: the one asked for; beside an engine on a GPU that GPU's, where it has one; None: the usual."""
@@ -380,7 +417,7 @@ class Translator:
             return output.codec
         return gpu_codec(target, self.compositor.output_size(size))
 
-    def _open_source(
+    def open_source(
         self, source: str | os.PathLike[str], target: str | os.PathLike[str], output: OutputOptions
     ) -> VideoSource:
         """The source, with transparency where there is to be some."""
@@ -419,6 +456,24 @@ class Translator:
         other.lookahead = LOOKAHEAD
         other._stream = other._schedule = None
         other._owns_engine = False
+        return other
+
+    def beside(self, style: Style | Sequence[Style] | None, look: LookOptions) -> Translator:
+        """Another translator on the same engine, for use when this one rests: style and look are its own.
+
+        Args:
+            style, look: as for the constructor; the face model is this one's.
+
+        Returns:
+            One that need not be closed if it translates videos only. This one must outlive it.
+
+        Raises:
+            StyleError, InputError: as the constructor.
+        """
+        other = copy.copy(self)
+        other._owns_engine = False
+        other._take_look(look)
+        other._begin(style, look)
         return other
 
     def close(self) -> None:

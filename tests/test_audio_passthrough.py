@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from gnr_video.media.open import open_sink, open_source
@@ -109,6 +110,33 @@ def test_several_tracks_and_their_languages(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "d.mp4")) as container:
         found = [(s.codec_context.name, s.metadata.get("language")) for s in container.streams.audio]
     assert found == [("aac", "jpn"), ("opus", "eng")]
+
+
+def test_packets_that_do_not_say_how_long_they_last(tmp_path: Path) -> None:
+    """As FLAC's in NUT: the last one counts, too."""
+    clip = make_clip(tmp_path / "a.mkv", pts=range(30), options={"bf": "0"})
+    with av.open(str(clip)) as given, av.open(str(tmp_path / "a.nut"), "w") as out:
+        pictures, sound = (
+            out.add_stream_from_template(given.streams.video[0]),
+            out.add_stream("flac", rate=48000),
+        )
+        packets = []
+        for at in range(0, 48000, 4608):
+            frame = av.AudioFrame.from_ndarray(np.full((1, 2 * 4608), at % 9, np.int16), "s16", "stereo")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, at, Fraction(1, 48000)
+            packets += sound.encode(frame)
+        packets += sound.encode(None)
+        for packet in given.demux():
+            if packet.size:
+                packet.stream = pictures
+                packets.append(packet)
+        for packet in sorted(packets, key=lambda one: one.dts * one.time_base):
+            out.mux(packet)
+    with av.open(str(tmp_path / "a.nut")) as container:
+        lasts = [p.duration for p in container.demux(audio=0) if p.size]
+    assert len(lasts) == 11 and not any(lasts)
+    copy(tmp_path / "a.nut", tmp_path / "b.mp4")
+    assert read_packets(tmp_path / "b.mp4") == read_packets(tmp_path / "a.nut")
 
 
 def test_memory_is_bounded_by_the_interleaving(tmp_path: Path) -> None:

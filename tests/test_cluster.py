@@ -7,23 +7,28 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from engines.accuracy import psnr
 from engines.errors import EngineError
-from gnr_video.batch.jobs import plan
+from gnr_video.batch.jobs import Job, plan
 from gnr_video.batch.run import Outcome
-from gnr_video.cluster import run as cluster_run
-from gnr_video.cluster.run import Cluster, run
-from gnr_video.cluster.worker import Setup
+from gnr_video.cluster.crew import Crew
+from gnr_video.cluster.run import Cluster, import_ray, run
+from gnr_video.cluster.worker import Kit, Setup
 from gnr_video.options import EngineOptions, LookOptions, OutputOptions
+from gnr_video.pipeline import Counts
+from gnr_video.segments.plan import Lengths
+from gnr_video.segments.run import translate
 from gnr_video.translator import Translator
 from tests.cli_helpers import call
 from tests.live_helpers import until
-from tests.media_helpers import read_pictures
+from tests.media_helpers import frame_times, read_pictures
 
 ray = pytest.importorskip("ray", reason="needs ray")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("face_model", "person_model")]
@@ -35,7 +40,7 @@ TWO_WORKERS = Cluster(cpus=1)
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Ray, with room for two workers of one core."""
-    cluster_run.import_ray()
+    import_ray()
     ray.init(
         address="local",
         num_cpus=2,
@@ -72,24 +77,21 @@ def workers() -> list[psutil.Process]:
     return found
 
 
+def kill_one(folder: Path, pattern: str) -> None:
+    """Kill a worker as soon as one writes."""
+    until(lambda: list(folder.glob(pattern)), seconds=100)
+    workers()[0].kill()
+
+
 def test_a_worker_that_dies_in_mid_work_costs_nothing(
     cluster: None, clips: Path, tiny: Path, face_clip: Path
 ) -> None:
     (clips / "bad.mp4").write_text("no video")
     out = clips.parent / "out"
-    killed = []
-
-    def kill() -> None:
-        until(lambda: list(out.glob(".gnr-video/unfinished/*/.*.part.mp4")), seconds=100)
-        victim = workers()[0]
-        victim.kill()
-        killed.append(victim.pid)
-
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill_one, args=(out, ".gnr-video/unfinished/*/.*.part.mp4"))
     killer.start()
     outcomes = spread(clips, tiny)
     killer.join()
-    assert killed
     assert sorted((one.job.source.name, one.status) for one in outcomes) == [
         ("a.mp4", "done"),
         ("b.mp4", "done"),
@@ -110,6 +112,40 @@ def test_a_worker_that_dies_in_mid_work_costs_nothing(
     assert [one.status for one in spread(clips, tiny)] == ["skipped"] * 3
 
 
+def test_segments_of_a_long_video_are_shared(
+    cluster: None, tmp_path: Path, tiny: Path, face_clip: Path
+) -> None:
+    """With what an earlier run has left; and a worker dies at one of them."""
+    setup = replace(SETUP, lengths=Lengths(segment=0.3, warm_up=0.2, least=0.5))
+    target, folder = tmp_path / "out" / "a.mp4", tmp_path / "out" / ".a.mp4.segments"
+    job = Job(face_clip, target)
+    with Translator(tiny, engine=SETUP.engine, look=SETUP.look) as translator:
+        translator.translate_video(face_clip, tmp_path / "alone.mp4")
+        ended = RuntimeError("a crash")
+
+        def crash(counts: Counts, expected: int | None) -> None:
+            if len(list(folder.glob("*.json"))) > 1:  # its settings, and a segment
+                raise ended
+
+        target.parent.mkdir()
+        with pytest.raises(RuntimeError, match="a crash"):
+            translate(translator, face_clip, target, progress=crash, lengths=setup.lengths)
+    said: list[str] = []
+    killer = threading.Thread(target=kill_one, args=(folder, "unfinished/*/.*.part.mp4"))
+    killer.start()
+    (outcome,) = run([job], tiny, setup, OutputOptions(), TWO_WORKERS, out=target.parent, say=said.append)
+    killer.join()
+    assert outcome.status == "done", outcome.why
+    assert said == ["face.mp4: going on: 1 of 4 segments are there"]
+    assert outcome.report and outcome.report.settings["segments_from_before"] == 4
+    assert sorted(one.name for one in target.parent.iterdir()) == [".gnr-video", "a.mp4"]
+    found, alone = read_pictures(target), read_pictures(tmp_path / "alone.mp4")
+    assert len(found) == len(alone)
+    # The encoder begins anew with each segment, and the drawings of random weights are noise to it.
+    assert min(psnr(a, b) for a, b in zip(found, alone)) > 38
+    assert frame_times(target) == frame_times(tmp_path / "alone.mp4")
+
+
 def test_inputs_and_results_that_are_sent(cluster: None, clips: Path, tiny: Path) -> None:
     outcomes = spread(clips, tiny, cluster=Cluster(cpus=2, send=True), end=0.2)
     assert [one.status for one in outcomes] == ["done"] * 3
@@ -128,13 +164,13 @@ def test_a_cluster_without_room(cluster: None, clips: Path, tiny: Path) -> None:
 
 
 def test_a_head_that_is_silent(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    crew = cluster_run._Crew(ray, TWO_WORKERS, SETUP, cluster_run.Kit(("w", b""), b"", b""), OutputOptions())
+    crew = Crew(ray, 1, SETUP, Kit(("w", b""), b"", b""), OutputOptions())
     crew._check_head()
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setattr(ray.get_runtime_context().__class__, "gcs_address", address)
     crew._check_head()  # for a moment
-    monkeypatch.setattr(cluster_run, "HEAD_SECONDS", 0.0)
+    monkeypatch.setattr("gnr_video.cluster.crew.HEAD_SECONDS", 0.0)
     with pytest.raises(EngineError, match=r"the head of the cluster at 127.* is lost .*the same command"):
         crew._check_head()
 

@@ -18,36 +18,7 @@ from engines.cache import EngineCache
 from engines.cuda_graph import no_recording
 from engines.graph import ContentEncoder, Decoder
 from engines.torch_engine import TorchEngine
-from tests.cuda_stub import install
-from tests.golden import golden_weights, narrow
-
-ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16)
-STYLE = np.random.default_rng(1).standard_normal(8).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def weights():
-    return golden_weights(ARCHITECTURE)
-
-
-@pytest.fixture(scope="module")
-def crops():
-    return np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def expected(weights, crops):
-    with engines.create(weights, engine="torch", device="cpu", precision="fp32") as engine:
-        return engine.translate(crops, STYLE)
-
-
-@pytest.fixture
-def cuda(monkeypatch):
-    return install(monkeypatch)
-
-
-def alike(found, expected):
-    return found.shape == expected.shape and np.abs(found.astype(int) - expected).max() <= 1
+from tests.cuda_fixtures import ARCHITECTURE, STYLE, alike, crops, cuda, expected, weights
 
 
 class Network:

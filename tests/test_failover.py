@@ -17,34 +17,10 @@ from engines.errors import BuildCancelled, EngineError
 from engines.failover import FailoverEngine
 from engines.swap import SwapEngine
 from engines.torch_engine import TorchEngine
-from tests.cuda_stub import install
-from tests.golden import golden_weights, narrow
+from tests.cuda_fixtures import STYLE, alike, crops, cuda, expected, weights
 
-ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16)
-STYLE = np.random.default_rng(1).standard_normal(8).astype(np.float32)
 LOST = "CUDA error: unspecified launch failure\nCUDA kernel errors might be reported later"
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB."
-
-
-@pytest.fixture(scope="module")
-def weights():
-    return golden_weights(ARCHITECTURE)
-
-
-@pytest.fixture(scope="module")
-def crops():
-    return np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def expected(weights, crops):
-    with engines.create(weights, engine="torch", device="cpu", precision="fp32") as engine:
-        return engine.translate(crops, STYLE)
-
-
-@pytest.fixture
-def cuda(monkeypatch):
-    return install(monkeypatch)
 
 
 def failover(weights, gpu=None):
@@ -52,10 +28,6 @@ def failover(weights, gpu=None):
         return TorchEngine(weights, device="cpu", precision="fp32")
 
     return FailoverEngine(weights, gpu or TorchEngine(weights, device="cuda:0", precision="fp32"), spare)
-
-
-def alike(found, expected):
-    return found.shape == expected.shape and np.abs(found.astype(int) - expected).max() <= 1
 
 
 def break_gpu(monkeypatch, *, after=0, error=lambda count: RuntimeError(LOST)):

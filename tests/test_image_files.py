@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import subprocess
 import sys
@@ -18,7 +19,18 @@ from PIL import Image as Pil
 from PIL import ImageCms
 
 from engines.errors import InputError, OutputError
-from gnr_video.media.formats import FORMATS, IMAGE_OUTPUTS, Head, gif_moves, jpeg_moves, png_moves, sniff
+from gnr_video.media import image_files
+from gnr_video.media.formats import (
+    FORMATS,
+    IMAGE_OUTPUTS,
+    JXL,
+    Head,
+    gif_moves,
+    jpeg_moves,
+    jxl_moves,
+    png_moves,
+    sniff,
+)
 from gnr_video.media.image_files import read_image, read_picture
 from gnr_video.media.open import anime_name, open_sink, open_source, picture_format
 from tests.media_helpers import copy, make_clip, picture
@@ -176,10 +188,94 @@ def test_a_picture_that_is_cut_off_is_refused(tmp_path: Path, name: str) -> None
         list(open_source(tmp_path / "a.png"))
 
 
-def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_jpeg_xl_where_it_can_be_read(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_jxl", reason="needs pillow-jxl-plugin")
+    rgba = Pil.fromarray(np.dstack([picture(64, 48), np.full((48, 64), 200, np.uint8)]))
+    turned = Pil.Exif()
+    turned[274] = 6  # which JPEG XL's own header overrules
+    for boxes in (False, True):
+        out = io.BytesIO()
+        rgba.save(out, "JXL", lossless=True, use_container=boxes, exif=turned.tobytes())
+        data = out.getvalue()
+        (tmp_path / "a.png").write_bytes(data)
+        assert picture_format(str(tmp_path / "a.png")) is JXL
+        with open_source(tmp_path / "a.png") as source:
+            (frame,) = source
+        assert (frame.image == picture(64, 48)).all()
+        assert frame.alpha is not None and (frame.alpha == 200).all()
+    (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"a\.png is not an image, or is damaged"):
+        open_source(tmp_path / "a.png")
+
+
+def test_jpeg_xl_where_it_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_files, "_pillow_reads_jxl", lambda: False)
+    monkeypatch.setattr(image_files, "ffmpeg_reads_jxl", lambda: False)
     (tmp_path / "a.jpg").write_bytes(b"\xff\x0a" + bytes(64))
-    with pytest.raises(InputError, match="JPEG XL"):
+    with pytest.raises(InputError, match="JPEG XL picture, which cannot be read here") as caught:
         open_source(tmp_path / "a.jpg")
+    assert "pip install pillow-jxl-plugin" in caught.value.hint
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_what_only_ffmpeg_reads(alpha: bool) -> None:
+    """The way of JPEG XL where Pillow has no plugin but FFmpeg has libjxl, walked with a PNG."""
+    pixels = picture(64, 48)
+    given = Pil.fromarray(np.dstack([pixels, np.full((48, 64), 200, np.uint8)]) if alpha else pixels)
+    found = image_files.read_by_ffmpeg("a.jxl", encoded("PNG", given))
+    assert (found.image == pixels).all()
+    assert (found.alpha is not None) == alpha
+    with pytest.raises(InputError, match=r"a\.jxl is not an image"):
+        image_files.read_by_ffmpeg("a.jxl", b"no picture")
+
+
+def test_an_animated_png_with_a_colour_profile(tmp_path: Path) -> None:
+    """PyAV frees the profile's name twice when a picture's side data are looked at: the process ended."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pages = [Pil.fromarray(picture(64, 48, index)) for index in range(3)]
+    pages[0].save(tmp_path / "a.png", icc_profile=profile, save_all=True, append_images=pages[1:])
+    copy(tmp_path / "a.png", tmp_path / "b.mp4")
+    gc.collect()
+    with open_source(tmp_path / "a.png") as source:
+        assert [(frame.image == picture(64, 48, frame.index)).all() for frame in source] == [True] * 3
+    gc.collect()
+
+
+def jxl_header(*fields: tuple[int, int]) -> bytes:
+    """The beginning of a JPEG XL; (value, bits) each, least significant bits first."""
+    value, at = 0, 0
+    for number, bits in fields:
+        value |= number << at
+        at += bits
+    return b"\xff\x0a" + value.to_bytes(16, "little")
+
+
+def test_animated_jpeg_xl_is_not_half_read(tmp_path: Path) -> None:
+    """Its header tells, with sizes in all forms, an intended size and a preview."""
+    small, large = ((1, 1), (5, 5), (1, 3)), ((0, 1), (1, 2), (700, 13), (0, 3), (2, 2), (9000, 18))
+    preview = ((1, 1), (1, 1), (2, 2), (7, 5), (0, 3), (3, 2), (100, 9))
+    for size in (small, large):
+        for more in (((0, 1), (0, 1)), ((1, 1), *large, *preview)):
+            for moves in (0, 1):
+                data = jxl_header(*size, (0, 1), (1, 1), (5, 3), *more, (moves, 1))
+                assert jxl_moves(data) == bool(moves)
+        assert not jxl_moves(jxl_header(*size, (1, 1), (1, 60)))
+        assert not jxl_moves(jxl_header(*size, (0, 1), (0, 1), (1, 60)))
+    # Of libjxl: three pictures of 777x300, and one of 64x48.
+    assert jxl_moves(bytes.fromhex("ff0a58891086a00900c404080201001d04000000"))
+    assert not jxl_moves(bytes.fromhex("ff0acb402408040100e98f2b59899191c2a53843"))
+    moving = jxl_header(*small, (0, 1), (1, 1), (0, 3), (0, 1), (0, 1), (1, 1))
+    boxes = b"\0\0\0\x0cJXL \r\n\x87\n" + (20).to_bytes(4, "big") + b"ftypjxl \0\0\0\0jxl "
+    for box in (b"\0\0\0\0jxlc", b"\0\0\0\x1ejxlp\0\0\0\0"):
+        assert jxl_moves(boxes + box + moving)
+    assert jxl_moves(boxes) is None
+    (tmp_path / "a.jxl").write_bytes(moving)
+    if not image_files.ffmpeg_reads_jxl():
+        with pytest.raises(InputError, match="animated JPEG XL, which cannot be read here"):
+            open_source(tmp_path / "a.jxl")
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     raw = encoded("TIFF", tiffinfo={50706: b"\x01\x04\x00\x00"})
     (tmp_path / "a.dng").write_bytes(raw)
     with pytest.raises(InputError, match="raw file"):

@@ -44,7 +44,11 @@ def recording(options: list[object], tmp_path: Path, face_model: Path) -> Iterat
     process = start(
         ["live", *options, "--record", tmp_path / "out.mp4", "--web", "127.0.0.1:0"], env=NO_DISPLAY
     )
-    read_until(process, "recording to")
+    said = read_until(process, "recording to")
+    links = re.findall(
+        r"^(open|to let others only watch:) http://127\.0\.0\.1:\d+/\?token=(\S+)", said, re.MULTILINE
+    )
+    assert len({token for _, token in links}) == 2, said
     part = tmp_path / ".out.part.mp4"
     until(lambda: part.exists() and part.stat().st_size > 3000, 60)  # header and first frames
     yield process

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from engines.errors import InputError, OutputError
-from gnr_video.live.address import bind
 from gnr_video.live.files import FileTranslations, Job
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink, transfer
 from gnr_video.options import EngineOptions
 from gnr_video.translator import Translator
+from gnr_video.web.address import bind
 from tests.live_helpers import live_session, until
 from tests.media_helpers import frame_times, make_clip, picture, read_packets, read_pictures
 from tests.test_live_web import Visitor, visit

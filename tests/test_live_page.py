@@ -1,7 +1,7 @@
 """The page of `gnr-video live --web` in headless Chromium with its fake camera. Device: CPU; needs Chromium.
 
-axe-core is used where it is found (`$AXE_CORE`, or node_modules of this folder); it is not part of the
-repository. Without it the basics of accessibility are checked here.
+axe-core is no part of the repository: `make test` installs a package that brings it. Without it the basics of
+accessibility are checked here.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engines.weights import load_weights, save_weights
-from gnr_video.live.address import bind
 from gnr_video.live.cameras import open_camera
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink
+from gnr_video.web.address import bind
 from tests.browser import Page, chromium, needs_chromium
 from tests.cli_helpers import REPOSITORY
 from tests.live_helpers import live_session, until
@@ -99,6 +100,14 @@ async def click(page: Page, selector: str) -> None:
     await page.run(f"document.querySelector({selector!r}).click()")
 
 
+async def use_style(page: Page, text: str) -> None:
+    """Type a style and press Enter; in one go, as a state between the two would put the field back."""
+    await page.run(
+        f"document.getElementById('style').value = {text!r};"
+        "document.getElementById('style-form').requestSubmit()"
+    )
+
+
 @pytest.mark.parametrize("transport", ["webrtc", "jpeg"])
 def test_it_shows_moving_translated_pictures(served: WebSink, transport: str) -> None:
     async def work(page: Page, _: Any) -> None:
@@ -131,8 +140,7 @@ def test_controls_change_the_picture(served: WebSink, session: LiveSession, tmp_
         await click(page, "[data-view=after]")
         await violets(page, lambda count: count > 5)
 
-        await page.run("document.getElementById('style').value = '77'")
-        await click(page, "#style-form [type=submit]")
+        await use_style(page, "77")
         await page.until("document.getElementById('style').value === '77'")
         await asyncio.to_thread(until, lambda: session.controls.style_label == "77", 30)
         await click(page, "[data-command=next]")
@@ -178,7 +186,7 @@ def test_controls_change_the_picture(served: WebSink, session: LiveSession, tmp_
 
         await click(page, "#record")
         await page.until("document.getElementById('record').textContent === 'Stop recording'")
-        await asyncio.sleep(0.5)
+        await asyncio.to_thread(until, lambda: served._recorder.current.frames_written > 3)  # type: ignore[union-attr]
         await click(page, "#record")
         await page.until("!document.getElementById('recorded').hidden")
 
@@ -240,17 +248,19 @@ def test_closing_and_two_pages(served: WebSink, session: LiveSession) -> None:
     until(lambda: served.viewers == 0)
 
 
-AXE = next(
-    (
-        path
-        for path in (
-            Path(os.environ.get("AXE_CORE", "nowhere")),
-            REPOSITORY / "node_modules" / "axe-core" / "axe.min.js",
-        )
-        if path.is_file()
-    ),
-    None,
-)
+def axe_core() -> Path | None:
+    """axe's script: `$AXE_CORE`, of node_modules in this folder, or of a package for Python."""
+    package = find_spec("axe_playwright_python")
+    folders = package.submodule_search_locations if package else None
+    places = [
+        Path(os.environ.get("AXE_CORE", "nowhere")),
+        REPOSITORY / "node_modules" / "axe-core" / "axe.min.js",
+        *(Path(folder) / "axe.min.js" for folder in folders or ()),
+    ]
+    return next((path for path in places if path.is_file()), None)
+
+
+AXE = axe_core()
 
 # What axe would call serious, as far as this page has it.
 BASICS = """(() => {
@@ -287,26 +297,60 @@ BASICS = """(() => {
 })()"""
 
 
-def test_accessibility(served: WebSink) -> None:
+def test_widths_themes_and_the_basics_of_accessibility(served: WebSink) -> None:
     async def work(page: Page, _: Any) -> list[str]:
         await page.until(SHOWN)
         await page.until("document.querySelectorAll('#strip .look').length === 12")
-        faults: list[str] = await page.run(BASICS)
-        if AXE is not None:
-            await page.run(AXE.read_text(encoding="utf-8") + "; 0")
-            for width in (1280, 500):
-                await page.send(
-                    "Emulation.setDeviceMetricsOverride",
-                    width=width,
-                    height=900,
-                    deviceScaleFactor=1,
-                    mobile=False,
-                )
-                found = await page.run(
-                    "axe.run().then((r) => r.violations.filter((v) => ['serious', 'critical'].includes(v.impact))"
-                    ".map((v) => v.id + ': ' + v.nodes.map((n) => n.html).join(' ')))"
-                )
-                faults += found
+        faults: list[str] = []
+        grounds = set()
+        for theme, width in (("dark", 390), ("light", 1280), ("light", 2560)):
+            await appear(page, theme, width)
+            await page.until(f"innerWidth === {width}")
+            faults += await page.run(BASICS)
+            assert await page.run("document.documentElement.scrollWidth <= innerWidth"), width
+            assert await page.run("document.getElementById('picture').clientWidth > 0.6 * innerWidth")
+            grounds.add(await page.run("getComputedStyle(document.body).backgroundColor"))
+        assert len(grounds) == 2, "a theme each"
+        return faults
+
+    assert browse(served.url, work) == []
+
+
+async def appear(page: Page, theme: str, width: int) -> None:
+    """Give the page another width and theme, as another device would."""
+    await page.send(
+        "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+    )
+    features = [{"name": "prefers-color-scheme", "value": theme}]
+    await page.send("Emulation.setEmulatedMedia", features=features)
+
+
+async def axe_faults(page: Page) -> list[str]:
+    faults: list[str] = await page.run(
+        "axe.run().then((r) => r.violations.map((v) => v.id + ': ' + v.nodes.map((n) => n.html).join(' ')))"
+    )
+    return faults
+
+
+@pytest.mark.skipif(AXE is None, reason="needs axe-core: pip install --no-deps axe-playwright-python")
+def test_axe_finds_nothing(served: WebSink) -> None:
+    """As it opens, with everything unfolded, with a dialog open; wide and narrow, dark and light."""
+    assert AXE is not None
+    script = AXE.read_text(encoding="utf-8") + "; 0"
+
+    async def work(page: Page, _: Any) -> list[str]:
+        await page.until(SHOWN)
+        await page.until("document.querySelectorAll('#strip .look').length === 12")
+        await page.run(script)
+        faults = []
+        for theme, width in (("dark", 1280), ("light", 390)):
+            await appear(page, theme, width)
+            await page.run("for (const e of document.querySelectorAll('details')) e.open = true; 0")
+            faults += await axe_faults(page)
+            await click(page, "#photo")
+            await page.until("document.getElementById('share-dialog').open")
+            faults += await axe_faults(page)
+            await click(page, "#share-close")
         return faults
 
     assert browse(served.url, work) == []
@@ -321,7 +365,9 @@ def test_a_file(served: WebSink, face_clip: Path) -> None:
         found = await page.send("DOM.querySelector", nodeId=document["root"]["nodeId"], selector="#file")
         await page.send("DOM.setFileInputFiles", files=[str(face_clip)], nodeId=found["nodeId"])
         await click(page, "#file-form [type=submit]")
-        await page.until("!document.getElementById('file-result').hidden", 60)
+        await page.until("document.getElementById('file-result').checkVisibility()", 60)
+        await page.until("document.getElementById('file-video').videoWidth === 320")
+        assert await page.run("document.getElementById('file-picture').hidden")
         assert "24 frames" in await page.run("document.getElementById('file-note').textContent")
         assert await page.run("document.getElementById('file-progress').hidden")
         return await page.run("fetch('/file').then((r) => r.arrayBuffer()).then((b) => b.byteLength)")

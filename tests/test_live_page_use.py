@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from gnr_video.live.address import bind
 from gnr_video.live.camera import PushCamera
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink
+from gnr_video.web.address import bind
 from tests.browser import Page, needs_chromium
 from tests.live_helpers import until
-from tests.test_live_page import SHOWN, browse, click, served, session
+from tests.test_live_page import SHOWN, browse, click, served, session, use_style
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 pytest.importorskip("aiortc", reason="needs aiortc")
@@ -183,13 +183,11 @@ class TestStyles:
     def test_what_was_mistyped_stays(self, served: WebSink) -> None:
         async def work(page: Page, _: Any) -> None:
             await page.until(SHOWN)
-            await page.run("document.getElementById('style').value = 'hair:pnik'")
-            await click(page, "#style-form [type=submit]")
+            await use_style(page, "hair:pnik")
             await page.until("document.getElementById('style').getAttribute('aria-invalid') === 'true'")
             await asyncio.sleep(0.6)
             assert await page.run("document.getElementById('style').value") == "hair:pnik"
-            await page.run("document.getElementById('style').value = '12'")
-            await click(page, "#style-form [type=submit]")
+            await use_style(page, "12")
             await page.until("document.getElementById('style').getAttribute('aria-invalid') === null")
             await page.until("document.getElementById('style').value === '12'")
 

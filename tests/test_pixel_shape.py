@@ -13,7 +13,7 @@ import pytest
 from gnr_video.frame import Image
 from gnr_video.media.open import open_sink, open_source
 from gnr_video.media.stream_facts import square_size
-from tests.media_helpers import copy, set_display_matrix
+from tests.media_helpers import copy, make_clip, set_display_matrix
 
 
 def disc(width: int, height: int, aspect: Fraction) -> Image:
@@ -65,6 +65,46 @@ def test_every_output_has_the_right_shape(tmp_path: Path, aspect: Fraction, suff
     assert shown.shape == image.shape
     assert roundness(shown) == pytest.approx(1, abs=0.03)
     assert np.abs(shown.astype(int) - image).mean() < 4
+
+
+def shown_as(path: Path, width: int, height: int, unit: int) -> Path:
+    """A webm that says how large it is to be shown, in pixels (0) or as a ratio (3); in the place of its colours."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\x55\xb0")
+    room = data[at + 2] & 0x7F
+    said = b"\x54\xb0\x82" + width.to_bytes(2, "big") + b"\x54\xba\x82" + height.to_bytes(2, "big")
+    said += b"\x54\xb2\x81" + bytes([unit])
+    rest = 3 + room - len(said) - 2
+    data[at : at + 3 + room] = said + b"\xec" + bytes([0x80 | rest]) + bytes(rest)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "unit"), [(240, 144, 0), (180, 108, 0), (5, 3, 3), (180, 144, 0), (0, 144, 0)]
+)
+def test_what_webm_says_of_its_size(tmp_path: Path, width: int, height: int, unit: int) -> None:
+    """DisplayWidth and DisplayHeight are the shape: larger, smaller, a ratio. Without them pixels are square."""
+    aspect = Fraction(width * 144, height * 180) if width else Fraction(1)
+    images = [disc(180, 144, aspect)]
+    make_clip(
+        tmp_path / "a.webm",
+        size=(180, 144),
+        codec="libvpx-vp9",
+        images=images,
+        pts=range(2),
+        tags=(1, 6, 6, 6),
+    )
+    clip = shown_as(tmp_path / "a.webm", width, height, unit)
+    with open_source(clip) as source:
+        image = next(iter(source)).image
+        assert source.info.sample_aspect_ratio == aspect
+    for suffix in (".webm", ".mkv", ".mp4"):
+        copy(clip, tmp_path / f"b{suffix}")
+        with open_source(tmp_path / f"b{suffix}") as again:
+            shown = next(iter(again)).image
+        assert shown.shape == image.shape == (144, 240 if aspect > 1 else 180, 3)
+        assert roundness(shown) == pytest.approx(1, abs=0.03)
 
 
 def test_turned(tmp_path: Path) -> None:

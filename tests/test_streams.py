@@ -16,10 +16,16 @@ from gnr_video.media.open import open_source
 from tests.media_helpers import copy, frame_times, make_clip, picture, read_packets
 
 
-def combined(path: Path, *parts: Path, default: int | None = None, **metadata: str) -> Path:
+def combined(
+    path: Path,
+    *parts: Path,
+    default: int | None = None,
+    muxer_options: dict[str, str] | None = None,
+    **metadata: str,
+) -> Path:
     """The streams of several clips in one file; `default` is the video stream that is flagged so."""
     inputs = [av.open(str(part)) for part in parts]
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", container_options=muxer_options or {}) as out:
         streams: dict[tuple[int, int], Any] = {}
         packets = []
         for number, given in enumerate(inputs):
@@ -172,6 +178,21 @@ def test_a_cover_picture(tmp_path: Path, suffix: str) -> None:
     assert len(frame_times(tmp_path / f"b{suffix}")) == 12
     with open_source(tmp_path / f"b{suffix}") as again:
         assert again.info.size == (64, 48)
+
+
+def test_a_song_with_a_cover_is_no_video(tmp_path: Path) -> None:
+    with av.open(str(covered(tmp_path / "a.mp4"))) as given:
+        kept = [s for s in given.streams if s.type == "audio" or s.disposition & Disposition.attached_pic]
+        with av.open(str(tmp_path / "b.m4a"), "w", format="mp4") as out:
+            streams = {s.index: out.add_stream_from_template(s) for s in kept}
+            for stream in kept:
+                streams[stream.index].disposition = stream.disposition
+            for packet in given.demux(kept):
+                if packet.size:
+                    packet.stream = streams[packet.stream_index]
+                    out.mux(packet)
+    with pytest.raises(InputError, match="no video stream, only a cover picture and audio"):
+        open_source(tmp_path / "b.m4a")
 
 
 @pytest.mark.parametrize(

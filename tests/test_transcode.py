@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gnr_video.media.open import open_sink, open_source
+from tests.dts_helpers import with_dts
 from tests.media_helpers import copy, frame_times, make_clip, read_packets
 
 RATE = 48_000
@@ -38,6 +39,8 @@ def with_sound(
     with av.open(str(silent)) as video, av.open(str(path), "w") as out:
         pictures = out.add_stream_from_template(video.streams.video[0])
         stream = out.add_stream(encoder, rate=rate, layout=layout)
+        if encoder == "wmav2":
+            stream.bit_rate = 128_000
         packets = []
         for packet in video.demux(video=0):
             if packet.size:
@@ -163,6 +166,35 @@ def test_damaged_sound_is_missing_only_where_it_is(tmp_path: Path) -> None:
     similar, _ = likeness(chirp(2.5, RATE)[: RATE * 3 // 4], after[: RATE * 3 // 4])
     assert similar > 0.95
     assert any("is damaged" in warning for warning in sink.warnings)
+
+
+def test_what_a_decoder_still_holds_at_the_end(tmp_path: Path) -> None:
+    """Windows Media's gives it without a time."""
+    clip = with_sound(tmp_path / "a.wmv", "wmav2", chirp(2.0, RATE))
+    source, sink = copy(clip, tmp_path / "b.mp4")
+    assert not any("left out" in text for text in [*source.warnings, *sink.warnings])
+    heard, end = hear(tmp_path / "b.mp4")
+    with av.open(str(clip)) as container:
+        frames = list(container.decode(audio=0))
+    assert frames[-1].pts is None
+    assert end == pytest.approx(frames[0].time + sum(frame.samples for frame in frames) / RATE, abs=0.03)
+    assert np.abs(heard[round((end - 0.04) * RATE) : round(end * RATE)]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("target", "made"), [("mp4", "aac"), ("mov", "aac"), ("webm", "opus"), ("mkv", "dca")]
+)
+def test_dts(tmp_path: Path, target: str, made: str) -> None:
+    """It can be put into mp4, but few players look for it there."""
+    clip = with_dts(tmp_path / "a.mkv", make_clip(tmp_path / "silent.mp4", pts=range(60)), 2.0)
+    _, sink = copy(clip, tmp_path / f"b.{target}")
+    with av.open(str(tmp_path / f"b.{target}")) as container:
+        assert container.streams.audio[0].codec_context.name == made
+    assert any("becomes" in text for text in sink.warnings) == (made != "dca")
+    (before, end_before), (after, end_after) = hear(clip), hear(tmp_path / f"b.{target}")
+    assert np.abs(before).max() > 0.1
+    assert np.linalg.norm(after) == pytest.approx(np.linalg.norm(before), rel=0.1)
+    assert end_after == pytest.approx(end_before, abs=0.06)
 
 
 def test_what_is_held_is_bounded(tmp_path: Path) -> None:

@@ -27,18 +27,18 @@ def alpha(index: int = 0) -> Alpha:
     return mask
 
 
-def transparent(path: Path, count: int = 4) -> Path:
+def transparent(path: Path, count: int = 4, vpx: str = "libvpx-vp9") -> Path:
     """A video with transparency, by its suffix; what is hidden is bright red."""
     codec, pixels = {
-        ".webm": ("libvpx-vp9", "yuva420p"),
+        ".webm": (vpx, "yuva420p"),
         ".mov": ("qtrle", "argb"),
         ".apng": ("apng", "rgba"),
     }[path.suffix]
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = *SIZE, pixels
-        if codec == "libvpx-vp9":
-            stream.options = {"crf": "4", "b": "0"}
+        if codec == vpx:
+            stream.options = {"crf": "4", "b": "0" if codec == "libvpx-vp9" else "2M", "auto-alt-ref": "0"}
             stream.metadata["alpha_mode"] = "1"
         for index in range(count):
             rgba = np.dstack([picture(*SIZE, index), alpha(index)])
@@ -55,9 +55,11 @@ def frames(path: Path) -> list[Frame]:
         return list(source)
 
 
-@pytest.mark.parametrize("given", [".webm", ".mov", ".apng"])
-def test_sources_give_it(tmp_path: Path, given: str) -> None:
-    for index, frame in enumerate(frames(transparent(tmp_path / f"a{given}"))):
+@pytest.mark.parametrize(
+    ("given", "vpx"), [(".webm", "libvpx-vp9"), (".webm", "libvpx"), (".mov", ""), (".apng", "")]
+)
+def test_sources_give_it(tmp_path: Path, given: str, vpx: str) -> None:
+    for index, frame in enumerate(frames(transparent(tmp_path / f"a{given}", vpx=vpx))):
         assert frame.alpha is not None
         assert np.abs(frame.alpha.astype(int) - alpha(index)).mean() < 3
         assert (frame.image[frame.alpha == 0] == 255).all()

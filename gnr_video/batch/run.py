@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from engines.errors import GnrVideoError
-from gnr_video._version import __version__
 from gnr_video.batch.jobs import Job
 from gnr_video.batch.ledger import Ledger
+from gnr_video.fingerprint import fingerprint
 from gnr_video.options import OutputOptions
 from gnr_video.pipeline import Counts
 from gnr_video.report import Report
+from gnr_video.segments.run import translate
+from gnr_video.segments.store import tidy
 from gnr_video.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ def run(
     *,
     out: Path | None = None,
     progress: Callable[[Job], Progress | None] = lambda job: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Outcome]:
     """Translate inputs one after the other.
 
@@ -62,6 +64,7 @@ def run(
             other programs wrote is not.
         out: the folder that all targets are in; None: each is beside its input.
         progress: asked before each translation for what is told of its frames.
+        say: told what becomes of segments of earlier runs, see `gnr_video.segments.run.translate`.
 
     Yields:
         What became of each, in order.
@@ -77,7 +80,7 @@ def run(
             if ledger is None or ledger.folder != folder:
                 held.pop_all().close()
                 ledger = held.enter_context(Ledger(folder))
-            yield _one(job, translator, output, ledger, settings, progress)
+            yield _one(job, translator, output, ledger, settings, progress, say)
 
 
 def _one(
@@ -87,13 +90,15 @@ def _one(
     ledger: Ledger,
     settings: str,
     progress: Callable[[Job], Progress | None],
+    say: Callable[[str], None],
 ) -> Outcome:
     try:
+        tidy(job.target)
         before = job.source.stat()
         if ledger.is_done(job.source, job.target, settings):
             return Outcome(job, "skipped")
         options = replace(output, overwrite=output.overwrite or ledger.is_ours(job.target))
-        report = translator.translate_video(job.source, job.target, options, progress=progress(job))
+        report = translate(translator, job.source, job.target, options, progress=progress(job), say=say)
         ledger.add(job.source, job.target, settings, before)
     except (GnrVideoError, OSError) as error:
         return Outcome(job, "failed", str(error))
@@ -101,24 +106,3 @@ def _one(
         log.debug("%s failed", job.source, exc_info=True)
         return Outcome(job, "failed", f"{type(error).__name__}: {error} (--debug says more)")
     return Outcome(job, "done", report=report)
-
-
-def fingerprint(translator: Translator, output: OutputOptions) -> str:
-    """Hash of all that decides what a translation looks like, but for its input; where it is made does not count."""
-    looks = translator.looks
-    deciding = {
-        "version": __version__,
-        "weights": translator.engine.weights_hash or translator.weights_name,
-        "precision": translator.engine.precision,
-        "styles": [] if looks is None else [code.array().tolist() for code in looks.codes],
-        "plan": asdict(translator.plan),
-        "paste": translator.compositor.mode,
-        "background": translator.backdrop and translator.backdrop.describe(),
-        "effects": translator.effects.state,
-        "faces": str(translator.faces),
-        "private": translator.private,
-        "hold": translator.hold,
-        "lookahead": translator.lookahead,
-        "output": asdict(replace(output, overwrite=False)),
-    }
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()

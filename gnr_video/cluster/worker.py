@@ -10,14 +10,18 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engines.errors import EngineError, GnrVideoError, InputError
+from engines.errors import EngineError, InputError
 from engines.files import write_atomically
 from engines.paths import cache_dir
 from gnr_video._version import __version__
-from gnr_video.batch.run import fingerprint
+from gnr_video.fingerprint import fingerprint
 from gnr_video.options import EngineOptions, LookOptions, OutputOptions
 from gnr_video.pipeline import Counts
 from gnr_video.report import Report
+from gnr_video.segments.plan import Lengths, Plan, make_plan
+from gnr_video.segments.render import render
+from gnr_video.segments.run import settings, translate
+from gnr_video.segments.store import Segment
 from gnr_video.tracking.model_files import FACE_MODEL, PERSON_MODEL
 from gnr_video.translator import Translator
 
@@ -28,12 +32,14 @@ class Setup:
 
     Attributes:
         style, engine, look: as for `Translator`.
+        lengths: of segments; None: the usual.
         version: of the program that gives the work.
     """
 
     style: str | None = None
     engine: EngineOptions = EngineOptions()
     look: LookOptions = LookOptions()
+    lengths: Lengths | None = None
     version: str = __version__
 
 
@@ -52,34 +58,35 @@ class Kit:
 
 
 @dataclass(frozen=True)
-class Translated:
-    """What became of one input.
+class Parts:
+    """A long video that several workers may work at.
 
     Attributes:
-        why: of a failure, one line.
-        data: the translation, where it is sent.
+        plan: its segments.
+        settings: what the folder of its segments is to say of them.
+        frames: how many there are in all, if that is known.
+        apart: whether they can be made apart: those of several people with looks of their own, who must be told from
+            each other, are made one after the other.
     """
 
-    report: Report | None = None
-    why: str = ""
-    data: bytes | None = None
-
-
-class _Stopped(Exception):
-    """Nobody wants the translation any more."""
+    plan: Plan
+    settings: dict[str, str]
+    frames: int | None
+    apart: bool
 
 
 class Worker:
-    """One process of a cluster. `done` and `stop` may be called while `translate` works."""
+    """One process of a cluster. `done` and `stop` may be called while another call works."""
 
     def __init__(self) -> None:
         self._translator: Translator | None = None
+        self._lengths: Lengths | None = None
         self._counts = Counts()
         self._expected: int | None = None
         self._stop = threading.Event()
 
     def open(self, setup: Setup, kit: Kit, output: OutputOptions, threads: int | None) -> str:
-        """Make the engine; the fingerprint of what comes out of it, see `gnr_video.batch.run.fingerprint`.
+        """Make the engine; the fingerprint of what comes out of it, see `gnr_video.fingerprint`.
 
         Args:
             threads: of the network; None: the runtime's choice.
@@ -94,6 +101,7 @@ class Worker:
                 "install the same version on all machines",
             )
         os.environ[PERSON_MODEL.variable] = str(_kept(PERSON_MODEL.file_name, kit.person_model))
+        self._lengths = setup.lengths
         face_model = _kept(FACE_MODEL.file_name, kit.face_model)
         engine = setup.engine if setup.engine.threads else replace(setup.engine, threads=threads)
         self._translator = Translator(
@@ -101,49 +109,85 @@ class Worker:
         )
         return fingerprint(self._translator, output)
 
-    def translate(self, source: str, target: str, output: OutputOptions, data: bytes | None) -> Translated:
-        """Translate one input into `target`, or into bytes where the input comes as `data`."""
-        self._counts, self._expected = Counts(), None
-        try:
-            if data is None:
-                return Translated(self._translate(Path(source), Path(target), output))
-            with tempfile.TemporaryDirectory(prefix="gnr-video-") as folder:
-                here = Path(folder, "in", Path(source).name)
-                here.parent.mkdir()
-                here.write_bytes(data)
-                there = Path(folder, Path(target).name)
-                report = self._translate(here, there, output)
-                return Translated(report, data=there.read_bytes())
-        except _Stopped:
-            return Translated(why="stopped")
-        except (GnrVideoError, OSError) as error:
-            return Translated(why=str(error))
-        except Exception as error:  # a bug with one input must not end the others
-            return Translated(why=f"{type(error).__name__}: {error} (on {platform.node()})")
+    def parts(self, source: str, target: str, output: OutputOptions) -> Parts | None:
+        """The segments of a long video; None of a short one.
+
+        Raises:
+            GnrVideoError: it cannot be read.
+        """
+        translator = self._ready(source)
+        with translator.open_source(source, target, output) as video:
+            lookahead = translator.lookahead
+            plan = make_plan(video, target, output, lookahead=lookahead, lengths=self._lengths)
+            frames = video.info.frame_count
+        several = translator.looks is not None and len(translator.looks.codes) > 1
+        apart = not several and str(translator.faces) == "all"
+        return None if plan is None else Parts(plan, settings(translator, source, plan), frames, apart)
+
+    def segment(self, source: str, plan: Plan, index: int, folder: str) -> Segment:
+        """Render one segment into a folder, which is made.
+
+        Raises:
+            GnrVideoError: it cannot be read or written.
+        """
+        translator, made = self._ready(source), list[Segment]()
+        Path(folder).mkdir(parents=True)
+        only = range(index, index + 1)
+        render(translator, source, plan, only, Path(folder), done=made.append, on_frame=self._count)
+        return made[0]
+
+    def translate(self, source: str, target: str, output: OutputOptions) -> Report:
+        """Translate one input; what was kept of a long one is taken up.
+
+        Raises:
+            GnrVideoError: it cannot be read or written.
+        """
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        translator = self._ready(source)
+        return translate(translator, source, target, output, progress=self._count, lengths=self._lengths)
+
+    def translate_data(
+        self, name: str, data: bytes, target: str, output: OutputOptions
+    ) -> tuple[Report, bytes]:
+        """Translate one input that has been sent; the translation goes back.
+
+        Args:
+            name: of the input.
+            target: what the output is to be called.
+
+        Raises:
+            GnrVideoError: it cannot be read or written.
+        """
+        with tempfile.TemporaryDirectory(prefix="gnr-video-") as folder:
+            here, there = Path(folder, "in", name), Path(folder, target)
+            here.parent.mkdir()
+            here.write_bytes(data)
+            report = self._ready(str(here)).translate_video(here, there, output, progress=self._count)
+            return report, there.read_bytes()
 
     def done(self) -> tuple[int, int | None]:
-        """Frames of the present input that are done, and how many there are; None: unknown."""
+        """Frames of the present work that are done, and how many there are; None: unknown."""
         return self._counts.frames, self._expected
 
     def stop(self) -> None:
-        """End the present translation, and all to come; nothing half-written is left."""
+        """End the present work, and all to come; nothing half-written is left."""
         self._stop.set()
 
-    def _translate(self, source: Path, target: Path, output: OutputOptions) -> Report:
+    def _ready(self, source: str) -> Translator:
+        """The translator, for a source that is there."""
         assert self._translator is not None
-        if not source.exists():
+        if not os.path.exists(source):
             raise InputError(
                 f"{source} is not there on {platform.node()}",
                 "name a folder that all machines have, or --ray-send",
             )
-        target.parent.mkdir(parents=True, exist_ok=True)
+        self._counts, self._expected = Counts(), None
+        return self._translator
 
-        def progress(counts: Counts, frames: int | None) -> None:
-            if self._stop.is_set():
-                raise _Stopped
-            self._counts, self._expected = counts, frames
-
-        return self._translator.translate_video(source, target, output, progress=progress)
+    def _count(self, counts: Counts, frames: int | None = None) -> None:
+        if self._stop.is_set():
+            raise EngineError("the run was ended")
+        self._counts, self._expected = counts, frames
 
 
 def _kept(name: str, data: bytes) -> Path:

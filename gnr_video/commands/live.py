@@ -51,6 +51,16 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @click.option("--open/--no-open", "open_page", default=True, help="Open the page in your browser.")
 @click.option("--stun", metavar="stun:HOST:PORT", help="For WebRTC between networks; none is asked else.")
 @click.option("--record", metavar="FILE", help="Write what is shown to a video file.")
+@click.option(
+    "--microphone",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[DEVICE|default|none]",
+    help="Sound in step with the picture; a file as camera has its own.",
+)
+@click.option(
+    "--virtual-microphone", is_flag=True, help="For video calls: the sound, as late as the picture. [Linux]"
+)
 @click.option("--mirror", is_flag=True, help="Show yourself as in a mirror.")
 @weights_option
 @any_engine_options
@@ -84,6 +94,8 @@ def live(report: Path | None, quiet: bool, **values: Any) -> None:
       gnr-video live --virtual-camera --preview        for a video call
       gnr-video live --web --camera browser            a page: the browser's camera, and dropped files
       gnr-video live --camera clip.mp4 --record out.mp4
+
+    --web prints two addresses: yours, and one for people who see the picture and change nothing.
 
     Keys, in the window, the terminal and the browser: n, p next and previous style; s save; 1 to 9, 0 recall; a point,
     digits and Enter a seed; b blend; c before/after; g grid; m mirror; space still; x cover; r record; h help, with the

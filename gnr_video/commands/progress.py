@@ -27,6 +27,8 @@ def frame_progress(quiet: bool) -> Iterator[Callable[[Counts, int | None], None]
         def update(counts: Counts, total: int | None) -> None:
             if bar.total != total:
                 bar.total = total
+            if bar.n == 0:
+                bar.initial = bar.n = counts.frames  # what was there before has taken no time
             bar.update(counts.frames - bar.n)
 
         yield update
@@ -120,6 +122,19 @@ def stages(quiet: bool, total: int) -> Iterator[Callable[[str], None]]:
             bar.update()
 
         yield advance
+
+
+def speaker(quiet: bool) -> Callable[[str], None]:
+    """What says a line at once, beside a progress bar too."""
+
+    def say(text: str) -> None:
+        from tqdm import tqdm
+
+        if not quiet:
+            with tqdm.external_write_mode(file=sys.stderr):
+                click.echo(text, err=True)
+
+    return say
 
 
 def warn(texts: Sequence[str]) -> None:

@@ -35,7 +35,8 @@ def reported(quiet: bool, debug: bool) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         below = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C
         with suppress(OSError):  # the terminal may be gone
-            click.echo(f"{below}stopped; nothing unfinished was left behind", err=True)
+            kept = getattr(interrupt, "__notes__", None) or ["nothing unfinished was left behind"]
+            click.echo(f"{below}stopped; {kept[0]}", err=True)
         # 128 + the signal's number, as a shell has it.
         number = interrupt.number if isinstance(interrupt, _Terminated) else signal.SIGINT
         raise click.exceptions.Exit(128 + number) from None

@@ -22,7 +22,7 @@ from gnr_video.commands.options import (
     report_option,
     weights_option,
 )
-from gnr_video.commands.progress import build_progress, frame_progress, warn
+from gnr_video.commands.progress import build_progress, frame_progress, speaker, warn
 from gnr_video.options import EngineOptions, LookOptions, OutputOptions
 
 if TYPE_CHECKING:
@@ -238,6 +238,12 @@ class Inputs:
         "--crf", type=click.IntRange(0, 63), help="Encoder quality, lower is better.  [default: 18 for h264]"
     ),
     click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists."),
+    click.option(
+        "--resume/--no-resume",
+        default=True,
+        show_default=True,
+        help="Keep what is done of a long video, for the same command to go on from if it is stopped or killed.",
+    ),
 )
 @cluster_options
 @report_option
@@ -277,7 +283,9 @@ def translate(
         many, setup = jobs or inputs.single(), Setup(style, engine, look)
         tell(
             many,
-            lambda begin: spread(many, weights, setup, result, cluster, out=folder, progress=begin),
+            lambda begin: spread(
+                many, weights, setup, result, cluster, out=folder, progress=begin, say=speaker(quiet)
+            ),
             report,
             quiet,
         )
@@ -292,7 +300,13 @@ def translate(
         Translator(weights, style, engine=engine, look=look, build_progress=building) as translator,
     ):
         if jobs:
-            tell(jobs, lambda begin: run(jobs, translator, result, out=folder, progress=begin), report, quiet)
+            say = speaker(quiet)
+            tell(
+                jobs,
+                lambda begin: run(jobs, translator, result, out=folder, progress=begin, say=say),
+                report,
+                quiet,
+            )
         else:
             _translate_one(inputs, translator, result, report, quiet)
 
@@ -300,11 +314,12 @@ def translate(
 def _translate_one(
     inputs: Inputs, translator: Translator, result: OutputOptions, report: Path | None, quiet: bool
 ) -> None:
+    from gnr_video.segments.run import translate as translate_one
+
     (input,) = inputs.named
+    target = inputs.output or default_output(input)
     with frame_progress(quiet) as progress:
-        done = translator.translate_video(
-            input, inputs.output or default_output(input), result, progress=progress
-        )
+        done = translate_one(translator, input, target, result, progress=progress, say=speaker(quiet))
     if report is not None:
         done.write(report)
     _summary(done, quiet)
@@ -312,9 +327,11 @@ def _translate_one(
 
 def _check_single(inputs: Inputs, result: OutputOptions, quiet: bool) -> None:
     from gnr_video.media.open import comes_once, open_source
+    from gnr_video.segments.store import tidy
 
     (input,) = inputs.named
     target = inputs.output or default_output(input)
+    tidy(Path(target))
     if not result.overwrite and os.path.isfile(target):
         raise OutputError(f"{target} exists already", "give --overwrite to replace it, or another -o")
     # What comes through a pipe comes once.

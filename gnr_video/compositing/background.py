@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -144,6 +145,14 @@ class Background:
             else:
                 self._still = covering(self._backdrop.picture, source.shape[1], source.shape[0])
         return self._still
+
+    def state(self) -> tuple[Any, ...]:
+        """Where people were in the frames before, for `restore`."""
+        return self._people.state()
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Go on from there."""
+        self._people.restore(state)
 
     def reset(self) -> None:
         """The next frame is of another video."""

@@ -85,6 +85,14 @@ class Compositor:
         """Forget the frames before: the picture that mode `crop` holds."""
         self._last = None
 
+    def state(self) -> Image | None:
+        """The picture that mode `crop` holds, for `restore`."""
+        return self._last
+
+    def restore(self, state: Image | None) -> None:
+        """Hold it on."""
+        self._last = state
+
     def compose(
         self, image: Image, faces: Sequence[FaceLayer], around: Surroundings = lambda image, faces: None
     ) -> Image:

@@ -26,6 +26,7 @@ CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     models.check_weights,
     machine.check_ffmpeg,
     machine.check_encoders,
+    machine.check_microphones,
     machine.check_cache,
 )
 """What `run_doctor` goes through."""

@@ -178,6 +178,17 @@ def encoders_check(works: dict[str, bool]) -> Check:
     return Check("video encoders", "fail", "none works", fix)
 
 
+def check_microphones() -> Iterator[Check]:
+    """What `live --microphone` could listen to; none is opened."""
+    from gnr_video.live.sound.devices import list_microphones, which_there_are
+
+    devices = list_microphones()
+    if devices:
+        yield Check("microphones", "ok", ", ".join(f"{device.name} ({device.title})" for device in devices))
+    else:
+        yield Check("microphones", "off", "none; for gnr-video live --microphone", which_there_are())
+
+
 def check_cache() -> Iterator[Check]:
     from engines.paths import cache_dir
 

@@ -29,7 +29,9 @@ EXTRAS = {
     "int8": ("--precision int8", ("openvino", "nncf", "scikit-image")),
     "beat": ("--mode beat", ("librosa",)),
     "live": ("gnr-video live --virtual-camera", ("pyvirtualcam",)),
+    "voice": ("gnr-video live --microphone", ("sounddevice",)),
     "web": ("gnr-video live --web", ("aiohttp", "aiortc")),
+    "ray": ("gnr-video --ray", ("ray",)),
     "weights": ("gnr-video weights pull", ("gdown",)),
     "train": ("gnr-video train", ("lpips", "tensorboard")),
     "kernels": ("training's CUDA kernels", ("cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc")),
@@ -140,6 +142,9 @@ def check_extras() -> Iterator[Check]:
 
     for extra, (purpose, packages) in EXTRAS.items():
         versions = {name: distribution_version(name) for name in packages}
+        if extra == "voice" and sys.platform.startswith("linux"):
+            yield Check(f"extra {extra}", "ok", f"not for this machine: on Linux {purpose} needs no package")
+            continue
         if extra == "kernels":
             if best_device() == "cpu":
                 yield Check(f"extra {extra}", "ok", f"not for this machine: {purpose} need an NVIDIA GPU")

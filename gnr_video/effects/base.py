@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from gnr_video.frame import FaceLayer, Image
 
@@ -11,7 +12,12 @@ class Effect:
     """One effect on one video. A subclass overrides the hooks that it needs, and has an entry in `effects.EFFECTS`.
 
     Each hook is called on one thread; hooks of one effect may be called on different ones.
+
+    Attributes:
+        stage: of the pipeline, "cut" or "compose": the one whose hook changes what `state` gives.
     """
+
+    stage = "compose"
 
     def before(self, faces: Sequence[FaceLayer]) -> None:
         """Change what the network is shown (`FaceLayer.shown`) of whole heads, which have busts."""
@@ -39,6 +45,14 @@ class Effect:
             image: uint8 HxWx3 RGB, changed in place; may be a view.
             faces: with drawings, busts and masks.
         """
+
+    def state(self) -> Any:
+        """What it knows of the frames before, in numbers, texts, arrays and classes of
+        `gnr_video.segments.written`, for `restore`."""
+        return None
+
+    def restore(self, state: Any) -> None:
+        """Go on from there."""
 
     def reset(self) -> None:
         """The next frame is of another video."""

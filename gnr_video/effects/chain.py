@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from gnr_video.effects import EFFECTS
 from gnr_video.effects.base import Effect
@@ -55,6 +56,15 @@ class Effects:
     def again(self) -> Effects:
         """The same effects for another video."""
         return Effects(self._on, draws=all(self._possible.values()))
+
+    def known(self, stage: str) -> dict[str, Any]:
+        """What the effects of a stage know of the frames before, for `restore`."""
+        return {name: e.state() for name, e in self._effects.items() if self._on[name] and e.stage == stage}
+
+    def restore(self, known: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        for name, state in known.items():
+            self._effects[name].restore(state)
 
     def _active(self) -> Iterator[Effect]:
         return (effect for name, effect in self._effects.items() if self._on[name])

@@ -60,7 +60,7 @@ _AT_LEAST = np.float32(0.4)
 
 
 @dataclass(frozen=True)
-class _Colours(Colours):
+class HairColours(Colours):
     """Of skin and hair.
 
     Attributes:
@@ -79,12 +79,20 @@ class _Colours(Colours):
 class DarkHair(Effect):
     """Darkens hair in the crops of one video."""
 
+    stage = "cut"
+
     def __init__(self) -> None:
-        self._before: dict[int, _Colours] = {}
+        self._before: dict[int, HairColours] = {}
 
     def reset(self) -> None:
         """Forget the frames before."""
         self._before = {}
+
+    def state(self) -> dict[int, HairColours]:
+        return dict(self._before)
+
+    def restore(self, state: dict[int, HairColours]) -> None:
+        self._before = state
 
     def before(self, faces: Sequence[FaceLayer]) -> None:
         layers = [(face, face.shown, face.bust) for face in faces]
@@ -141,7 +149,7 @@ class _Head:
     def _oval(self, factor: float) -> Mask:
         return polygon(scaled(self.points[list(FACE_OVAL)], factor), SIDE)
 
-    def colours(self, seconds: float) -> _Colours | None:
+    def colours(self, seconds: float) -> HairColours | None:
         """Colours of skin and hair; None where little of either is seen."""
         is_skin = self._oval(0.8) > 127
         is_skin[: max(int(self.eyes + 0.05 * self.height), 0)] = False
@@ -155,7 +163,7 @@ class _Head:
         # A bald head is skin above the face too.
         apart = np.linalg.norm((hair - skin) / skin_spread)
         is_there = smoothstep(np.array([(apart - 0.8) / 0.8], np.float32))
-        return _Colours(seconds, skin, skin_spread, hair, hair_spread, is_there)
+        return HairColours(seconds, skin, skin_spread, hair, hair_spread, is_there)
 
     def _place(self) -> Floats:
         """How likely hair rather than skin is by place alone; nothing from the brows down to the chin."""
@@ -178,7 +186,7 @@ class _Head:
         away[0] = np.where(away[0] > 0, np.float32(0.5) * away[0], away[0])
         return likelihood(away, np.zeros((3, 1, 1), np.float32), spread)
 
-    def darkened(self, colours: _Colours) -> Image:
+    def darkened(self, colours: HairColours) -> Image:
         """The crop with hair of brightness `DARK`."""
         light = float(colours.hair[0])
         if colours.is_there[0] == 0 or light <= DARK:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,6 +81,12 @@ class Expression(Effect):
     def reset(self) -> None:
         """Forget the frames before."""
         self._before = {}
+
+    def state(self) -> tuple[Any, ...]:
+        return dict(self._before), self._seconds
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        self._before, self._seconds = state
 
     def face(self, faces: Sequence[FaceLayer]) -> None:
         drawn = [face for face in faces if face.drawing is not None]

@@ -61,6 +61,12 @@ class LightEffect(Effect):
     def reset(self) -> None:
         self._lights = {}
 
+    def state(self) -> dict[int, Light]:
+        return dict(self._lights)
+
+    def restore(self, state: dict[int, Light]) -> None:
+        self._lights = state
+
     def face(self, faces: Sequence[FaceLayer]) -> None:
         before, self._lights = self._lights, {}
         for face in faces:

@@ -62,7 +62,7 @@ _NEITHER = np.float32(0.12)
 
 
 @dataclass(frozen=True)
-class _Colours(Colours):
+class TintColours(Colours):
     """Of skin and hair.
 
     Attributes:
@@ -82,8 +82,8 @@ class _Colours(Colours):
 class _Tinted:
     """What was done to a person's bust: good for as long as the same picture of it comes."""
 
-    picture: Image
-    colours: _Colours
+    picture: Image | None
+    colours: TintColours
     correction: Floats
 
 
@@ -107,6 +107,13 @@ class Tint(Effect):
     def reset(self) -> None:
         """Forget the frames before."""
         self._before = {}
+
+    def state(self) -> dict[int, TintColours]:
+        return {number: known.colours for number, known in self._before.items()}
+
+    def restore(self, state: dict[int, TintColours]) -> None:
+        nothing = np.zeros((SIDE, SIDE, 3), np.float32)
+        self._before = {number: _Tinted(None, colours, nothing) for number, colours in state.items()}
 
     def frame(self, image: Image, faces: Sequence[FaceLayer]) -> None:
         people: list[tuple[Bust, Image, Mask]] = []
@@ -145,6 +152,8 @@ class Tint(Effect):
                 colours = person.colours(bust.seconds)
                 if last is not None and bust.seconds > last.colours.seconds:
                     colours = last.colours.towards(colours, SETTLE_SECONDS)
+                elif last is not None and last.picture is None:
+                    colours = last.colours  # of the same picture
                 last = _Tinted(bust.picture, colours, person.correction(colours))
             self._before[place.track_id] = last
             _add(image, place, last.correction)
@@ -180,7 +189,7 @@ class _Person:
         soft = cv2.GaussianBlur(place, (0, 0), 0.05 * h + 0.1).astype(np.float32)
         return np.float32(0.06) + np.float32(0.88 / 255) * soft
 
-    def colours(self, seconds: float) -> _Colours:
+    def colours(self, seconds: float) -> TintColours:
         """Colours of skin and hair, in the photograph and in the drawing."""
         rgb, seen = (colour[:, self.head[0], self.head[1]] for colour in (self.rgb, self.opponent))
         eyes = self.points[list(EYES), 1].mean() - self.head[0].start
@@ -206,9 +215,9 @@ class _Person:
             window = tuple(slice(pixels.start // _CELL, pixels.stop // _CELL) for pixels in self.head)
             values = np.concatenate([weight * rgb, weight * self.drawing, weight[None]])
             hair[:, window[0], window[1]] = [_by_cells(plane) for plane in values]
-        return _Colours(seconds, skin, skin_spread, hair, hair_spread)
+        return TintColours(seconds, skin, skin_spread, hair, hair_spread)
 
-    def correction(self, colours: _Colours) -> Floats:
+    def correction(self, colours: TintColours) -> Floats:
         """What to add to the photograph, float32 SIDExSIDEx3."""
         grey = self.opponent[0] / np.float32(255)
         near_skin, near_hair = self._near()

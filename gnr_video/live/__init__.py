@@ -11,9 +11,11 @@ styles.py          the styles on show, changed and blended
 sinks.py           what shows the pictures: the contract, and a sink on a thread of its own
 virtual_camera.py  sink: a camera for video calls
 preview.py         sink: a window
-web/, page/        sink and camera: the browser; address.py: where it is served, browsers.py: opened by itself
-files.py           videos that the browser hands over; measure.py: pictures, measured before they are decoded
+web/, page/        sink and camera: the browser; browsers.py: opened by itself
+files.py           videos that the browser hands over
 recorder.py        sink: a file
+replay.py          the last five seconds, and loops made of them
+sound/             a voice in step with the picture: microphones, delay line, virtual microphone
 memory.py          freed memory is given back, so that a session can run for hours
 """
 

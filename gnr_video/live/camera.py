@@ -13,6 +13,7 @@ import numpy as np
 from engines.errors import InputError
 from gnr_video.channels import Latest
 from gnr_video.frame import Image
+from gnr_video.live.sound.hub import Feed
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,10 @@ class Camera(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of the device. May be called twice."""
+
+    def listen(self, feed: Feed) -> bool:
+        """Bring the sound that it has of its own from now on; False: it has none. Call it before the first `read`."""
+        return False
 
     def _check_size(self, wanted: tuple[int, int] | None) -> None:
         if wanted is not None and wanted != self.size:
@@ -129,6 +134,10 @@ class PushCamera(Camera):
     def push(self, image: Image) -> None:
         """Take a picture (uint8 HxWx3 RGB) as captured now."""
         self._slot.put(Shot(image, time.perf_counter()))
+
+    def forget(self) -> None:
+        """Drop a picture that has not been read yet: whoever brought it has gone."""
+        self._slot.get(0)
 
     def read(self, stop: threading.Event) -> Shot | None:
         shot = self._slot.get(self.WAIT_SECONDS)

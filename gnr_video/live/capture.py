@@ -34,6 +34,7 @@ class Capture:
         rate: how many a second the camera gives.
         notice: why there is no picture just now, "" when all is well.
         reconnects: how often a lost camera came back.
+        since: when this camera was chosen, on `time.perf_counter`'s clock: pictures captured before are another one's.
         failure: what ended the thread before its time, a bug.
     """
 
@@ -43,6 +44,7 @@ class Capture:
         self.frames = 0
         self.rate = Rate()
         self.reconnects = 0
+        self.since = 0.0
         self.failure: BaseException | None = None
         self._reopen = reopen
         self._lost = ""
@@ -68,7 +70,12 @@ class Capture:
         """Use another camera from now on; it is opened on the capture thread, unless it is given open."""
         with self._lock:
             self._next = (camera, reopen)
+            self.since = time.perf_counter()
         self._wake.set()
+
+    def may_repeat(self, shot: Shot) -> bool:
+        """Whether a picture may be shown again while there is no new one: not one of the camera before."""
+        return bool(self.notice) and shot.captured >= self.since
 
     def stop(self, timeout: float = 0.5) -> None:
         """End the thread and let go of the camera; waits at most `timeout` for a device that says nothing."""
@@ -105,10 +112,7 @@ class Capture:
                     pause = min(2 * pause, LONGEST_PAUSE)
                     continue
                 if shot is not None:
-                    self._lost, self._last = "", time.perf_counter()
-                    self.frames += 1
-                    self.rate.count()
-                    self.latest.put(shot)
+                    self._take(shot, camera)
         except BaseException as error:
             self.failure = error
             log.debug("capture failed", exc_info=True)
@@ -116,6 +120,15 @@ class Capture:
             if camera is not None:
                 camera.close()
             self.latest.close()
+
+    def _take(self, shot: Shot, camera: Camera) -> None:
+        with self._lock:
+            if self._next is not None and (self._next[0] is not camera or shot.captured < self.since):
+                return  # another camera has been chosen meanwhile, or another page's pictures of the same one
+            self._lost, self._last = "", time.perf_counter()
+            self.frames += 1
+            self.rate.count()
+            self.latest.put(shot)
 
     def _switched(self, camera: Camera | None) -> Camera | None:
         with self._lock:

@@ -14,20 +14,13 @@ from typing import Any
 
 from engines.errors import GnrVideoError, InputError, OutputError
 from gnr_video.live.controls import Controls
-from gnr_video.live.measure import picture_size
-from gnr_video.media.open import anime_name, open_source, picture_format
+from gnr_video.media.open import anime_name, picture_format
 from gnr_video.options import OutputOptions
 from gnr_video.pipeline import Counts
 from gnr_video.translator import Translator
+from gnr_video.web.handed import check_video, safe_name
 
 log = logging.getLogger(__name__)
-
-NAME_LENGTH = 50
-"""Letters that are kept of a file's name: disks take 255 bytes, and a letter may have four."""
-MAX_PIXELS = 64_000_000
-"""Of a picture: translating one takes about ten bytes of memory a pixel."""
-LISTS = {"concat", "dash", "hls", "imf", "sdp"}
-"""FFmpeg's names of containers that are lists of other files: those of this machine are none of a page's business."""
 
 
 class _Stopped(Exception):
@@ -43,6 +36,7 @@ class Job:
         stage: "upload", "translation", "done", "failed" or "stopped".
         done, frames: frames translated, and how many to expect (None: unknown); during "upload", bytes.
         message: what the user should know: the result, or why there is none.
+        number: of the file among those of the session.
     """
 
     source: Path
@@ -52,6 +46,7 @@ class Job:
     frames: int | None = None
     message: str = ""
     started: float = 0.0
+    number: int = 1
 
     @property
     def busy(self) -> bool:
@@ -69,6 +64,7 @@ class Job:
             "frames": self.frames,
             "seconds_left": None if left is None else round(max(left, 0.0)),
             "message": self.message,
+            "number": self.number,
         }
 
 
@@ -100,8 +96,7 @@ class FileTranslations:
             InputError: another one is not finished.
             OutputError: it does not fit on the disk.
         """
-        name = "".join(letter for letter in name.replace("\\", "/") if letter.isprintable())
-        source = self._folder / (Path(name).name.lstrip(".")[-NAME_LENGTH:] or "video")
+        source = self._folder / safe_name(name)
         with self._lock:
             if self.job is not None and self.job.busy:
                 raise InputError(f"{self.job.source.name} is not finished yet", "wait for it, or stop it")
@@ -110,7 +105,9 @@ class FileTranslations:
             if 2 * size > free:
                 raise OutputError(f"{source.name} does not fit on the disk: {free / 1e9:.1f} GB are free")
             self._stop.clear()
-            self.job = Job(source, anime_name(source, picture_format(str(source))), frames=size)
+            number = 1 if self.job is None else self.job.number + 1
+            target = anime_name(source, picture_format(str(source)))
+            self.job = Job(source, target, frames=size, number=number)
             return self.job
 
     def start(self) -> None:
@@ -166,7 +163,7 @@ class FileTranslations:
 
     def _translate(self, job: Job) -> str:
         """Make the job's target; what came of it."""
-        _check(job.source)
+        check_video(job.source)
         styles = self._controls.styles
         translator = self._translator.sibling(self._controls.paste, styles.looks if styles else None)
         self._controls.hand_to(translator.effects)
@@ -180,21 +177,9 @@ class FileTranslations:
             job.source, job.target, OutputOptions(overwrite=True), progress=progress
         )
         warnings = "".join(f"; {text}" for text in report.warnings)
-        return f"{report.frames} frames in {report.seconds:.0f} s, style {report.style}{warnings}"
+        frames = "1 frame" if report.frames == 1 else f"{report.frames} frames"
+        return f"{frames} in {report.seconds:.0f} s, style {report.style}{warnings}"
 
     def _clear(self) -> None:
         for path in self._folder.iterdir():
             path.unlink(missing_ok=True)
-
-
-def _check(file: Path) -> None:
-    """Raise InputError for what is not to be opened at all."""
-    with file.open("rb") as stream:
-        size = picture_size(stream.read(1 << 20))
-    if size is not None and size[0] * size[1] > MAX_PIXELS:
-        raise InputError(
-            f"{file.name} is {size[0]}x{size[1]}", f"{MAX_PIXELS / 1e6:.0f} million pixels are the most"
-        )
-    with open_source(file) as source:
-        if source.info.container in LISTS:
-            raise InputError(f"{file.name} is a list of other files", "hand over the video itself")

@@ -11,6 +11,8 @@ from engines.errors import GnrVideoError, OutputError
 from gnr_video.frame import Frame
 from gnr_video.live.session import LiveSession
 from gnr_video.live.sinks import ThreadedSink
+from gnr_video.live.sound.line import DelayLine
+from gnr_video.live.sound.track import SoundTrack
 from gnr_video.media.encoders import ANIMATIONS, CONTAINERS
 from gnr_video.media.open import open_sink
 from gnr_video.media.sink import VideoSink
@@ -21,7 +23,7 @@ QUEUE = 8
 """Pictures that wait for the encoder; when it is slower than the session, older ones are left out."""
 
 
-class _LiveInput(VideoSource):
+class LiveInput(VideoSource):
     """What a sink wants to know of its source, for pictures that come from no file."""
 
     def __init__(self, size: tuple[int, int], fps: float) -> None:
@@ -47,6 +49,7 @@ class RecordSink(ThreadedSink):
         path: container by extension.
         size: (width, height) of the pictures to come.
         fps: expected; times are those of the camera.
+        line: the sound that belongs to the pictures; None: there is none.
 
     Raises:
         OutputError: the file exists, or cannot be written.
@@ -60,13 +63,22 @@ class RecordSink(ThreadedSink):
         *,
         codec: str | None = None,
         overwrite: bool = False,
+        line: DelayLine | None = None,
     ) -> None:
         check_recording(path, overwrite)
         super().__init__("recording", depth=QUEUE)
         self.path = path
         self._sink: VideoSink = open_sink(
-            path, _LiveInput(size, fps), codec=codec, overwrite=overwrite, live=True
+            path,
+            LiveInput(size, fps),
+            codec=codec,
+            overwrite=overwrite,
+            live=True,
+            sound=line is not None,
         )
+        self._line = line
+        self._sound: SoundTrack | None = None
+        self._usual_seconds = 1 / fps
         self._started: float | None = None
         self._last_pts = -1
 
@@ -81,9 +93,17 @@ class RecordSink(ThreadedSink):
         pts = max(round((captured - self._started) / TIME_BASE), self._last_pts + 1)
         self._last_pts = pts
         self._sink.write(Frame(frame.image, pts, TIME_BASE, frame.index))
+        if self._line is not None and self._sound is None:
+            self._sound = SoundTrack(self._line, self._sink.write_sound, captured)
+        if self._sound is not None:
+            self._sound.advance(self._started + pts * float(TIME_BASE), time.perf_counter())
 
     def release(self) -> None:
-        self._sink.abort(keep=True)  # keeps what is there; an empty recording leaves no file
+        try:
+            if self._sound is not None and self._started is not None and self.failure is None:
+                self._sound.finish(self._started + self.seconds + self._usual_seconds)
+        finally:
+            self._sink.abort(keep=True)  # keeps what is there; an empty recording leaves no file
 
     @property
     def frames_written(self) -> int:
@@ -134,7 +154,15 @@ class Recorder:
             path = self._name()
             overwrite = self._overwrite and self._last is None
             fps = self._session.capture.camera.fps or 30.0
-            self.current = RecordSink(path, self._session.size, fps, codec=self._codec, overwrite=overwrite)
+            sound = self._session.sound
+            self.current = RecordSink(
+                path,
+                self._session.size,
+                fps,
+                codec=self._codec,
+                overwrite=overwrite,
+                line=sound.line if sound.current is not None else None,
+            )
             self._session.add_sink(self.current)
         return path
 

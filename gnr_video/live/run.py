@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines.errors import GnrVideoError, InputError, OutputError, interrupts
-from gnr_video.live.address import bind, parse_address
 from gnr_video.live.browsers import can_open_pages, open_page
 from gnr_video.live.camera import BROWSER, Camera, PushCamera
 from gnr_video.live.cameras import open_camera
@@ -25,12 +24,16 @@ from gnr_video.live.preview import PreviewSink, check_window, why_no_window
 from gnr_video.live.recorder import Recorder, check_recording
 from gnr_video.live.session import LiveSession
 from gnr_video.live.sinks import LiveSink
+from gnr_video.live.sound import Sound
+from gnr_video.live.sound.virtual_microphone import VirtualMicrophone, check_virtual_microphone, picture_delay
+from gnr_video.live.sound.voice import AUTO, NONE, Voice
 from gnr_video.live.stream_cameras import without_secrets
 from gnr_video.live.web import WebSink, require_packages
 from gnr_video.options import EngineOptions, LookOptions
 from gnr_video.report import Report
 from gnr_video.styles.grammar import parse_expressions
 from gnr_video.tracking.selection import FaceChoice
+from gnr_video.web.address import bind, parse_address
 
 STATUS_SECONDS = 10.0
 BROWSER_SIZE = (1280, 720)
@@ -46,6 +49,8 @@ class LiveOptions:
         no_token: whether everybody on this machine may open the page.
         open_page: whether the page is opened in the user's browser.
         stun: a STUN server for the page, "stun:HOST:PORT"; None: none is asked.
+        microphone: see `Voice`.
+        virtual_microphone: whether other programs get the sound, as late as the picture.
         backend: what reads the camera, see `open_camera`.
     """
 
@@ -61,6 +66,8 @@ class LiveOptions:
     open_page: bool = True
     stun: str | None = None
     record: str | None = None
+    microphone: str | None = None
+    virtual_microphone: bool = False
     mirror: bool = False
     weights: str | None = None
     engine: EngineOptions = EngineOptions()
@@ -100,11 +107,15 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
         listener = _listen(options, stack)
         pushed = PushCamera()
         pushed.size = options.size or BROWSER_SIZE
-        reopen = _opener(options)
+        sound = Sound()
+        voice = Voice(_microphone(options), sound, say)
+        reopen = voice.opener(_opener(options))
         capture = _capture(options, pushed, reopen, say)
         stack.callback(capture.stop)
+        voice.open(options.camera)
+        stack.callback(voice.stop)
         sinks = _virtual_cameras(options, capture.camera, stack, say)
-        session = _session(options, capture, stack)
+        session = _session(options, capture, stack, sound)
         recorder = Recorder(session, options.record, codec=options.codec, overwrite=options.overwrite)
         session.controls.on_record = recorder.toggle
         # From here on the session closes what it shows in, the recording first.
@@ -127,11 +138,16 @@ def run_live(options: LiveOptions, say: Callable[[str], None] = lambda text: Non
             )
             session.add_sink(page)
             say("open " + " or ".join(page.urls))
+            if page.viewer_urls:
+                say("to let others only watch: " + " or ".join(page.viewer_urls))
             if options.open_page and can_open_pages():
                 open_page(page.url_once())
         if options.record is not None:
             say(f"recording to {recorder.start()}")
         session.start()
+        voice.start()
+        if options.virtual_microphone:
+            _virtual_microphone(session, stack, say)
         with TerminalKeys(session.controls) as keys:
             if keys.active:
                 say("keys: " + "; ".join(line.replace("  ", " ") for line in HELP))
@@ -160,6 +176,10 @@ def _check(options: LiveOptions) -> None:
         raise OutputError("--no-token would let every machine in", "leave out --no-token or --allow-remote")
     if options.stun and not options.stun.startswith(("stun:", "stuns:")):
         raise OutputError(f"{options.stun!r} is no STUN server", "--stun stun:HOST:PORT")
+    if options.virtual_microphone:
+        if options.microphone == NONE:
+            raise InputError("--virtual-microphone has nothing to play", "leave out --microphone none")
+        check_virtual_microphone()
     if options.style is not None:
         parse_expressions(options.style)
     FaceChoice.parse(options.look.faces)
@@ -216,7 +236,11 @@ def _virtual_cameras(
     return [sink]
 
 
-def _session(options: LiveOptions, capture: Capture, stack: ExitStack) -> LiveSession:
+def _microphone(options: LiveOptions) -> str | None:
+    return options.microphone or (AUTO if options.virtual_microphone else None)
+
+
+def _session(options: LiveOptions, capture: Capture, stack: ExitStack, sound: Sound) -> LiveSession:
     """Network and session; slow."""
     from gnr_video.translator import Translator
 
@@ -230,7 +254,16 @@ def _session(options: LiveOptions, capture: Capture, stack: ExitStack) -> LiveSe
         effects=translator.effects,
         face_model=translator.face_model,
     )
-    return LiveSession(translator, capture, controls, hold=options.look.hold)
+    return LiveSession(translator, capture, controls, hold=options.look.hold, sound=sound)
+
+
+def _virtual_microphone(session: LiveSession, stack: ExitStack, say: Callable[[str], None]) -> None:
+    microphone = VirtualMicrophone(
+        session.sound.line, lambda: picture_delay(session.times.recent), session.messages.append
+    )
+    stack.callback(microphone.stop)
+    microphone.start()
+    say(f"virtual microphone: {microphone.title}")
 
 
 def _preview(session: LiveSession) -> Callable[[], None]:

@@ -29,6 +29,7 @@ from gnr_video.live.capture import Capture
 from gnr_video.live.controls import Controls
 from gnr_video.live.memory import give_back, share_heaps
 from gnr_video.live.sinks import LiveSink
+from gnr_video.live.sound import Sound
 from gnr_video.live.status import FACELESS_SECONDS, WINDOW, LiveTimes, Rate, Status, limit_of, percentiles_ms
 from gnr_video.live.views import Views
 from gnr_video.pipeline import Counts
@@ -65,6 +66,7 @@ class LiveSession:
         size: (width, height) of what the sinks get; None: the camera's.
         hold: frames that a drawing of a face is shown for (`gnr_video.hold`); None: as few as keep up with the
             camera, `MAX_HOLD` at most.
+        sound: what is heard with the pictures; None: nothing yet.
 
     Attributes:
         size: as given; pictures of another size are fitted into it.
@@ -83,6 +85,7 @@ class LiveSession:
         *,
         size: tuple[int, int] | None = None,
         hold: int | None = None,
+        sound: Sound | None = None,
     ) -> None:
         self.translator = translator
         self.capture = capture
@@ -90,6 +93,7 @@ class LiveSession:
         self.size = size or capture.camera.size
         self.hold = hold
         self._views = Views(translator, controls, self.size)
+        self.sound = sound or Sound()
         self.times = LiveTimes()
         self.counts = Counts()
         self.failure: BaseException | None = None
@@ -108,9 +112,7 @@ class LiveSession:
         self._stages: list[Threaded[Any]] = []
         self._drawings = DrawingsAhead(translator.engine, translator.effects, self.times)
         self._thread = threading.Thread(target=self._present, name="gnr-video present", daemon=True)
-        self._started = 0.0
-        self._tidied = 0.0
-        self._seconds = 0.0
+        self._started = self._tidied = self._seconds = 0.0
 
     def add_sink(self, sink: LiveSink) -> None:
         """Show pictures in `sink` from now on; it is closed by `remove_sink` or `stop`."""
@@ -193,8 +195,7 @@ class LiveSession:
         for stage in self._stages:
             stage.cancel()
         # Files first: whatever else hangs, a recording is whole.
-        sinks = sorted(self.sinks, key=lambda sink: sink.name != "recording")
-        for sink in sinks:
+        for sink in sorted(self.sinks, key=lambda sink: sink.name != "recording"):
             sink.close()
         self._watch_sinks()
         with self._sinks_lock:
@@ -281,7 +282,7 @@ class LiveSession:
                 continue
             shot = self.capture.latest.get(STILL_SECONDS)
             if shot is None:
-                if self.capture.latest.closed or last is None or not self.capture.notice:
+                if self.capture.latest.closed or last is None or not self.capture.may_repeat(last):
                     self._permits.release()
                     if self.capture.latest.closed:
                         return
@@ -289,8 +290,8 @@ class LiveSession:
                 shot = Shot(last.image, time.perf_counter())
             last = shot
             self.times.add("wait", max(0.0, time.perf_counter() - shot.captured))
-            props = {"captured": shot.captured, "source": shot.image}
-            yield Frame(shot.image, round(shot.captured / TIME_BASE), TIME_BASE, index, props)
+            pts, props = round(shot.captured / TIME_BASE), {"captured": shot.captured, "source": shot.image}
+            yield Frame(shot.image, pts, TIME_BASE, index, props)
             index += 1
 
     def _translate(self, items: Iterable[Layered]) -> Generator[Layered, None, None]:
@@ -328,7 +329,7 @@ class LiveSession:
                 frame = item.frame
                 picture, why = self._views.shown(item)
                 if why:
-                    self.counts.covered[why] += 1
+                    self.counts.cover(why)
                 frame = Frame(picture, frame.pts, frame.time_base, frame.index, frame.props)
                 self._shown.count()
                 for sink in self.sinks:

@@ -53,6 +53,7 @@ class ThreadedSink(LiveSink):
         super().__init__(name)
         self.slot: Latest[Frame] = Latest(depth)
         self._thread = threading.Thread(target=self._work, name=f"gnr-video {name}", daemon=True)
+        self._starting = threading.Lock()
 
     @abstractmethod
     def deliver(self, frame: Frame) -> None:
@@ -62,15 +63,18 @@ class ThreadedSink(LiveSink):
         """Let go of device or file."""
 
     def show(self, frame: Frame) -> None:
-        if self._thread.ident is None:
-            self._thread.start()
+        self._start()
         self.slot.put(frame)
 
     def close(self, timeout: float = 0.5) -> None:
         self.slot.close()
-        if self._thread.ident is None:
-            self._thread.start()  # only to release
+        self._start()  # it may be only to release
         self._thread.join(timeout)
+
+    def _start(self) -> None:
+        with self._starting:  # the last picture may be shown while another thread closes
+            if self._thread.ident is None:
+                self._thread.start()
 
     def _work(self) -> None:
         try:

@@ -13,10 +13,13 @@ from engines.errors import InputError
 from gnr_video.channels import Latest
 from gnr_video.frame import Image
 from gnr_video.live.camera import Camera, CameraLost, Shot
+from gnr_video.live.sound.file_sound import FileSound, has_sound
+from gnr_video.live.sound.hub import Feed
 from gnr_video.media.image_files import read_image
 from gnr_video.media.image_sources import IMAGE_RATE, image_files
 from gnr_video.media.images import fitted
 from gnr_video.media.open import open_source
+from gnr_video.media.source import VideoSource
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +64,18 @@ class Pace:
 
 
 class FileCamera(Camera):
-    """A video, a picture or a folder of pictures, repeated."""
+    """A video, a picture or a folder of pictures, repeated, with the sound of a video.
+
+    Pictures count as captured when they are due, not when they are decoded: sound is, too.
+    """
 
     def __init__(self, path: str, size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self._path = path
         self._close: Callable[[], None]
+        self._source: VideoSource | None = None
+        self._feed: Feed | None = None
+        self._sound: FileSound | None = None
         self._frames = self._open()
         self.name = Path(path).name
         self._pace = Pace(self.fps)
@@ -78,7 +87,9 @@ class FileCamera(Camera):
             folder = PictureFolder(Path(self._path))
             self._close, self.size, self.fps = lambda: None, folder.size, float(IMAGE_RATE)
             return iter(folder)
-        source = open_source(self._path)
+        source = self._source = open_source(self._path)
+        if self._feed is not None and has_sound(source):
+            self._sound = FileSound(source, self._feed)
         self._close, self.size = source.close, source.info.size
         self.fps = float(source.info.average_rate) if source.info.average_rate else None
         return ((frame.pts_seconds, frame.image) for frame in source)
@@ -86,14 +97,25 @@ class FileCamera(Camera):
     def read(self, stop: threading.Event) -> Shot | None:
         found = next(self._frames, None)
         if found is None:
+            if self._sound is not None:
+                self._sound.finish()
             self._close()
             self._frames = self._open()
             self._pace.rewind()
             return None
         seconds, image = found
-        if stop.wait(max(0.0, self._pace.due(seconds) - time.perf_counter())):
+        due = self._pace.due(seconds)
+        if self._sound is not None:
+            self._sound.follow(seconds, due)
+        if stop.wait(max(0.0, due - time.perf_counter())):
             return None
-        return Shot(image, time.perf_counter())
+        return Shot(image, due)
+
+    def listen(self, feed: Feed) -> bool:
+        if self._source is None or not has_sound(self._source):
+            return False
+        self._feed, self._sound = feed, FileSound(self._source, feed)
+        return True
 
     def close(self) -> None:
         self._close()

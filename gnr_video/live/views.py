@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -76,10 +77,11 @@ class Views:
         """What is shown of a frame that was composed, uint8 RGB, and why it is covered, if the user wants it to be."""
         if not self._controls.frozen:
             self._still = None
-        if self._controls.covered:
-            return covered_picture(self._size), ASKED
-        if self._still is not None:
-            return self._still, ""
+        still = covered_picture(self._size) if self._controls.covered else self._still
+        if still is not None:
+            item.frame.props.update(before=lambda: still, mirrored=False)
+            return still, ASKED if self._controls.covered else ""
+        item.frame.props.update(before=partial(self._source, item), mirrored=self._controls.mirror)
         picture = self._picture(item)
         if self._controls.frozen:
             self._still = picture
@@ -87,16 +89,17 @@ class Views:
 
     def _picture(self, item: Layered) -> Image:
         view, image = self._controls.view, item.frame.image
-        source: Image = item.frame.props["source"]
-        if self._translator.private and view in ("before", "both"):
-            source = hidden(source, item)
         if view == "before":
-            image = source
+            image = self._source(item)
         elif view == "both":
+            source = self._source(item)
             image = before_after(source, fitted(image, (source.shape[1], source.shape[0])))
         elif view == "grid" and "grid" in item.frame.props:
             return np.asarray(item.frame.props["grid"], np.uint8)
         image = fitted(image, self._size)
-        if self._controls.mirror:
-            image = np.asarray(cv2.flip(image, 1), np.uint8)
-        return image
+        return np.asarray(cv2.flip(image, 1), np.uint8) if self._controls.mirror else image
+
+    def _source(self, item: Layered) -> Image:
+        """What may be shown of the camera's picture."""
+        source: Image = item.frame.props["source"]
+        return hidden(source, item) if self._translator.private else source

@@ -39,6 +39,7 @@ from gnr_video.media.encoders import (
 from gnr_video.media.gif import PaletteGraph
 from gnr_video.media.muxing import add_covers, add_metadata, check_container, muxer_options
 from gnr_video.media.sink import VideoSink, temporary_name, writing
+from gnr_video.media.sound import SoundEncoder
 from gnr_video.media.transparency import ON_WHITE, on_white
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class ContainerSink(VideoSink):
         crf: int | None = None,
         threads: int | None = None,
         live: bool = False,
+        sound: bool = False,
     ) -> None:
         extension = path.suffix.lower()
         self._size = size
@@ -96,7 +98,7 @@ class ContainerSink(VideoSink):
             self._temporary.touch()
         try:
             with writing(path):
-                self._begin(source, settings, CONTAINERS[extension])
+                self._begin(source, settings, CONTAINERS[extension], sound)
             self._palette = PaletteGraph(size, self._time_base, self._alpha) if self._gif else None
         except (ValueError, TypeError) as error:
             self.abort()
@@ -132,7 +134,7 @@ class ContainerSink(VideoSink):
             and holds_alpha(ALIASES.get(codec, codec), extension),
         )
 
-    def _begin(self, source: VideoSource, settings: EncoderSettings, muxer: str) -> None:
+    def _begin(self, source: VideoSource, settings: EncoderSettings, muxer: str, sound: bool) -> None:
         """Open the file and write its header."""
         import av
 
@@ -143,6 +145,7 @@ class ContainerSink(VideoSink):
         )
         self._stream = self._add_video(settings, source.info)
         self._copied = CopiedStreams(source, self._container, muxer, suffix, self.warn)
+        self._sound = SoundEncoder(self._container, muxer) if sound else None
         covers = add_covers(self._container, source, muxer, suffix, self.warn)
         add_metadata(self._container, self._stream, source, muxer, settings.rate, suffix, self.warn)
         self._container.start_encoding()
@@ -195,6 +198,16 @@ class ContainerSink(VideoSink):
             self.abort()
             raise
         self.frames_written += 1
+
+    def write_sound(self, samples: NDArray[np.float32]) -> None:
+        if self._sound is None or not self._open:
+            return super().write_sound(samples)
+        try:
+            with writing(self.path):
+                self._container.mux(list(self._sound.push(samples)))
+        except BaseException:
+            self.abort()
+            raise
 
     def _write(self, frame: Frame) -> None:
         pts = self._rescale(frame.pts, frame.time_base)
@@ -249,6 +262,8 @@ class ContainerSink(VideoSink):
             duration = self._durations.pop(packet.pts, 0)
             if duration:
                 packet.duration = duration
+            if picture is None and self.frames_written < 3:
+                packet.dts = packet.pts  # in order; x265 leaves it undefined
             try:
                 self._container.mux(packet)
             except (av.FFmpegError, ValueError) as error:
@@ -267,6 +282,7 @@ class ContainerSink(VideoSink):
                         self._encode(picture)
                 self._encode(None)
                 self._copied.finish()
+                self._container.mux([] if self._sound is None else list(self._sound.flush()))
                 self._container.close()
                 os.replace(self._temporary, self.path)
         except BaseException:

@@ -23,7 +23,8 @@ from gnr_video.media.opening import interruptibly, open_container
 from gnr_video.media.orientation import read_orientation
 from gnr_video.media.packet_reader import PacketReader
 from gnr_video.media.picture_decoder import PictureDecoder
-from gnr_video.media.source import Cover, PacketQueue, SourceInfo, StreamPacket, VideoSource
+from gnr_video.media.programmes import read_programmes
+from gnr_video.media.source import Cover, Opening, PacketQueue, SourceInfo, StreamPacket, VideoSource
 from gnr_video.media.stream_choice import choose_streams
 from gnr_video.media.stream_facts import (
     chapters_of,
@@ -48,12 +49,18 @@ _SELDOM_TRANSPARENT = ("gif", "apng", "png", "rawvideo", "qtrle", "bmp", "tiff",
 
 @dataclass(frozen=True)
 class Reading:
-    """What of an input is read, and how; see `open_source` for the attributes."""
+    """What of an input is read, and how; see `open_source` for the attributes.
+
+    Attributes:
+        clock: of a part of something that was read before, that one's `Opening.clock`. Its frames keep the times that
+            they had there, and `start` is such a time.
+    """
 
     start: float | None = None
     end: float | None = None
     keep_fields: bool = False
     stream: int | None = None
+    clock: Fraction | None = None
 
 
 class ContainerSource(VideoSource):
@@ -76,6 +83,7 @@ class ContainerSource(VideoSource):
         self._held: deque[StreamPacket] | None = deque()
         self._queue: PacketQueue | None = None
         self._shift = Fraction(0)
+        self._is_skimmed = False
         if isinstance(url, str) and url.startswith("file:"):
             self._open(url, seekable=True)
         else:
@@ -90,9 +98,10 @@ class ContainerSource(VideoSource):
 
     def _open(self, url: str | Head, *, seekable: bool) -> None:
         """Everything that reads before the first frame is asked for."""
+        programmes = read_programmes(url)  # before FFmpeg uses up what is no file
         self._container = open_container(self._path, url)
         try:
-            streams = choose_streams(self._path, self._container, self._part.stream, self.warn)
+            streams = choose_streams(self._path, self._container, programmes, self._part.stream, self.warn)
             self._stream, self._copied, self._covers = streams.video, streams.copied, streams.covers
             self._stream.thread_type = "AUTO"
             self._time_base = unit_of(self._stream)
@@ -103,10 +112,13 @@ class ContainerSource(VideoSource):
             self._decoded = self._decode()
             self._first = self._decode_first()
             self._second = next(self._decoded, None) if may_be_still(self._container) else None
-            self._orientation = read_orientation(self._first)
+            self._orientation = read_orientation(self._first, self._decoder.name)
             self.info = self._describe()
-            if self._part.start is not None or not self.info.has_audio:
+            if self._part.clock is not None:
+                self._shift = self._part.clock
+            elif self._part.start is not None or not self.info.has_audio:
                 self._shift = self._first.pts * self._time_base
+            self._opening = Opening(self._first.pts * self._time_base - self._shift, self._shift)
         except BaseException:
             self._container.close()
             raise
@@ -126,6 +138,9 @@ class ContainerSource(VideoSource):
     def timecode(self) -> str:
         return timecode_of(self._container, self._stream)
 
+    def opening(self) -> Opening:
+        return self._opening
+
     def attach(self, streams: Collection[int]) -> PacketQueue:
         self._queue = PacketQueue(streams)
         held, self._held = self._held or (), None
@@ -139,6 +154,17 @@ class ContainerSource(VideoSource):
         self._taken = True
         self._held = None
         return self._frames()
+
+    def skim(self) -> Iterator[Fraction]:
+        """Read on without decoding, for the packets of the other streams that were attached.
+
+        Yields:
+            How far it has come, seconds on the clock of the frames.
+        """
+        self._taken, self._held, self._is_skimmed = True, None, True
+        while (packet := self._next(self._decoded)) is not None:
+            if packet.dts is not None:
+                yield packet.dts * self._time_base - self._shift
 
     def close(self) -> None:
         self._closed = True
@@ -192,7 +218,8 @@ class ContainerSource(VideoSource):
         """Turn seconds after the first frame into the file's own clock, and seek to the first."""
         start, end = self._part.start, self._part.end
         origin = self._reader.clock.moved((self._stream.start_time or 0) * self._time_base)
-        self._start = None if start is None else origin + Fraction(start).limit_denominator(10**6)
+        begin = origin if self._part.clock is None else self._part.clock
+        self._start = None if start is None else begin + Fraction(start).limit_denominator(10**6)
         self._end = None if end is None else origin + Fraction(end).limit_denominator(10**6)
         self._earliest: Fraction | None = None
         self._sought = False
@@ -241,6 +268,10 @@ class ContainerSource(VideoSource):
             if packet is not None and packet.stream_index != self._stream.index:
                 if self._pass_on(StreamPacket(packet.stream_index, packet)):
                     past_end.add(packet.stream_index)
+            elif self._is_skimmed and packet is not None:
+                at = None if packet.dts is None else packet.dts * self._time_base
+                ended = ended or (self._end is not None and at is not None and at >= self._end)
+                yield packet
             elif not ended:
                 for picture in self._decoder.decode(packet):
                     if picture.is_corrupt:

@@ -119,6 +119,9 @@ class CopiedStreams:
         if copied.last_dts is not None and dts < copied.last_dts + self._strict:
             copied.skipped += 1
             return
+        if copied.last_dts is not None and not packet.duration and copied.stream.type == "audio":
+            # In mp4 a last packet that does not last is never played.
+            packet.duration = round((dts - copied.last_dts) * copied.stream.time_base / packet.time_base)
         packet.stream = copied.stream
         try:
             self._container.mux(packet)

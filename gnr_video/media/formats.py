@@ -265,9 +265,77 @@ def gif_moves(data: bytes) -> bool | None:
     return None
 
 
+def jxl_moves(data: bytes) -> bool | None:
+    """Whether a JPEG XL is animated, as its header says; None where `data` ends before that is known.
+
+    ISO/IEC 18181-1, annex D: sizes, then what is not as usual, least significant bits first.
+    """
+    start = 0 if data[:2] == b"\xff\x0a" else _jxl_codestream(data)
+    if start is None:
+        return None
+    bits = _Bits(data[start + 2 : start + 64])
+    bits.size(((9, 1), (13, 1), (18, 1), (30, 1)))
+    if bits.read(1) or not bits.read(1):  # all is as usual, or what follows is
+        return False
+    bits.read(3)  # orientation
+    if bits.read(1):
+        bits.size(((9, 1), (13, 1), (18, 1), (30, 1)))
+    if bits.read(1):
+        bits.size(((6, 1), (8, 65), (10, 321), (12, 1345)), ((0, 16), (0, 32), (5, 1), (9, 33)))
+    return bool(bits.read(1))
+
+
+def _jxl_codestream(data: bytes) -> int | None:
+    """Where it begins in a file of boxes."""
+    at = 0
+    while at + 16 <= len(data):
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        head = 16 if size == 1 else 8
+        if kind in (b"jxlc", b"jxlp"):
+            return at + head + (4 if kind == b"jxlp" else 0)
+        size = int.from_bytes(data[at + 8 : at + 16], "big") if size == 1 else size
+        if size < head:
+            return None
+        at += size
+    return None
+
+
+class _Bits:
+    """Numbers in JPEG XL's header."""
+
+    def __init__(self, data: bytes) -> None:
+        self._rest = int.from_bytes(data, "little")
+
+    def read(self, count: int) -> int:
+        value = self._rest & ((1 << count) - 1)
+        self._rest >>= count
+        return value
+
+    def choice(self, choices: tuple[tuple[int, int], ...]) -> int:
+        """A number in one of four ways: so many bits, and what is added."""
+        count, added = choices[self.read(2)]
+        return self.read(count) + added
+
+    def size(self, choices: tuple[tuple[int, int], ...], in_eights: tuple[tuple[int, int], ...] = ()) -> None:
+        """Pass over height and width."""
+        is_in_eights = self.read(1)
+
+        def side() -> None:
+            if not is_in_eights:
+                self.choice(choices)
+            elif in_eights:
+                self.choice(in_eights)
+            else:
+                self.read(5)
+
+        side()
+        if not self.read(3):  # no usual ratio
+            side()
+
+
 def _palette_size(flags: int) -> int:
     """Bytes of the palette that a GIF's flags announce."""
     return 3 << (flags % 8 + 1) if flags & 0x80 else 0
 
 
-_MOVING = {JPEG: jpeg_moves, PNG: png_moves, GIF: gif_moves}
+_MOVING = {JPEG: jpeg_moves, PNG: png_moves, GIF: gif_moves, JXL: jxl_moves}

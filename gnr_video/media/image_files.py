@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from engines.errors import InputError, OutputError
 from gnr_video.frame import Alpha, Image
+from gnr_video.media.color import has_alpha
 from gnr_video.media.formats import (
     EXR,
     HDR,
@@ -96,6 +97,8 @@ def read_picture(file: str | os.PathLike[str], data: bytes | None = None) -> Pic
         raise _no_image(file)
     if kind in _OPENCV:
         return _read_opencv(file, data)
+    if kind is JXL and not _pillow_reads_jxl() and ffmpeg_reads_jxl():
+        return read_by_ffmpeg(file, data)
     with opened(file, data, kind) as picture:
         try:
             return to_picture(picture)
@@ -143,7 +146,8 @@ def to_picture(image: PilImage.Image) -> Picture:
         notes.append(f"it has {getattr(image, 'n_frames', 1)} pages: the first is used")
     image.load()
     profile = image.info.get("icc_profile")
-    image = ImageOps.exif_transpose(image)
+    if _is_turned_by_exif(image):
+        image = ImageOps.exif_transpose(image)
     alpha: Alpha | None = None
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or (
         "transparency" in image.info and not _is_deep(image)
@@ -164,10 +168,15 @@ def picture_size(file: Path) -> tuple[int, int] | None:
         if kind is None or kind in _OPENCV:
             return None
         with opened(file, data, kind) as picture:
-            is_turned = picture.getexif().get(_ORIENTATION, 1) in _TURNED
+            is_turned = _is_turned_by_exif(picture) and picture.getexif().get(_ORIENTATION, 1) in _TURNED
             return (picture.height, picture.width) if is_turned else (picture.width, picture.height)
     except (InputError, OSError):
         return None
+
+
+def _is_turned_by_exif(image: PilImage.Image) -> bool:
+    """Whether it is for EXIF to say how a picture is turned: JPEG XL's is upright, unless it holds a JPEG as it was."""
+    return image.format != JXL.name or bool(getattr(image, "jpeg", False))
 
 
 def write_picture(file: Path, image: Image, alpha: Alpha | None, target: Path) -> bytes:
@@ -216,17 +225,46 @@ def _load_heif() -> None:
     pillow_heif.register_heif_opener()
 
 
+@lru_cache(maxsize=1)
+def _pillow_reads_jxl() -> bool:
+    from PIL import Image as Pil
+
+    with suppress(ImportError):
+        import pillow_jxl  # noqa: F401
+    return JXL.name in Pil.OPEN
+
+
+def ffmpeg_reads_jxl() -> bool:
+    import av
+
+    return "libjxl" in av.codecs_available
+
+
 def _load_readers(kind: ImageFormat, file: str | os.PathLike[str]) -> None:
     if kind is HEIF:
         _load_heif()
-    elif kind is JXL:
-        try:
-            import pillow_jxl  # noqa: F401
-        except ImportError:
-            raise InputError(
-                f"{file} is a JPEG XL picture, which cannot be read here",
-                "pip install pillow-jxl-plugin, or convert it to PNG",
-            ) from None
+    elif kind is JXL and not _pillow_reads_jxl():
+        raise InputError(
+            f"{file} is a JPEG XL picture, which cannot be read here",
+            "pip install pillow-jxl-plugin, or convert it to PNG",
+        )
+
+
+def read_by_ffmpeg(file: str | os.PathLike[str], data: bytes) -> Picture:
+    """A picture of a kind that Pillow cannot read, its colours taken for sRGB.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    import av
+    from PIL import Image as Pil
+
+    try:
+        with av.open(io.BytesIO(data), "r") as container:
+            frame = next(container.decode(video=0))
+    except (av.FFmpegError, StopIteration, IndexError) as error:
+        raise _no_image(file, str(error)) from error
+    return to_picture(Pil.fromarray(frame.to_ndarray(format="rgba" if has_alpha(frame) else "rgb24")))
 
 
 def _read_opencv(file: str | os.PathLike[str], data: bytes) -> Picture:

@@ -49,10 +49,21 @@ def even(image: Image) -> Image:
     return np.ascontiguousarray(image[: height - height % 2, : width - width % 2])
 
 
-def encode_jpeg(image: Image) -> bytes:
+def wiped(before: Image, after: Image, share: float) -> Image:
+    """One picture over another of the same size: `share` of it from the left is `after`, and a line divides the two."""
+    width = before.shape[1]
+    edge = round(share * width)
+    out = before.copy()
+    out[:, :edge] = after[:, :edge]
+    line = max(1, round(width / 200))
+    out[:, max(0, edge - line) : edge + line if 0 < edge < width else 0] = 255
+    return out
+
+
+def encode_jpeg(image: Image, quality: int = JPEG_QUALITY) -> bytes:
     """uint8 HxWx3 RGB as JPEG."""
     _, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )
     return data.tobytes()
 

@@ -22,6 +22,7 @@ from gnr_video.media.formats import (
     GIF_DELAY,
     IMAGE_OUTPUTS,
     IMAGE_SUFFIXES,
+    JXL,
     WEBP,
     Head,
     ImageFormat,
@@ -30,6 +31,7 @@ from gnr_video.media.formats import (
     sniff,
     sniff_file,
 )
+from gnr_video.media.image_files import ffmpeg_reads_jxl
 from gnr_video.media.image_sinks import NUMBER_PATTERN, ImageSequenceSink, StillSink, holds_alpha
 from gnr_video.media.image_sources import AnimationSource, ImageFolderSource, StillSource
 from gnr_video.media.sink import VideoSink, shortened
@@ -164,6 +166,10 @@ def _open_stream(text: str, head: Head, part: Reading) -> VideoSource:
 def _open_picture(text: str, head: Head, part: Reading) -> VideoSource | None:
     """A picture by its content; None where FFmpeg has to say what it is."""
     kind, moves = sniff(head)
+    if kind is JXL and moves and not ffmpeg_reads_jxl():
+        raise InputError(
+            f"{text} is an animated JPEG XL, which cannot be read here", "convert it to WebP or to a video"
+        )
     # FFmpeg tells the pictures of a GIF apart by their delays.
     is_untimed = kind is GIF and GIF_DELAY not in head.peek(0)
     if moves and kind is not None and (kind in (WEBP, AVIF) or is_untimed):
@@ -234,6 +240,7 @@ def open_sink(
     overwrite: bool = False,
     threads: int | None = None,
     live: bool = False,
+    sound: bool = False,
 ) -> VideoSink:
     """Open an output; the container is chosen by extension.
 
@@ -250,6 +257,7 @@ def open_sink(
         threads: encoder threads; None: all cores but one, 0: as many as the encoder likes.
         live: mp4 and mov are written in fragments, and the encoder holds nothing back: the file can be closed
             at any moment at once, and is playable even if the process is killed. It is kept when writing fails.
+        sound: whether sound comes too, through `VideoSink.write_sound`; its first sample is of pts 0.
 
     Times: pts and time base are kept exactly in mp4, m4v and mov, also a first pts that is not zero. mkv and
     webm count in milliseconds and know no negative times (audio that begins before zero moves everything
@@ -278,7 +286,7 @@ def open_sink(
                 f"use a pattern such as {target.stem}-%05d{suffix}, or a folder",
             )
         return StillSink(target)
-    return ContainerSink(target, source, size, codec=codec, crf=crf, threads=threads, live=live)
+    return ContainerSink(target, source, size, codec=codec, crf=crf, threads=threads, live=live, sound=sound)
 
 
 def _check_output(text: str, source: VideoSource, overwrite: bool) -> None:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+_NAMES_PROFILES = ("png", "apng")
+
 
 class Orientation(NamedTuple):
     """How a coded picture becomes upright: transpose first, then mirror left-right and top-bottom."""
@@ -64,10 +66,16 @@ class Orientation(NamedTuple):
         return np.ascontiguousarray(image)
 
 
-def read_orientation(picture: Any) -> Orientation:
-    """From the decoder's display matrix."""
+def read_orientation(picture: Any, decoder: str = "") -> Orientation:
+    """From the display matrix of a picture (PyAV's).
+
+    Args:
+        picture: decoded.
+        decoder: FFmpeg's name of what decoded it.
+    """
     try:
-        for data in picture.side_data:
+        # PyAV frees the name of a colour profile, which PNG's decoder gives, twice: only the angle is looked at there.
+        for data in () if decoder in _NAMES_PROFILES else picture.side_data:
             if data.type.name == "DISPLAYMATRIX":
                 return Orientation.from_display_matrix(np.frombuffer(data, np.int32).tolist())
     except (ValueError, KeyError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from gnr_video.media.adts import AdtsFrames
 from gnr_video.media.clock import TS_DISCONT, Clock
 from gnr_video.media.stream_choice import Streams
 from gnr_video.media.stream_facts import unit_of
@@ -48,8 +49,11 @@ class PacketReader:
     def restart(self) -> None:
         """A new clock: what is read next does not follow what was read before."""
         form = self._container.format
+        self._highest: int | None = None  # decoding time of the video so far, in its units
         jumps = bool(form.flags & TS_DISCONT) or form.name in _OF_BROADCASTS
         self.clock = Clock(self._streams.timed, jumps)
+        sound = [s for s in self._streams.copied.values() if s.codec_context is not None and s.name == "aac"]
+        self._adts = {s.index: AdtsFrames(s) for s in sound if not s.codec_context.extradata}
 
     def read(self) -> Iterator[Any]:
         """Packets of the video stream and of those to be copied; None, which flushes decoders, ends them."""
@@ -66,8 +70,7 @@ class PacketReader:
                     if packet.stream_index in self._streams.covers:
                         self.covers[packet.stream_index] = packet
                         continue
-                    self._see(packet)
-                    yield from self.clock.put(packet)
+                    yield from self._put(self._seen(packet))
                 break
             except (av.FFmpegError, OSError) as error:
                 failures += 1
@@ -79,16 +82,32 @@ class PacketReader:
                         f"{self._path} cannot be read to its end ({reason}): what comes before is used"
                     )
                     break
+        for frames in self._adts.values():
+            for packet in frames.flush():
+                yield from self.clock.put(packet)
         yield from self.clock.flush()
         self._account()
         yield None
 
-    def _see(self, packet: Any) -> None:
-        """Note how far the video reaches, on the input's own clock."""
-        if packet.stream_index == self._streams.video.index:
-            self._video_packets += 1
-            if packet.pts is not None:
-                self._reached = max(self._reached, packet.pts + (packet.duration or 0))
+    def _put(self, packet: Any) -> Iterator[Any]:
+        frames = self._adts.get(packet.stream_index)
+        for one in [packet] if frames is None else frames.put(packet):
+            yield from self.clock.put(one)
+
+    def _seen(self, packet: Any) -> Any:
+        """A packet, noted how far the video reaches on the input's own clock."""
+        if packet.stream_index != self._streams.video.index:
+            return packet
+        self._video_packets += 1
+        if packet.pts is not None:
+            self._reached = max(self._reached, packet.pts + (packet.duration or 0))
+        if packet.dts is not None:
+            falls = self._highest is not None and packet.dts <= self._highest
+            self._highest = packet.dts if self._highest is None else max(self._highest, packet.dts)
+            if falls and packet.is_discard:
+                # So FFmpeg marks fragments of mp4 whose clock begins anew: as what an edit list cuts off.
+                return _unmarked(packet)
+        return packet
 
     def _account(self) -> None:
         """Say what was not as it should be, when all has been read."""
@@ -97,6 +116,10 @@ class PacketReader:
         for index, count in self.clock.bad_packets.items():
             kind = self._streams.copied[index].type
             self._warn(f"{self._path}: {count} packets of its {kind} had impossible times")
+        for index, frames in self._adts.items():
+            if frames.damaged:
+                kind = self._streams.copied[index].type
+                self._warn(f"{self._path}: {frames.damaged} packets of its {kind} are damaged, and left out")
         stream = self._streams.video
         if not self.reads_all or not stream.duration:
             return
@@ -107,3 +130,16 @@ class PacketReader:
             whole = float(stream.duration * unit)
             there = whole - float(missing * unit)
             self._warn(f"{self._path} ends early: {there:.1f} of {whole:.1f} s are there")
+
+
+def _unmarked(packet: Any) -> Any:
+    """A packet without the mark that its pictures are not to be shown."""
+    import av
+
+    made: Any = av.Packet(bytes(packet))
+    made.stream, made.time_base = packet.stream, packet.time_base
+    made.pts, made.dts, made.duration = packet.pts, packet.dts, packet.duration
+    made.is_keyframe = packet.is_keyframe
+    if packet.has_sidedata("new_extradata"):
+        made.set_sidedata(packet.get_sidedata("new_extradata"))
+    return made

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engines.errors import OutputError
 from gnr_video.frame import Frame
 
@@ -46,6 +49,10 @@ class VideoSink(ABC):
         Raises:
             OutputError: the disk is full, the file cannot be written. What was written is removed.
         """
+
+    def write_sound(self, samples: NDArray[np.float32]) -> None:
+        """Append sound, float32 [n, 2] at 48 kHz, to a sink that was opened with `sound`; raises as `write`."""
+        raise ValueError("the sink was opened without sound")
 
     @abstractmethod
     def finish(self) -> None:

@@ -101,6 +101,13 @@ class StreamPacket(NamedTuple):
     packet: av.Packet[Any]
 
 
+class Opening(NamedTuple):
+    """Where an input's clock stands: the time of its first frame, what is taken off the input's own times; seconds."""
+
+    first: Fraction
+    clock: Fraction
+
+
 class Cover(NamedTuple):
     """A cover picture: the input's stream (PyAV's) and its only packet."""
 
@@ -173,6 +180,10 @@ class VideoSource:
     def timecode(self) -> str:
         """The timecode of the first frame, "01:00:00:00"; "" where there is none."""
         return ""
+
+    def opening(self) -> Opening | None:
+        """Where its clock stands: with that, it can be read again from the middle. None where it cannot."""
+        return None
 
     def attach(self, streams: Collection[int]) -> PacketQueue:
         """Ask for the packets of these streams (by index); they arrive as frames are read.

@@ -20,10 +20,11 @@ TEXT: dict[str, tuple[str, ...]] = {
 }
 """FFmpeg's muxer -> encoders to try, in this order."""
 
-_BITS_PER_CHANNEL = 80_000
+BITS_PER_CHANNEL = 80_000
+FORMATS = {"libopus": "flt"}
+"""The layout of samples that an encoder takes where that is not "fltp"."""
 _LONGEST_GAP = 10.0
 """Seconds: shorter gaps become silence; a longer one, or a clock that jumps back, starts the times anew."""
-_FORMATS = {"libopus": "flt"}
 _MILLISECOND = Fraction(1, 1000)
 _UNTIMED_TEXT = 4000
 """Milliseconds that a last text is shown if it does not say."""
@@ -73,11 +74,12 @@ class AudioTranscoder:
         self._layout = "mono" if self._decoder.channels == 1 else "stereo"
         self.mixed = self._decoder.channels > 2
         self.stream = container.add_stream(encoder, rate=self.RATE, layout=self._layout)
-        self._format = _FORMATS.get(encoder, "fltp")
+        self._format = FORMATS.get(encoder, "fltp")
         self.stream.codec_context.format = self._format
-        self.stream.bit_rate = _BITS_PER_CHANNEL * (1 if self._layout == "mono" else 2)
+        self.stream.bit_rate = BITS_PER_CHANNEL * (1 if self._layout == "mono" else 2)
         self._resampler: Any = None
         self._end: float | None = None
+        self._unit = Fraction(1, self.RATE)
         self._kind: tuple[Any, ...] = ()
         self.damaged = 0
 
@@ -114,6 +116,10 @@ class AudioTranscoder:
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if at is None:
             return  # nothing says when it is heard
+        if frame.pts is None:
+            frame.time_base = self._unit
+            frame.pts = round(at / self._unit)
+        self._unit = frame.time_base
         if kind != self._kind or self._end is None or not -1.0 < at - self._end < _LONGEST_GAP:
             yield from self._drain()
             self._kind = kind

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gnr_video.frame import Alignment, Face, FaceLayer, Frame, Image, Layered
 from gnr_video.tracking.boxes import iou, shifted
@@ -67,6 +67,7 @@ class Finder:
             return Layered(frame, faces, scene)
 
         for frame in frames:
+            frame.note("finder", self.state)
             with times.stage("track"):
                 was_flat = self.cuts.is_flat
                 cut = self.cuts.is_cut(frame.image)
@@ -129,6 +130,20 @@ class Finder:
                 )
             ]
         return traced
+
+    def state(self) -> dict[str, Any]:
+        """Who is where, for `restore`."""
+        parts = {"tracker": self.tracker, "cuts": self.cuts, "cast": self.cast, "aligner": self.aligner}
+        states = {name: part.state() for name, part in parts.items()}  # type: ignore[attr-defined]
+        return {**states, "unchosen": set(self._unchosen)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from where another finder was before the next frame."""
+        self.tracker.restore(state["tracker"])
+        self.cuts.restore(state["cuts"])
+        self.cast.restore(state["cast"])
+        self.aligner.restore(state["aligner"])
+        self._unchosen = set(state["unchosen"])
 
     def reset(self) -> None:
         """The next frame is of another video."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any, cast
 
@@ -82,6 +84,18 @@ class Follower(ABC):
         self.points = self.box = self.track_id = self._motion = None
         self.surprise = 0.0
 
+    def state(self) -> dict[str, Any]:
+        """What it knows of its face, for `restore`."""
+        motion = copy(self._motion)
+        return {"points": self.points, "id": self.track_id, "surprise": self.surprise, "motion": motion}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what another has known of a face."""
+        self.restart()
+        self.points, self.track_id, self.surprise = state["points"], state["id"], state["surprise"]
+        self.box = None if self.points is None else box_of(self.points)
+        self._motion = copy(state["motion"])
+
     def close(self) -> None:  # noqa: B027
         """Release what it holds; most hold nothing."""
 
@@ -106,8 +120,14 @@ class GraphFollower(Follower):
         super().__init__()
         self.landmarker = Landmarker(model, num_faces=1, video=True)
         self.clock = MillisecondClock(CLOCK_SPEED)
+        self._is_restored = False
 
     def follow(self, image: Image, time_seconds: float) -> None:
+        if self._is_restored and self.points is not None and self.box is not None:
+            # A graph's own memory cannot be written down.
+            self._is_restored = False
+            self.take_over(image, around(self.box, *size_of(image), 1.0), self.points)
+            return
         clean = low_pass(image, self.box)
         found = self.landmarker.video(clean, self.clock.stamp(time_seconds), size_of(image))
         self._see(found[0] if found else None, time_seconds)
@@ -126,7 +146,12 @@ class GraphFollower(Follower):
 
     def restart(self) -> None:
         self.landmarker.restart(self.clock)
+        self._is_restored = False
         super().restart()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self._is_restored = True
 
     def close(self) -> None:
         self.landmarker.close()
@@ -164,6 +189,17 @@ class NetworkFollower(Follower):
     def restart(self) -> None:
         super().restart()
         self._filter, self._region = OneEuro(), None
+
+    def state(self) -> dict[str, Any]:
+        region = None if self._region is None else self._region.motion
+        return {**super().state(), "filter": self._filter.motion, "region": region}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        if self.points is not None:
+            self._filter = OneEuro(self.points, state.get("filter"))
+            if (motion := state.get("region")) is not None:
+                self._region = Region(self.points, *motion)
 
     def _look(self, image: Image, region: Vector, sure: float) -> Points | None:
         """The landmarks of the face in a region; None where the network is less sure than that of a face there."""
@@ -206,9 +242,14 @@ def region_of(points: Points) -> Vector:
 class Region:
     """Where the region of one face was last, and how it moves."""
 
-    def __init__(self, points: Points, time_seconds: float) -> None:
+    def __init__(self, points: Points, time_seconds: float, velocity: Vector | None = None) -> None:
         self._last, self._seen_at = region_of(points), time_seconds
-        self._velocity = np.zeros(4)
+        self._velocity = np.zeros(4) if velocity is None else velocity.copy()
+
+    @property
+    def motion(self) -> tuple[float, Vector]:
+        """What must be known of it besides the landmarks: when they were seen, and its velocity."""
+        return self._seen_at, self._velocity.copy()
 
     def expected(self, time_seconds: float) -> Vector:
         """Where it should be by now."""
@@ -226,12 +267,23 @@ class Region:
 
 
 class OneEuro:
-    """A low-pass that lets through what is fast (Casiez et al. 2012), for each coordinate of a face's landmarks."""
+    """A low-pass that lets through what is fast (Casiez et al. 2012), for each coordinate of a face's landmarks.
 
-    def __init__(self) -> None:
-        self._last: Points | None = None
+    Args:
+        last, motion: what another has given last, and its `motion`, to go on from there.
+    """
+
+    def __init__(self, last: Points | None = None, motion: tuple[Points, float] | None = None) -> None:
         self._speed: Points | None = None
         self._time = 0.0
+        if motion is not None:
+            self._speed, self._time = motion
+        self._last = None if motion is None else last
+
+    @property
+    def motion(self) -> tuple[Points, float] | None:
+        """What must be known of it besides its last landmarks: their speed and their time; None: it has had none."""
+        return None if self._speed is None else (self._speed, self._time)
 
     def __call__(self, points: Points, time_seconds: float) -> Points:
         """The landmarks (float32 478x3), filtered."""

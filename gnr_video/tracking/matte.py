@@ -77,6 +77,14 @@ class PersonMatte:
             self._busts = dict(zip(ids, made, strict=True))
         return [replace(self._busts[place.track_id], alignment=place) for place in places]
 
+    def state(self) -> tuple[Any, ...]:
+        """Mattes and busts of the frames before, for `restore`."""
+        return dict(self._before), dict(self._busts)
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Go on from there."""
+        self._before, self._busts = state
+
     def mattes(self, crops: Sequence[Image], ids: Sequence[int], seconds: float) -> list[Mask]:
         """Mattes of the crops of one frame, each steadied by what it was before.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,6 +59,14 @@ class SceneCut:
         self._last: _Description | None = None
         self._usual = 0.0
         self._seen = 0
+
+    def state(self) -> tuple[Any, ...]:
+        """What is known of the frames before, for `restore`."""
+        return self.is_flat, self._last, self._usual, self._seen
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Go on from there."""
+        self.is_flat, self._last, self._usual, self._seen = state
 
     def is_cut(self, image: Image) -> bool:
         """Whether this frame (uint8 HxWx3 RGB) begins a new scene. The first frame does not."""

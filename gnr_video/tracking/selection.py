@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engines.errors import InputError
 from gnr_video.frame import Face
@@ -92,6 +93,15 @@ class Cast:
         """All roles are free: a new scene."""
         self._seen.clear()
         self._chosen = None
+
+    def state(self) -> tuple[Any, ...]:
+        """Who has which role, for `restore`."""
+        return dict(self._roles), dict(self._seen), self._chosen
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Go on from there."""
+        roles, seen, self._chosen = state
+        self._roles, self._seen = dict(roles), dict(seen)
 
     def choose(self, faces: Sequence[Face], time_seconds: float) -> list[Face]:
         """Those of the faces of the next frame that are to be translated, in the order of `track_id`."""

@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -176,6 +177,27 @@ class Aligner:
         if len(self._pending) > self.lookahead:
             final.append(self._emit())
         return final
+
+    def state(self) -> tuple[Any, ...]:
+        """What is known of each face before the next frame, for `restore`; nothing of the frames that are pending."""
+        tracks = {
+            number: (
+                None if track.last is None else (track.last.step, track.last.segment),
+                (track.segment, track.missing, track.missing_seconds, track.angle),
+                (track.opacity, track.shown, track.unseen_seconds),
+            )
+            for number, track in self._tracks.items()
+        }
+        return tracks, self._time, self._scene_frame
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Go on from there: exactly, but for faces that are coming or going."""
+        tracks, self._time, self._scene_frame = state
+        self._pending.clear()
+        for number, (last, (segment, missing, seconds, angle), (opacity, shown, unseen)) in tracks.items():
+            track = _Track(deque(), opacity, None, segment, missing, seconds, angle, shown, unseen)
+            track.last = None if last is None else _Observation(last[0], last[1], None)
+            self._tracks[number] = track
 
     def flush(self) -> list[list[Alignment]]:
         """The frames still pending, final without any more future; then the state is that of a new scene."""

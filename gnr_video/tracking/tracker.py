@@ -7,9 +7,11 @@ The landmarks are MediaPipe's, each face is followed by itself (`landmark_tracke
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -150,6 +152,26 @@ class FaceTracker:
         self._rounds = Rounds()
         self._dismiss(self._followers[1:])
         self._followers[0].restart()
+
+    def state(self) -> dict[str, Any]:
+        """Who is where, where to look next, and what each follower knows, for `restore`."""
+        return {
+            "identities": deepcopy(self._identities),
+            "rounds": deepcopy(self._rounds),
+            "search": deepcopy(self._search),
+            "followers": [follower.state() for follower in self._followers],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from where another tracker was before the next frame: exactly, where the network follows faces."""
+        self.reset()
+        self._identities, self._rounds = deepcopy(state["identities"]), deepcopy(state["rounds"])
+        self._search = deepcopy(state["search"])
+        self._search.whole = self._network is not None
+        for number, known in enumerate(state["followers"]):
+            if number:
+                self._followers.append(self._spare.pop() if self._spare else self._follower())
+            self._followers[-1].restore(known)
 
     def close(self) -> None:
         """Release MediaPipe's graphs; a second call does nothing."""

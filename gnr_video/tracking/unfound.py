@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -69,6 +70,14 @@ class Unfound:
         self._heads: list[UnfoundHead] = []
         self._asked: NDArray[np.uint8] | None = None
         self._asked_at = -math.inf
+
+    def state(self) -> tuple[Any, ...]:
+        """What is known of the frames before, for `restore`."""
+        return list(self._heads), self._asked, self._asked_at
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Go on from there."""
+        self._heads, self._asked, self._asked_at = state
 
     def heads(self, image: Image, seconds: float, known: Sequence[Alignment]) -> list[UnfoundHead]:
         """Where they are in the next frame.

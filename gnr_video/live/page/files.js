@@ -1,8 +1,13 @@
 // A video or picture that is handed over: chosen, or dropped anywhere on the page.
 
-import { $, address, send, text } from "/page.js";
+import { $, address, line, send, text } from "/page.js";
+import { offerFile } from "/share.js";
+
+const VIDEOS = /\.(mp4|m4v|webm)$/i;
+const PICTURES = /\.(png|jpe?g|webp|gif|avif|bmp|apng)$/i;
 
 let request = null; // the upload under way
+let played = 0; // number of the file whose translation is shown
 
 export function sendFile() {
   const file = $("file").files[0];
@@ -27,13 +32,33 @@ function show(job) {
   $("file-progress").hidden = !busy;
   if (busy) $("file-progress").value = job.frames ? job.done / job.frames : 0;
   $("file-stop").hidden = !busy;
-  $("file-result").hidden = job.stage !== "done";
-  if (job.stage === "done") $("file-result").textContent = `Download ${job.result}`;
+  $("file-done").hidden = job.stage !== "done";
+  if (job.stage === "done") play(job);
   const share = job.frames ? `${Math.floor((100 * job.done) / job.frames)} %` : `${job.done} frames`;
   const left = job.seconds_left == null ? "" : `, ${clock(job.seconds_left)} left`;
   if (job.stage === "upload") text("file-note", `${job.name}: sending, ${share}`);
   else if (job.stage === "translation") text("file-note", `${job.name}: ${share}${left}`);
   else text("file-note", job.message);
+}
+
+// The translation is shown in the page, where browsers know its kind.
+function play({ result, number }) {
+  if (played === number) return;
+  played = number;
+  const url = address("/file", { play: 1, number });
+  for (const [id, kind] of [["file-video", VIDEOS], ["file-picture", PICTURES]]) {
+    $(id).hidden = !kind.test(result);
+    if ($(id).hidden) $(id).removeAttribute("src");
+    else $(id).src = url;
+  }
+  $("file-result").textContent = `Download ${result}`;
+  $("file-result").href = address("/file");
+  $("file-share").hidden = !navigator.canShare;
+  $("file-share").onclick = async () => {
+    const answer = await fetch(address("/file")).catch(() => null);
+    if (answer?.ok) offerFile(await answer.blob(), result, "Your translation");
+    else text("file-note", `${result} is not there any more: translate it again.`);
+  };
 }
 
 function clock(seconds) {
@@ -52,7 +77,7 @@ $("file-stop").onclick = () => {
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault(); // or the browser would open it in place of the page
-  if (!event.dataTransfer.files.length) return;
+  if (!event.dataTransfer.files.length || line.hello?.role !== "owner") return;
   $("file").files = event.dataTransfer.files;
   sendFile();
   $("file-note").scrollIntoView({ block: "nearest" });

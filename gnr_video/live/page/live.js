@@ -3,8 +3,11 @@
 import { $, address, line, put, say, send, text } from "/page.js";
 import { draw, startPictures, stopPeer } from "/pictures.js";
 import { sendJpegs, showSource, stopCamera, stream, useSource } from "/camera.js";
+import { showMicrophone, soundTrack, stopMicrophone } from "/microphone.js";
 import { drawStrip, showStyle, stopStrip } from "/strip.js";
 import { showFile } from "/files.js";
+import { lookIn, showLook, wearLink } from "/share.js";
+import { toggleFull } from "/screen.js";
 
 let said = null; // number of the server's message that was shown last
 
@@ -38,21 +41,29 @@ function start(hello) {
   line.hello = hello;
   line.asked = 0; // this server has had no command of ours
   said = null;
+  document.body.dataset.role = hello.role;
   setAlive(true);
   text("status", "connected");
+  $("watching").hidden = isOwner();
+  if (!isOwner()) return startPictures(null, () => {});
+  $("viewer-link").hidden = !hello.viewer_query;
   $("effects").replaceChildren($("effects").firstElementChild, ...hello.effects.map(effectButton));
   $("paste").replaceChildren(...hello.paste_modes.map((mode) => new Option(mode, mode)));
   const own = $("source").options[0];
   own.textContent = hello.server_camera ? "the server's" : "none";
-  $("keys").replaceChildren(...hello.help.map((line) => {
+  $("keys").replaceChildren(...[...hello.help, "f  full screen"].map((line) => {
     const item = document.createElement("li");
     item.textContent = line;
     return item;
   }));
   if (stream()) send("source", "browser");
-  startPictures(stream(), sendJpegs);
+  if (soundTrack()) send("microphone", true);
+  startPictures(stream(), sendJpegs, soundTrack());
   drawStrip();
+  wearLink();
 }
+
+const isOwner = () => line.hello?.role === "owner";
 
 function effectButton({ name, help }) {
   const button = document.createElement("button");
@@ -63,8 +74,10 @@ function effectButton({ name, help }) {
 }
 
 function show(state) {
-  if (state.request >= line.asked) showSettings(state); // else it is older than what was asked for last
+  // What is older than what was asked for last is not put back.
+  if (isOwner() && state.request >= line.asked) showSettings(state);
   showFigures(state);
+  if (!isOwner()) return;
   if (said === null) said = state.said; // what was said before this page came is not for it
   if (state.typed) say(`style ${state.typed}_`);
   else if (state.said !== said) {
@@ -76,17 +89,19 @@ function show(state) {
 
 function showSettings(state) {
   for (const id of ["style", "other"]) { // what was mistyped stays, to be mended
-    if (state.refused === id) $(id).setAttribute("aria-invalid", "true");
+    if (state.refused === id || (id === "style" && state.refused === "look")) $(id).setAttribute("aria-invalid", "true");
     else if (document.activeElement !== $(id)) $(id).removeAttribute("aria-invalid");
   }
   put("style", state.style);
   put("other", state.other);
   put("mix", state.mix);
   showStyle(state.style);
+  showLook(state.look);
   $("colours").hidden = !Object.keys(state.colours).length;
   for (const [place, colour] of Object.entries(state.colours)) put(place, colour);
   put("paste", state.paste);
   showSource(state.source);
+  showMicrophone(state.microphone);
   $("welcome").hidden = line.hello.server_camera || state.source !== "server";
   document.querySelectorAll("[data-view]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.view === state.view));
   for (const id of ["mirror", "frozen", "covered"]) $(id).setAttribute("aria-pressed", state[id]);
@@ -104,7 +119,8 @@ function showFigures(state) {
   text("p95", `${state.p95} ms`);
   text("dropped", `${state.dropped}`);
   text("covers", state.covers || "none");
-  text("status", state.camera + (state.viewers > 1 ? `, ${state.viewers} pages open` : ""));
+  const pages = state.viewers > 1 ? `${state.viewers} pages open` : "";
+  text("status", [state.camera, pages].filter(Boolean).join(", ") || state.rate);
   const waiting = !$("welcome").hidden;
   text("notice", state.notice);
   $("notice").hidden = !state.notice || waiting;
@@ -120,7 +136,8 @@ $("style-form").onsubmit = (event) => {
   event.preventDefault();
   $("style").removeAttribute("aria-invalid");
   $("style").blur();
-  send("style", $("style").value);
+  const linked = lookIn($("style").value);
+  send(linked ? "look" : "style", linked || $("style").value);
 };
 for (const place of ["hair", "eyes", "skin"]) {
   $(place).onchange = () => { send("colour", `${place}:${$(place).value}`); $(place).blur(); };
@@ -137,6 +154,7 @@ $("welcome-file").onclick = () => $("file").click();
 $("quit").onclick = askToQuit;
 $("quit-dialog").onclose = () => { if ($("quit-dialog").returnValue === "yes") send("quit"); };
 addEventListener("pagehide", stopCamera);
+addEventListener("pagehide", stopMicrophone);
 
 function askToQuit() {
   $("quit-dialog").returnValue = "no";
@@ -151,8 +169,10 @@ let typing = false;
 document.addEventListener("keydown", (event) => {
   const { target, key } = event;
   const own = target.tagName === "SELECT" || target.tagName === "TEXTAREA" || (target.tagName === "INPUT" && TEXTS.includes(target.type));
-  if (own || event.ctrlKey || event.metaKey || event.altKey || event.repeat || !line.hello || $("quit-dialog").open) return;
-  if (key === " " && ["BUTTON", "A", "SUMMARY", "INPUT"].includes(target.tagName)) return; // it presses that
+  if (own || event.ctrlKey || event.metaKey || event.altKey || event.repeat || !line.hello || document.querySelector("dialog[open]")) return;
+  if (key === "f") return toggleFull();
+  if (!isOwner()) return;
+  if (key === " " && ["BUTTON", "A", "SUMMARY", "INPUT", "VIDEO"].includes(target.tagName)) return; // it presses that
   if (key === ".") typing = true;
   else if (key === " ") {
     typing = false;

@@ -6,7 +6,7 @@ const WAIT_MS = 5000;
 
 export const way = { peer: null, overSocket: params.get("transport") === "jpeg" };
 
-export async function startPictures(camera, onSocket) {
+export async function startPictures(camera, onSocket, sound = null) {
   if (way.overSocket) {
     $("video").hidden = true;
     $("canvas").hidden = false;
@@ -18,12 +18,13 @@ export async function startPictures(camera, onSocket) {
   const fallBack = () => {
     stopPeer();
     way.overSocket = true;
-    startPictures(camera, onSocket);
+    startPictures(camera, onSocket, sound);
   };
   stopPeer();
   const mine = (way.peer = new RTCPeerConnection({ iceServers: line.hello.ice_servers }));
   const transceiver = mine.addTransceiver("video", { direction: "sendrecv" });
   if (camera) transceiver.sender.replaceTrack(camera.getVideoTracks()[0]);
+  mine.addTransceiver("audio", { direction: "sendonly" }).sender.replaceTrack(sound);
   mine.ontrack = (event) => { $("video").srcObject = new MediaStream([event.track]); };
   mine.onconnectionstatechange = () => {
     if (mine === way.peer && mine.connectionState === "failed") fallBack();
@@ -63,6 +64,10 @@ export function stopPeer() {
 
 export function setTrack(track) {
   if (way.peer) way.peer.getTransceivers()[0].sender.replaceTrack(track);
+}
+
+export function setSound(track) {
+  if (way.peer) way.peer.getTransceivers()[1].sender.replaceTrack(track);
 }
 
 export async function draw(data) {

@@ -89,7 +89,7 @@ function mark() {
   for (const button of $("strip").children) button.setAttribute("aria-pressed", button.dataset.style === current);
   const isKept = favourites().includes(current);
   $("favourite").setAttribute("aria-pressed", isKept);
-  $("favourite").textContent = isKept ? "★ Kept" : "☆ Keep this look";
+  $("favourite").textContent = isKept ? "★ Kept" : "☆ Keep";
 }
 
 export function showStyle(style) {

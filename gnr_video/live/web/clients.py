@@ -1,35 +1,59 @@
 """The open pages: their sockets, what they ask for, and what they are told.
 
 A page's commands carry numbers, and each state says which of them it already shows. So a page knows what is older
-than its own last wish, however long the line is.
+than its own last wish, however long the line is. Pages of viewers see the picture and how it is; nothing that they
+send changes anything.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from engines.errors import GnrVideoError, StyleError
+from engines.errors import GnrVideoError, InputError, StyleError
 from gnr_video.live.camera import SAMPLE
 from gnr_video.live.files import FileTranslations
 from gnr_video.live.keys import HELP, KEYS, SEED, Keys
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
+from gnr_video.live.web.access import OWNER, VIEWER, Access
 from gnr_video.live.web.pictures import JpegStream
-from gnr_video.live.web.sheet import check_seeds
+from gnr_video.live.web.sheet import check_seeds, linkable
 from gnr_video.live.web.source import PageCamera
 
 MAX_CLIENTS = 8
+"""Pages of owners that may be open, and of viewers."""
 STATE_SECONDS = 0.25
 MAX_PICTURE = 8 << 20
 MAX_COMMAND = 1 << 16
 """Bytes of a message with a picture, and of one with a command."""
 GRACE = 0.3
 """Seconds that peers and sockets have to close."""
+WATCHING = frozenset(["jpeg", "drawn"])
+"""What viewers may send: how the picture comes to them."""
+SEEN = frozenset(
+    [
+        "request",
+        "refused",
+        "fps",
+        "drawn",
+        "p50",
+        "p95",
+        "dropped",
+        "rate",
+        "notice",
+        "face",
+        "viewers",
+        "view",
+        "style",
+    ]
+)
+"""What viewers are told: not names of files and cameras, nor what was typed and said."""
 
 
 @dataclass(eq=False)
@@ -39,6 +63,8 @@ class Client:
     Attributes:
         socket: its WebSocket.
         keys: seeds that are being typed belong to one keyboard.
+        watches: whether it is a viewer's.
+        name: what it calls itself in requests.
         request: number of its last command that was dealt with.
         refused: that command's name, where it could not be carried out.
         peer: its WebRTC connection.
@@ -47,15 +73,13 @@ class Client:
 
     socket: Any
     keys: Keys
+    watches: bool = False
+    name: str = field(default_factory=secrets.token_urlsafe)
     request: int = 0
     refused: str = ""
     peer: Any = None
     jpegs: JpegStream | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-    @property
-    def name(self) -> str:
-        return str(id(self))
 
     def follow(self, work: Any) -> None:
         """Do something on the side, for as long as the page is open."""
@@ -69,6 +93,7 @@ class Clients:
 
     Args:
         session: whose controls they work and whose state they are told.
+        access: knows whose they are.
         source: for those that give their own camera.
         recorder: for the record button.
         files: videos that they hand over.
@@ -81,6 +106,7 @@ class Clients:
     def __init__(
         self,
         session: LiveSession,
+        access: Access,
         source: PageCamera,
         recorder: Recorder | None,
         files: FileTranslations,
@@ -91,6 +117,7 @@ class Clients:
         on_leave: Callable[[Client], None] = lambda client: None,
     ) -> None:
         self._session = session
+        self._access = access
         self._source = source
         self._recorder = recorder
         self._files = files
@@ -103,9 +130,14 @@ class Clients:
     def __len__(self) -> int:
         return len(self._open)
 
-    def named(self, name: object) -> Client | None:
-        """The page of that name, as it was told at its beginning."""
-        return next((client for client in self._open if client.name == name), None)
+    @property
+    def owners(self) -> int:
+        """Pages that may steer."""
+        return sum(not client.watches for client in list(self._open))
+
+    def named(self, name: object, role: str | None) -> Client | None:
+        """The page of that name, as it was told at its beginning, where it is one of that role."""
+        return next((c for c in self._open if c.name == name and c.watches == (role == VIEWER)), None)
 
     async def serve(self, request: Any) -> Any:
         """A page's socket, from its opening to its end."""
@@ -113,17 +145,19 @@ class Clients:
 
         socket = web.WebSocketResponse(max_msg_size=MAX_PICTURE, heartbeat=10, timeout=GRACE)
         await socket.prepare(request)
-        if len(self._open) >= MAX_CLIENTS:
+        watches = self._access.role(request) == VIEWER
+        if sum(client.watches == watches for client in self._open) >= MAX_CLIENTS:
             await socket.send_json({"error": f"{MAX_CLIENTS} pages are open already: close one and reload"})
             await socket.close()
             return socket
-        client = Client(socket, Keys(self._session.controls))
+        client = Client(socket, Keys(self._session.controls), watches)
         self._open.add(client)
         try:
             await socket.send_json(self._hello(client))
             async for message in socket:
                 if message.type == WSMsgType.BINARY:
-                    await self._source.take_jpeg(client, message.data)
+                    if not client.watches:
+                        await self._source.take_jpeg(client, message.data)
                 elif message.type == WSMsgType.TEXT:
                     await self._take(client, message.data)
         except ConnectionError:
@@ -138,6 +172,8 @@ class Clients:
 
         return {
             "client": client.name,
+            "role": VIEWER if client.watches else OWNER,
+            "viewer_query": "" if client.watches else self._access.query(VIEWER),
             "paste_modes": list(MODES),
             "effects": [{"name": effect.name, "help": effect.help} for effect in EFFECTS],
             "keys": sorted(KEYS),
@@ -151,7 +187,8 @@ class Clients:
     async def _take(self, client: Client, text: str) -> None:
         """Carry out a message; what is none is passed over."""
         if len(text) > MAX_COMMAND:
-            self._session.controls.say(f"a command of {len(text)} letters is too long")
+            if not client.watches:
+                self._session.controls.say(f"a command of {len(text)} letters is too long")
             return
         try:
             message = json.loads(text)
@@ -164,7 +201,10 @@ class Clients:
             return
         client.refused = ""
         try:
-            await self._command(client, name, value)
+            if client.watches and name not in WATCHING:
+                client.refused = name
+            else:
+                await self._command(client, name, value)
         except GnrVideoError as error:
             client.refused = name
             self._session.controls.say(error.message if isinstance(error, StyleError) else str(error))
@@ -173,14 +213,20 @@ class Clients:
         await self._send_state(client)
 
     async def _command(self, client: Client, name: str, value: Any) -> None:
+        if name == "look":  # out of a link that anybody may have made
+            check_seeds(str(value), "in a link")
+            name = "style"
         if self._remote and name in ("style", "other", "blend") and value:
             check_seeds(str(value))
         if name == "jpeg":
+            self._source.voice.give_back(client)  # sound goes no other way than WebRTC's
             if client.jpegs is None:
                 client.jpegs = self._open_jpegs(client.socket)
                 client.follow(client.jpegs.run())
         elif name == "source":
             await self._set_source(client, value)
+        elif name == "microphone":
+            self._set_microphone(client, bool(value))
         elif name == "stop-file":
             self._files.stop()
         elif name == "key":
@@ -196,11 +242,19 @@ class Clients:
         if value == "browser":
             self._source.use(client)
         elif value == SAMPLE:
-            await asyncio.to_thread(self._source.use_sample)
+            await self._source.use_sample()
         elif self._source.owner == SAMPLE:
             self._source.use_server()
         else:
             self._source.give_back(client)
+
+    def _set_microphone(self, client: Client, on: bool) -> None:
+        if not on:
+            self._source.voice.give_back(client)
+        elif client.jpegs is not None:
+            raise InputError("there is no sound over the WebSocket: WebRTC found no way from this browser")
+        else:
+            self._source.voice.use(client)
 
     # -- what they are told
 
@@ -228,12 +282,16 @@ class Clients:
             "face": status.face,
             "camera": status.camera,
             "source": self._source.said_to(client),
+            "microphone": self._source.voice.owner is client,
             "typed": client.keys.typed.removeprefix(SEED),
             "viewers": len(self._open),
             "recording": bool(recorder and recorder.running),
             "recorded": recorder.last.name if recorder and recorder.last else "",
             "file": job.state() if job else None,
         }
+        state["look"] = linkable(state["style"])
+        if client.watches:
+            state = {name: value for name, value in state.items() if name in SEEN}
         with suppress(ConnectionError, asyncio.TimeoutError, RuntimeError):
             await asyncio.wait_for(client.socket.send_json({"state": state}), 1.0)
 
@@ -243,6 +301,7 @@ class Clients:
         for task in list(client.tasks):
             task.cancel()
         self._source.give_back(client)
+        self._source.voice.give_back(client)
         self._on_leave(client)
         if client.peer is not None:
             await client.peer.close()

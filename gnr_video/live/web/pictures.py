@@ -16,12 +16,23 @@ UNDRAWN = 4
 
 
 class Newest:
-    """The newest picture, put there by the session's thread and waited for on the server's."""
+    """The newest picture, put there by the session's thread and waited for on the server's.
 
-    def __init__(self) -> None:
+    Args:
+        is_current: whether a picture may still be shown: one of a camera that is no longer used may not.
+    """
+
+    def __init__(self, is_current: Callable[[Frame], bool] = lambda frame: True) -> None:
         self._frame: Frame | None = None
+        self._is_current = is_current
         self._wakers: set[asyncio.Event] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def frame(self) -> Frame | None:
+        """It; None while there is none."""
+        frame = self._frame
+        return None if frame is None or not self._is_current(frame) else frame
 
     def put(self, frame: Frame) -> None:
         self._frame = frame
@@ -38,10 +49,10 @@ class Newest:
         waker = asyncio.Event()
         self._wakers.add(waker)
         try:
-            while self._frame is None or self._frame is last:
+            while (frame := self.frame) is None or frame is last:
                 waker.clear()
                 await waker.wait()
-            return self._frame
+            return frame
         finally:
             self._wakers.discard(waker)
 

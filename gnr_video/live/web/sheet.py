@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from engines.errors import GnrVideoError, StyleError
@@ -16,10 +18,16 @@ from gnr_video.styles.grammar import parse_expressions
 
 
 class Faces:
-    """Draws the session's last face in the style that a request names."""
+    """Draws the session's last face in the style that a request names.
 
-    def __init__(self, session: LiveSession) -> None:
+    Args:
+        session: knows the face.
+        may_show: whether that face is one of the camera in use; else it is nobody's business any more.
+    """
+
+    def __init__(self, session: LiveSession, may_show: Callable[[], bool] = lambda: True) -> None:
         self._session = session
+        self._may_show = may_show
         self._lock = asyncio.Lock()
         self._wishes: dict[str, int] = {}
         self._rest_until = 0.0
@@ -40,7 +48,7 @@ class Faces:
             if is_unwanted():
                 return web.Response(status=409, text="another style has been asked for since\n")
             crop = self._session.crop
-            if crop is None:
+            if crop is None or not self._may_show():
                 return web.Response(status=204)
             begun = time.perf_counter()
             try:
@@ -60,9 +68,19 @@ class Faces:
         return encode_jpeg(self._session.translator.translate_face(crop, style))
 
 
-def check_seeds(text: str) -> None:
-    """Raise StyleError for a style that reads a file: this machine's files are none of a remote page's business."""
+def check_seeds(text: str, whence: str = "from another machine") -> None:
+    """Raise StyleError for a style that reads a file: this machine's files are nobody's business who is elsewhere."""
     check_text(text)
     for expression in parse_expressions(text):
         if not all(isinstance(atom, Seed) for atom, _ in expression.terms):
-            raise StyleError("from another machine, styles are made of seeds only")
+            raise StyleError(f"{whence}, styles are made of seeds only")
+
+
+@lru_cache(maxsize=16)
+def linkable(text: str) -> str:
+    """A style that may stand in a link, as `check_seeds` has it; "" for others."""
+    try:
+        check_seeds(text)
+    except StyleError:
+        return ""
+    return text

@@ -6,14 +6,19 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gnr_video.live.camera import SAMPLE, PushCamera
 from gnr_video.live.cameras import open_camera
-from gnr_video.live.measure import jpeg_size
 from gnr_video.live.session import LiveSession
+from gnr_video.live.web.voice import PageMicrophone
 from gnr_video.media.images import decode_jpeg
+from gnr_video.web.measure import jpeg_size
 
 MAX_PIXELS = 3840 * 2160
 """Of a page's picture; a JPEG of two megabytes can hold hundreds of millions."""
+BLANK = 24
+"""Grey of the picture that is shown once a page's camera has gone."""
 
 
 class PageCamera:
@@ -26,12 +31,14 @@ class PageCamera:
 
     Attributes:
         owner: the page whose pictures are used, `SAMPLE`, or None: the server's camera.
+        voice: the microphone that pages bring.
     """
 
     def __init__(
         self, session: LiveSession, camera: PushCamera, server_camera: Callable[[], Any] | None
     ) -> None:
         self.owner: object | None = None
+        self.voice = PageMicrophone(session.sound)
         self.has_server_camera = server_camera is not None
         self._session = session
         self._camera = camera
@@ -39,24 +46,31 @@ class PageCamera:
 
     def use(self, page: object) -> None:
         """Take this page's pictures from now on."""
-        self.owner = page
-        self._session.capture.switch(lambda: self._camera, self._camera)
+        self._wait_for(page)
         self._session.controls.say("the browser's camera is used")
 
-    def use_sample(self) -> None:
-        """Show the sample clip; InputError where it cannot be had. Takes a moment."""
-        sample = open_camera(SAMPLE)
+    async def use_sample(self) -> None:
+        """Show the sample clip; InputError where it cannot be had."""
+        sample = await asyncio.to_thread(open_camera, SAMPLE)
         self.owner = SAMPLE
         self._session.capture.switch(lambda: open_camera(SAMPLE), sample)
         self._session.controls.say("the sample clip is used")
 
     def use_server(self) -> None:
-        """Use the server's own camera again; where there is none, wait for the next page's."""
-        self.owner = None
+        """Use the server's own camera again; where there is none, a blank picture until the next page's comes."""
         if self._server_camera is not None:
+            self.owner = None
             self._session.capture.switch(self._server_camera)
-        else:
-            self._session.capture.switch(lambda: self._camera, self._camera)
+            return
+        self._wait_for(None)
+        width, height = self._session.size
+        self._camera.push(np.full((height, width, 3), BLANK, np.uint8))
+
+    def _wait_for(self, page: object | None) -> None:
+        """The next picture is this page's: what another one has brought is not shown any more."""
+        self.owner = page
+        self._camera.forget()
+        self._session.capture.switch(lambda: self._camera, self._camera)
 
     def give_back(self, page: object) -> None:
         """This page has no more pictures; the server's camera, where there is one, is back."""
@@ -89,5 +103,5 @@ class PageCamera:
         if self.owner is not page or size is None or size[0] * size[1] > MAX_PIXELS:
             return
         image = await asyncio.to_thread(decode_jpeg, data)
-        if image is not None:
+        if image is not None and self.owner is page:  # and not another one meanwhile
             self._camera.push(image)

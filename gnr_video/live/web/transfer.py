@@ -36,15 +36,16 @@ def page_file(name: str) -> Any:
     return web.Response(text=text, content_type=KINDS[kind(name)])
 
 
-def download(path: Path | None, missing: str) -> Any:
-    """A file for the browser to save, or 404 saying what is missing."""
+def download(path: Path | None, missing: str, *, is_played: bool = False) -> Any:
+    """A file for the browser to save, or to show in the page; 404 saying what is missing."""
     from aiohttp import web
 
     if path is None or not path.is_file():
         return web.Response(status=404, text=f"{missing}\n")
     # As RFC 5987 has names that are not ASCII.
-    name = f"attachment; filename*=UTF-8''{quote(path.name)}"
-    return web.FileResponse(path, headers={"Content-Disposition": name})
+    name = f"filename*=UTF-8''{quote(path.name)}"
+    how = "inline" if is_played else "attachment"
+    return web.FileResponse(path, headers={"Content-Disposition": f"{how}; {name}"})
 
 
 async def take_file(request: Any, files: FileTranslations) -> Any:

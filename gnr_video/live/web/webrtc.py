@@ -26,6 +26,7 @@ async def connect(
     stun: str,
     picture: Any,
     on_video: Callable[[Any], None],
+    on_sound: Callable[[Any], None] = lambda track: None,
 ) -> tuple[Any, dict[str, str]]:
     """Answer a page's offer.
 
@@ -33,7 +34,7 @@ async def connect(
         offer: SDP and its type.
         stun: URL of a STUN server that is asked how this machine is seen from outside; "": none is asked.
         picture: the track that the page gets.
-        on_video: told of the page's own track.
+        on_video, on_sound: told of the page's own tracks.
 
     Returns:
         (the peer, the answer: SDP and its type).
@@ -49,8 +50,7 @@ async def connect(
 
     @peer.on("track")
     def on_track(track: Any) -> None:
-        if track.kind == "video":
-            on_video(track)
+        (on_video if track.kind == "video" else on_sound)(track)
 
     @peer.on("connectionstatechange")
     async def on_state() -> None:

@@ -1,4 +1,4 @@
-"""Where the browser's page is served: addresses parsed, told local from remote, and bound."""
+"""Where a server serves: addresses parsed, told local from remote, and bound."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ from urllib.parse import urlsplit
 from engines.errors import OutputError
 
 DEFAULT_ADDRESS = "127.0.0.1:8090"
+"""Of the live page."""
 
 
-def parse_address(text: str) -> tuple[str, int]:
+def parse_address(text: str, default: str = DEFAULT_ADDRESS, option: str = "--web") -> tuple[str, int]:
     """(host, port) of "HOST:PORT", "HOST", ":PORT" or "PORT"; "[::1]:8090" for IPv6.
+
+    Args:
+        default: for what is left out.
+        option: of the command, for messages.
 
     Raises:
         OutputError: it does not parse.
     """
-    host, port = DEFAULT_ADDRESS.split(":")
+    host, port = default.split(":")
     text = text.strip()
     if text.isdigit():
         port = text
@@ -28,9 +33,7 @@ def parse_address(text: str) -> tuple[str, int]:
         except ValueError:
             port = ""
     if not port.isdigit() or int(port) > 65535:
-        raise OutputError(
-            f"{text!r} is no address to serve at", f"--web HOST:PORT, such as {DEFAULT_ADDRESS}"
-        )
+        raise OutputError(f"{text!r} is no address to serve at", f"{option} HOST:PORT, such as {default}")
     return host, int(port)
 
 
@@ -44,16 +47,20 @@ def is_local(host: str) -> bool:
         return False
 
 
-def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
+def bind(host: str, port: int, *, allow_remote: bool = False, option: str = "--web") -> socket.socket:
     """A listening socket.
+
+    Args:
+        option: of the command, for messages.
 
     Raises:
         OutputError: the port is in use, the address is not of this machine, or remote without `allow_remote`.
     """
     if not is_local(host) and not allow_remote:
+        free = port or 8090
         raise OutputError(
             f"{host} can be reached from other machines",
-            "give --allow-remote if you want that, or tunnel: ssh -L 8090:127.0.0.1:8090 THIS_MACHINE",
+            f"give --allow-remote if you want that, or tunnel: ssh -L {free}:127.0.0.1:{free} THIS_MACHINE",
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -61,7 +68,7 @@ def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
     except OSError as error:
         raise OutputError(
             f"cannot serve at {host}:{port}: {(error.strerror or str(error)).lower()}",
-            f"another program, or another gnr-video, may use it: --web {host}:{port + 1 if port < 65535 else 8091}",
+            f"another program, or another gnr-video, may use it: {option} {host}:{port + 1 if port < 65535 else 8091}",
         ) from None
 
 
