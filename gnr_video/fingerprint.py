@@ -24,6 +24,7 @@ def fingerprint(translator: Translator, output: OutputOptions) -> str:
         "background": translator.backdrop and translator.backdrop.describe(),
         "effects": translator.effects.state,
         "faces": str(translator.faces),
+        "private": translator.private,
         "hold": translator.hold,
         "lookahead": translator.lookahead,
         "output": {

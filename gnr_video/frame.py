@@ -164,26 +164,57 @@ class FaceLayer:
         alignment: where the crop lies in the frame; that of a whole head where there is a bust.
         role: the number that its style goes by.
         seconds: the time of the frame.
+        chosen: whether it is to be drawn (`--faces`).
+        held: it is not seen in this frame: what is shown is its last drawing, this bright, 0..1. 0: it is seen.
         crop: uint8 SxSx3 RGB, cut out of the frame.
         shown: uint8 SxSx3, what the network is shown: the crop, or what effects made of it.
         bust: head and shoulders, where whole heads are pasted.
         drawing: uint8 SxSx3, what the network made of it, and effects of that.
         mask: uint8 SxS, what of the drawing is pasted.
+        least: uint8 SxS, what of it is pasted whatever the mask says.
     """
 
     alignment: Alignment
     role: int = 0
     seconds: float = 0.0
+    chosen: bool = True
+    held: float = 0.0
     crop: Image | None = None
     shown: Image | None = None
     bust: Bust | None = None
     drawing: Image | None = None
     mask: NDArray[np.uint8] | None = None
+    least: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Cover:
+    """A head that is covered, because its face must not be seen and there is no drawing of it.
+
+    Attributes:
+        alignment: where the crop of its face lies, or would lie.
+        why: of `gnr_video.privacy.REASONS`; "" where a drawing is hidden in a view of what was there.
+        colors: RGB of hair and skin, as the person was drawn last; None: nobody knows.
+    """
+
+    alignment: Alignment
+    why: str
+    colors: tuple[tuple[int, int, int], tuple[int, int, int]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Layered:
-    """A frame and its faces. Under a grid there is a layer for each drawing of the first face."""
+    """A frame and what is drawn in it.
+
+    Attributes:
+        faces: its faces. Under a grid there is a layer for each drawing of the first one.
+        scene: "cut" where it begins a new scene, "flat" where it is all of one colour.
+        covers: heads that are covered.
+        blurred: why all of it is blurred, of `gnr_video.privacy.REASONS`; "": it is not.
+    """
 
     frame: Frame
     faces: list[FaceLayer] = field(default_factory=list)
+    scene: str = ""
+    covers: list[Cover] = field(default_factory=list)
+    blurred: str = ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gnr_video.frame import Frame, Image
 from gnr_video.hold import Drawings
-from gnr_video.pipeline import Look, compose, cut, draw
+from gnr_video.pipeline import Look, compose, cut, draw, track
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.finder import Finder
 
@@ -30,7 +30,7 @@ class FrameStream:
 
     def __init__(self, look: Look, face_model: Path | None, faces: FaceChoice, hold: int) -> None:
         self._look, self._times = look, StageTimes()
-        self._finder = Finder(face_model, faces)
+        self._finder = Finder(face_model, faces, private=look.privacy is not None)
         self._drawings = Drawings(look.engine, look.effects, self._times, hold)
         self._first: float | None = None
         # MediaPipe's graphs must be closed before the interpreter ends.
@@ -40,7 +40,8 @@ class FrameStream:
         """The frame with its faces translated, uint8 RGB; the style clock begins with the first frame."""
         if self._first is None:
             self._first = frame.pts_seconds
-        found = cut(self._finder.track([frame], self._times), self._look, self._times)
+        tracked = track([frame], self._finder, self._look, self._times)
+        found = cut(tracked, self._look, self._times)
         since = frame.pts_seconds - self._first
         drawn = draw(found, self._look, self._drawings, self._times, styles=styles, start=since)
         return next(compose(drawn, self._look, self._times)).frame.image

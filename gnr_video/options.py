@@ -49,6 +49,7 @@ class LookOptions:
             `gnr_video.compositing.background`.
         grid: (rows, columns): show the first face under so many styles at once instead of the video, itself in
             the middle where there is one, else beside them.
+        private: no frame shows a bare face, see `gnr_video.privacy`.
         hold: frames that a drawing of a face is shown for, 1 or more, see `gnr_video.hold`. None: 1, and live as few
             as keep up with the camera.
         lookahead: frames of a file that smoothing may look ahead (0: none, as when live); None:
@@ -62,6 +63,7 @@ class LookOptions:
     plan: StylePlan | None = None
     background: str = "keep"
     grid: tuple[int, int] | None = None
+    private: bool = False
     hold: int | None = None
     lookahead: int | None = None
     face_model: str | os.PathLike[str] | None = None

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gnr_video.channels import Threaded
 from gnr_video.compositing.compositor import HEAD_MODES
+from gnr_video.compositing.cover import finish, hidden, opaque_under
 from gnr_video.frame import Frame, Layered
 from gnr_video.hold import Drawings
 from gnr_video.machine import usable_cores
 from gnr_video.media.transparency import opaque
+from gnr_video.privacy import Privacy, reasons
 from gnr_video.tracking.alignment import crop_face, head_side, widened
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Look:
         matte: for whole heads; None: faces only.
         background: what is behind people gives way to it; None: it is kept.
         grid: so many styles of the first face alone, encoded once; 0: one style for each face.
+        privacy: sees to it that no face is bare; None: nobody does.
     """
 
     engine: Engine
@@ -52,10 +55,11 @@ class Look:
     matte: PersonMatte | None = None
     background: Background | None = None
     grid: int = 0
+    privacy: Privacy | None = None
 
     def reset(self) -> None:
         """The next frame is of another video."""
-        for part in (self.compositor, self.effects, self.matte, self.background):
+        for part in (self.compositor, self.effects, self.matte, self.background, self.privacy):
             if part is not None:
                 part.reset()
 
@@ -78,24 +82,30 @@ class Look:
 
     def close(self) -> None:
         """Free what looks for people. May be called twice."""
-        for part in (self.matte, self.background):
+        for part in (self.matte, self.background, self.privacy):
             if part is not None:
                 part.close()
 
 
 @dataclass
 class Counts:
-    """What came through so far."""
+    """What came through so far.
+
+    Attributes:
+        covered: frames that were covered, by reason (`gnr_video.privacy.REASONS`); a frame may have several.
+    """
 
     frames: int = 0
     faces: int = 0
     frames_without_face: int = 0
+    covered: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
             self.frames + other.frames,
             self.faces + other.faces,
             self.frames_without_face + other.frames_without_face,
+            _summed(self.covered, other.covered, 1),
         )
 
     def __sub__(self, other: Counts) -> Counts:
@@ -103,12 +113,23 @@ class Counts:
             self.frames - other.frames,
             self.faces - other.faces,
             self.frames_without_face - other.frames_without_face,
+            _summed(self.covered, other.covered, -1),
         )
 
     def add(self, frame: Layered) -> None:
         self.frames += 1
         self.faces += len({face.alignment.track_id for face in frame.faces})
         self.frames_without_face += not frame.faces
+        self.cover(*reasons(frame))
+
+    def cover(self, *why: str) -> None:
+        """A frame was covered, for these reasons."""
+        self.covered = _summed(self.covered, dict.fromkeys(why, 1), 1)
+
+
+def _summed(one: Mapping[str, int], other: Mapping[str, int], sign: int) -> dict[str, int]:
+    sums = {reason: one.get(reason, 0) + sign * other.get(reason, 0) for reason in {**one, **other}}
+    return {reason: count for reason, count in sums.items() if count}
 
 
 def decode(frames: Iterable[Frame], times: StageTimes) -> Generator[Frame, None, None]:
@@ -122,26 +143,35 @@ def decode(frames: Iterable[Frame], times: StageTimes) -> Generator[Frame, None,
         yield frame
 
 
+def track(
+    frames: Iterable[Frame], finder: Finder, look: Look, times: StageTimes
+) -> Generator[Layered, None, None]:
+    """Find the faces; in private, what else is to be drawn or covered."""
+    found = finder.track(frames, times)
+    yield from found if look.privacy is None else look.privacy.guard(found, times)
+
+
 def cut(items: Iterable[Layered], look: Look, times: StageTimes) -> Generator[Layered, None, None]:
     """Cut the faces out, or whole heads where they are pasted: crops, busts, and what the network is shown."""
     for item in items:
         image, seconds = item.frame.image, item.frame.pts_seconds
         item.frame.note("cut", look.state_of_cut)
-        faces = item.faces[:1] if look.grid else item.faces
+        faces = [face for face in item.faces if not face.held][:1] if look.grid else item.faces
         matte = look.matte if look.compositor.mode in HEAD_MODES else None
         side = look.engine.size if matte is None else head_side(look.engine.size)
-        if faces:
+        new = [face for face in faces if not face.held]
+        if new:
             with times.stage("crop"):
-                for face in faces:
+                for face in new:
                     face.alignment = face.alignment if matte is None else widened(face.alignment)
                     face.crop = face.shown = crop_face(image, face.alignment, side)
-        if faces and matte is not None:
+        if new and matte is not None:
             with times.stage("matte"):
-                busts = matte.busts(image, [face.alignment for face in faces], seconds)
-                for face, bust in zip(faces, busts, strict=True):
+                busts = matte.busts(image, [face.alignment for face in new], seconds)
+                for face, bust in zip(new, busts, strict=True):
                     face.bust = bust
-                look.effects.before(faces)
-        yield Layered(item.frame, faces)
+                look.effects.before(new)
+        yield replace(item, faces=faces)
 
 
 def draw(
@@ -168,18 +198,20 @@ def draw(
         first = seconds if first is None else first
         seconds += start - first
         faces = item.faces
-        shown = [face.shown for face in faces if face.shown is not None]
+        new = [face for face in faces if not face.held]
+        shown = [face.shown for face in new if face.shown is not None]
         if shown and look.grid and styles is not None:
             with times.stage("network"):
                 content = look.engine.encode(shown[0][None])
                 pictures = look.engine.decode_styles(content, styles.codes_at(seconds, range(look.grid)))
                 faces = [replace(faces[0], drawing=look.effects.drawing(picture)) for picture in pictures]
         elif shown:
-            codes = None if styles is None else styles.codes_at(seconds, [face.role for face in faces])
-            made = drawings.of(shown, [face.alignment.track_id for face in faces], codes, seconds)
-            for face, picture in zip(faces, made, strict=True):
+            codes = None if styles is None else styles.codes_at(seconds, [face.role for face in new])
+            made = drawings.of(shown, [face.alignment.track_id for face in new], codes, seconds)
+            for face, picture in zip(new, made, strict=True):
                 face.drawing = picture
-        yield Layered(item.frame, faces)
+        item = replace(item, faces=faces)
+        yield item if look.privacy is None or look.grid else look.privacy.drawn(item)
 
 
 def compose(items: Iterable[Layered], look: Look, times: StageTimes) -> Generator[Layered, None, None]:
@@ -195,11 +227,16 @@ def compose(items: Iterable[Layered], look: Look, times: StageTimes) -> Generato
             frame = opaque(frame)
         with times.stage("compose"):
             look.effects.face(item.faces)
-            image = look.compositor.compose(frame.image, item.faces, look.effects.frame)
+            source = hidden(frame.image, item) if look.privacy is not None and look.grid else frame.image
+            image = look.compositor.compose(source, item.faces, look.effects.frame)
             alpha, whole = frame.alpha, look.compositor.whole_frame(image)
             if look.background is not None and whole is not None:
                 alpha = look.background.apply(whole, frame.image, item.faces, frame.pts_seconds)
-        yield Layered(Frame(image, frame.pts, frame.time_base, frame.index, frame.props, alpha), item.faces)
+            if look.privacy is not None:
+                finish(whole, look.compositor.source_part(image), frame.image, item)
+                alpha = opaque_under(alpha, item.covers)
+        done = Frame(image, frame.pts, frame.time_base, frame.index, frame.props, alpha)
+        yield replace(item, frame=done)
 
 
 @contextmanager
@@ -250,8 +287,10 @@ def run(
     parts: dict[str, Any] = {"finder": finder, "drawings": drawings, "cut": look, "compose": look}
     for name in parts.keys() & states.keys():
         parts[name].restore(states[name])
+    if look.privacy is not None:
+        look.privacy.restore(states.get("seen"), states.get("kept"))
     decoded = Threaded(decode(source, times), "decode")
-    tracked = Threaded(finder.track(decoded, times), "track")
+    tracked = Threaded(track(decoded, finder, look, times), "track")
     cut_out = Threaded(cut(tracked, look, times), "cut")
     drawing = draw(cut_out, look, drawings, times, styles=styles, start=start, first=states.get("first"))
     drawn = Threaded(drawing, "draw")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Report:
         frames: frames written.
         faces: faces translated, summed over the frames.
         frames_without_face: frames that show the source picture, for want of a face.
+        covered: frames in which a face was covered, by reason (`gnr_video.privacy.REASONS`).
         seconds: wall time from the first frame read to the last packet written.
         stages: time per call of each stage (`StageTimes.summary`).
         engine: what executed the generator ("openvino bf16 on CPU").
@@ -41,6 +43,7 @@ class Report:
     frames: int = 0
     faces: int = 0
     frames_without_face: int = 0
+    covered: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     stages: dict[str, StageSummary] = field(default_factory=dict)
     engine: str = ""
@@ -73,6 +76,8 @@ class Report:
             f"faces: {self.faces} in {self.frames - self.frames_without_face} frames, "
             f"{self.frames_without_face} frames without a face"
         )
+        if self.covered:
+            lines.append(f"frames covered: {covered_line(self.covered)}")
         if self.stages:
             lines += ["", *stage_table(self.stages).splitlines()]
         lines += [f"fallback: {text}" for text in self.fallbacks]
@@ -92,6 +97,11 @@ class Report:
             OutputError: the file cannot be written.
         """
         write_atomically(path, (self.to_json() + "\n").encode())
+
+
+def covered_line(covered: Mapping[str, int]) -> str:
+    """Frames that were covered, for people: "31 lost, 4 beginning"."""
+    return ", ".join(f"{count} {reason}" for reason, count in covered.items())
 
 
 def _finite(value: Any) -> Any:

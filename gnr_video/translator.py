@@ -102,6 +102,7 @@ class Translator:
         self._grid_styles = cells.styles if isinstance(cells, GridCompositor) else 0
         self.lookahead = LOOKAHEAD if look.lookahead is None else look.lookahead
         self.hold = _checked_hold(look)
+        self.private = look.private
 
     def _begin(self, style: Style | Sequence[Style] | None, look: LookOptions) -> None:
         """The rest of it, and the style."""
@@ -123,14 +124,16 @@ class Translator:
 
         return crop_side(self.compositor.mode, self.engine)
 
-    def open_look(self, *, any_paste: bool = False) -> Look:
+    def open_look(self, *, any_paste: bool = False, live: bool = False) -> Look:
         """How the faces of one video are drawn and pasted; to be closed.
 
         Args:
             any_paste: the paste mode may change on the way.
+            live: nobody sees ahead: in private, pictures are blurred until faces have been looked for.
         """
         from gnr_video.compositing.background import Background
         from gnr_video.pipeline import Look
+        from gnr_video.privacy import Privacy
         from gnr_video.tracking.matte import try_matte
 
         heads = head_side(self.engine.size)
@@ -142,6 +145,7 @@ class Translator:
             try_matte() if is_whole else None,
             Background(self.backdrop) if self.backdrop else None,
             self._grid_styles,
+            Privacy(try_matte(), blurs=live) if self.private else None,
         )
 
     def set_style(self, style: Style | Sequence[Style], plan: StylePlan | None = None) -> StyleCode:
@@ -309,7 +313,7 @@ class Translator:
         schedule = self.schedule(source)
         with (
             self.open_source(source, target, output) as video,
-            Finder(self.face_model, self.faces, self.lookahead) as finder,
+            Finder(self.face_model, self.faces, self.lookahead, private=self.private) as finder,
             closing(self.open_look()) as look,
             open_sink(
                 target,
@@ -383,6 +387,7 @@ class Translator:
             faces=counts.faces,
             frames_without_face=counts.frames_without_face,
             seconds=seconds,
+            covered=dict(counts.covered),
             stages=times.summary(),
             engine=f"{self.engine.name} {self.engine.precision} on {self.engine.device}",
             weights=self.weights_name,
@@ -393,6 +398,7 @@ class Translator:
                 "paste": self.compositor.mode,
                 "background": self.backdrop.describe() if self.backdrop else "keep",
                 "faces": str(self.faces),
+                "private": self.private,
                 "mode": self.plan.mode,
                 "codec": codec,
                 "lookahead": self.lookahead,

@@ -127,7 +127,7 @@ class TestSeconds:
             command = ["live", *map(str, options), "--record", str(tmp_path / "out.mp4")]
             os.execv(sys.executable, [sys.executable, "-m", "cli", *command])
         text, part = "", tmp_path / ".out.part.mp4"
-        steps = [("keys:", "12\r"), ("style 12", "n"), ("style 13", "q")]
+        steps = [("keys:", ".12\r"), ("style 12", "n"), ("style 13", "q")]
         try:
             while True:
                 text += os.read(terminal, 4096).decode(errors="replace")

@@ -194,25 +194,48 @@ class TestViews:
 class TestKeys:
     def test_a_seed_is_typed(self, controls: Controls) -> None:
         keys = Keys(controls)
-        for key in "123":
+        for key in ".123":
             keys.press(key)
         keys.press("\x7f")
-        assert keys.typed == "12"
+        assert keys.typed == ".12"
         keys.press("\r")
         assert controls.state()["style"] == "12"
         assert keys.typed == ""
 
     def test_escape_forgets_what_was_typed(self, controls: Controls) -> None:
         keys = Keys(controls)
-        for key in "5\x1b\r":
+        for key in ".5\x1b\r":
             keys.press(key)
         assert controls.state()["style"] == "7"
 
     def test_very_long_seeds_fit(self, controls: Controls) -> None:
         keys = Keys(controls)
-        for key in "9" * 40 + "\r":
+        for key in "." + "9" * 40 + "\r":
             keys.press(key)
         assert controls.state()["style"] == "9" * 18
+
+    def test_number_keys_recall_saved_styles(self, controls: Controls) -> None:
+        keys = Keys(controls)
+        assert "no style is saved for key 1" in keys.press("1")
+        for style in ("9", "3"):
+            controls.run("style", style)
+            said = controls.run("save")
+        assert said.endswith("key 2")
+        assert keys.press("1") == "style 9.style.json"
+        np.testing.assert_allclose(codes(controls), w(controls._engine, 9), atol=1e-5)
+        keys.press("2")
+        np.testing.assert_allclose(codes(controls), w(controls._engine, 3), atol=1e-5)
+        for key in ("3", "0"):
+            assert f"no style is saved for key {key}" in keys.press(key)
+        assert controls.state()["style"] == "3.style.json"
+
+    def test_still_and_covered(self, controls: Controls) -> None:
+        keys = Keys(controls)
+        assert keys.press(" ") == "still" and controls.frozen and "space" in controls.notice
+        assert keys.press("x") == "covered" and controls.covered and "x shows" in controls.notice
+        keys.press("X")
+        keys.press(" ")
+        assert not (controls.frozen or controls.covered or controls.notice)
 
     def test_every_key_does_something(self, controls: Controls) -> None:
         for key, (command, _) in KEYS.items():
@@ -222,7 +245,7 @@ class TestKeys:
 
     def test_other_keys_do_nothing(self, controls: Controls) -> None:
         before = controls.state()
-        for key in ("x", "é", "\xff", "²", " "):
+        for key in ("z", "é", "\xff", "²", "\t"):
             Keys(controls).press(key)
         assert controls.state() == before
 

@@ -178,12 +178,16 @@ def test_controls_change_the_picture(served: WebSink, session: LiveSession, tmp_
         await page.until("document.getElementById('tint').getAttribute('aria-pressed') === 'false'")
         await asyncio.to_thread(until, lambda: not session.translator.effects["tint"])
 
-        for key in ("4", "2", "Enter", "m"):
+        for key in (".", "4", "2", "Enter", "m", " ", "x"):
             await page.run(
                 f"document.body.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}', bubbles: true}}))"
             )
         await page.until("document.getElementById('style').value === '42'")
-        await page.until("document.getElementById('mirror').getAttribute('aria-pressed') === 'true'")
+        for pressed in ("mirror", "frozen", "covered"):
+            await page.until(f"document.getElementById('{pressed}').getAttribute('aria-pressed') === 'true'")
+        await click(page, "#frozen")
+        await click(page, "#covered")
+        await page.until("document.getElementById('covered').getAttribute('aria-pressed') === 'false'")
 
         await click(page, "#record")
         await page.until("document.getElementById('record').textContent === 'Stop recording'")

@@ -151,7 +151,7 @@ class TestKeys:
         async def work(page: Page, _: Any) -> None:
             await page.until(SHOWN)
             await page.run("document.querySelector('[data-command=next]').focus()")
-            await key(page, "4", "2", "Enter")
+            await key(page, ".", "4", "2", "Enter")
             await page.until("document.getElementById('style').value === '42'")
             await asyncio.sleep(0.5)
             assert session.controls.state()["style"] == "42"

@@ -435,7 +435,7 @@ class TestCommands:
                 await two.until(lambda: two.state.get("style") == "77")
                 await two.send("view", "before")
                 await one.until(lambda: one.state["view"] == "before")
-                for key in ("1", "2", "\r"):
+                for key in (".", "1", "2", "\r"):
                     await one.send("key", key)
                 await two.until(lambda: two.state["style"] == "12")
                 await one.send("style", "nonsense")

@@ -92,7 +92,7 @@ class TestWindow:
         session.add_sink(sink)
         serve(session, sink, lambda: window.shown)
         assert window.shown[-1].shape == (240, 640, 3)
-        window.keys = [ord(c) for c in "77\r"]
+        window.keys = [ord(c) for c in ".77\r"]
         serve(session, sink, lambda: session.controls.state()["style"] == "77")
         window.keys = [ord("m"), ord("h")]
         serve(session, sink, lambda: session.controls.mirror and session.controls.help)
@@ -149,7 +149,7 @@ class TestOverlay:
         session.controls.say("a message")
         status = Status(1, 1, 2, 3, 4, "network (80 ms)", "no camera at /dev/vidéo0", "")
         image = picture(*size)
-        out = draw_overlay(image, status, session.controls, typed="12")
+        out = draw_overlay(image, status, session.controls, typed=".12")
         assert out.shape == image.shape
         assert out.dtype == np.uint8
 

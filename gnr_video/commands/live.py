@@ -13,6 +13,7 @@ from gnr_video.commands.options import (
     check_writable,
     common_options,
     look_options,
+    private_option,
     report_option,
     weights_option,
 )
@@ -64,12 +65,13 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @weights_option
 @any_engine_options
 @look_options(
+    private_option(True),
     click.option(
         "--hold",
         type=click.IntRange(1, 12),
         metavar="N",
         help="As for a file.  [default: as few as keep up with the camera, 3 at most]",
-    )
+    ),
 )
 @click.option("--codec", metavar="NAME", help="Of --record: h264, vp9, or an FFmpeg encoder.")
 @click.option(
@@ -95,8 +97,9 @@ def live(report: Path | None, quiet: bool, **values: Any) -> None:
 
     --web prints two addresses: yours, and one for people who see the picture and change nothing.
 
-    Keys, in the window, the terminal and the browser: n, p next and previous style; digits and Enter a seed;
-    s save; b blend; c before/after; g grid; m mirror; r record; h help, with the keys of effects; q quit.
+    Keys, in the window, the terminal and the browser: n, p next and previous style; s save; 1 to 9, 0 recall; a point,
+    digits and Enter a seed; b blend; c before/after; g grid; m mirror; space still; x cover; r record; h help, with the
+    keys of effects; q quit.
     """
     if report is not None:
         check_writable(report)

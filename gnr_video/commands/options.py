@@ -125,6 +125,15 @@ background_option = click.option(
 )
 
 
+def private_option(default: bool) -> Decorator:
+    return click.option(
+        "--private/--no-private",
+        default=default,
+        show_default=True,
+        help="Never show a bare face: lost ones keep their drawing, others are covered.",
+    )
+
+
 def look_options(*others: Decorator) -> Decorator:
     """Whose faces are drawn and how: the command takes `look`, `LookOptions`. Every effect has an option.
 

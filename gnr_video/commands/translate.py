@@ -18,6 +18,7 @@ from gnr_video.commands.options import (
     common_options,
     grouped,
     look_options,
+    private_option,
     report_option,
     weights_option,
 )
@@ -189,6 +190,7 @@ class Inputs:
 @weights_option
 @any_engine_options
 @look_options(
+    private_option(False),
     click.option(
         "--grid",
         metavar="RxC",

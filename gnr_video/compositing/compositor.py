@@ -77,6 +77,10 @@ class Compositor:
             return None
         return image[:, image.shape[1] // 2 :] if self.mode == "side-by-side" else image
 
+    def source_part(self, image: Image) -> Image | None:
+        """The part of a result that shows the whole frame as it was, a view; None where there is none."""
+        return image[:, : image.shape[1] // 2] if self.mode == "side-by-side" else None
+
     def reset(self) -> None:
         """Forget the frames before: the picture that mode `crop` holds."""
         self._last = None
@@ -123,12 +127,14 @@ class Compositor:
         if faces and self.mode in HEAD_MODES and all(face.bust is not None for face in faces):
             around(target, faces)
         pasted: list[Alignment] = []
-        # Far faces first.
-        for face in sorted(faces, key=lambda one: (one.alignment.scale, one.alignment.track_id)):
+        # Far faces first, and those that are not seen before all others.
+        for face in sorted(faces, key=lambda f: (not f.held, f.alignment.scale, f.alignment.track_id)):
             assert face.mask is not None and face.drawing is not None
             mask = face.mask
             if face.bust is not None:
                 mask = nearest_part(mask, face.alignment, pasted)
+            if face.least is not None:
+                mask = np.asarray(cv2.max(mask, face.least), np.uint8)
             paste(target, face.alignment, face.drawing, mask)
             pasted.append(face.alignment)
         return out

@@ -50,6 +50,8 @@ class Controls:
         paste, mirror, view: see `gnr_video.compositing.compositor.MODES` and `VIEWS`.
         effects: name -> whether it is on, of `gnr_video.effects.chain.EFFECTS`.
         help: whether the keys are shown.
+        frozen: whether the picture stands still.
+        covered: whether nothing of the camera's picture is shown.
         quitting: set by `quit`.
         on_record: called by `record`; returns what to tell the user. None: there is no recorder.
     """
@@ -79,7 +81,7 @@ class Controls:
         self.effects = self._effects.state
         self.view = "after"
         self._grid: list[Looks] = []
-        self.help = False
+        self.help = self.frozen = self.covered = False
         self.quitting = threading.Event()
         self.on_record: Callable[[], str] | None = None
         self._commands: dict[str, Callable[[Any], str | None]] = {
@@ -91,11 +93,14 @@ class Controls:
             "mix": self._set_mix,
             "blend": self._blend,
             "save": lambda _: self._save(),
+            "recall": self._recall,
             "paste": self._set_paste,
             "view": self._set_view,
             "compare": lambda _: self._set_view(VIEWS[(VIEWS.index(self.view) + 1) % 3]),
             "grid": lambda _: self._set_view("after" if self.view == "grid" else "grid"),
             "mirror": self._set_mirror,
+            "freeze": self._set_frozen,
+            "cover": self._set_covered,
             "record": lambda _: self._record(),
             "help": lambda _: self._toggle_help(),
             "quit": lambda _: self.quitting.set(),
@@ -106,7 +111,8 @@ class Controls:
 
         Args:
             command: next, previous, style TEXT, colour PLACE:COLOUR, other TEXT, mix 0..1, blend [TEXT], save,
-                paste MODE, view VIEW, compare, grid, mirror [BOOL], record, help, quit, and EFFECT [BOOL].
+                recall 0..9, paste MODE, view VIEW, compare, grid, mirror [BOOL], freeze [BOOL], cover [BOOL], record,
+                help, quit, and EFFECT [BOOL].
 
         Returns:
             What happened, or why it did not; "" when there is nothing to say. Never raises for what users do.
@@ -136,6 +142,13 @@ class Controls:
     @property
     def message(self) -> str:
         return self._message if time.perf_counter() < self._message_until else ""
+
+    @property
+    def notice(self) -> str:
+        """Why the picture does not move, "" where it does."""
+        if self.covered:
+            return "covered: x shows the picture again"
+        return "still: space goes on" if self.frozen else ""
 
     @property
     def style_label(self) -> str:
@@ -173,6 +186,8 @@ class Controls:
             "paste": self.paste,
             "view": self.view,
             "mirror": self.mirror,
+            "frozen": self.frozen,
+            "covered": self.covered,
             "effects": dict(self.effects),
             "message": self._message,
             "said": self._said,
@@ -226,7 +241,23 @@ class Controls:
         while path.exists():
             path, number = self._folder / f"{name}-{number}{SAVED}", number + 1
         save_style(path, code, self._engine)
-        return f"style {code.label} is saved: --style {path}"
+        saved = self._saved()
+        key = f", key {(saved.index(path) + 1) % 10}" if path in saved else ""
+        return f"style {code.label} is saved: --style {path}{key}"
+
+    def _saved(self) -> list[Path]:
+        """Those of the number keys 1 to 9 and 0: the styles in the folder, in the order in which they were saved."""
+        saved = [(path.stat().st_mtime_ns, path) for path in self._folder.glob(f"*{SAVED}")]
+        return [path for _, path in sorted(saved)[:10]]
+
+    def _recall(self, value: Any) -> str:
+        styles, saved, key = self._check_styles(), self._saved(), str(value)
+        if not (key.isascii() and key.isdigit() and len(key) == 1):
+            raise InputError(f"a saved style has a key from 0 to 9, not {key!r}")
+        number = (int(key) - 1) % 10
+        if number >= len(saved):
+            raise InputError(f"no style is saved for key {key}", "s saves the one on show")
+        return self._show(styles.saved(saved[number]))
 
     def _set_paste(self, value: Any) -> str:
         if value not in MODES:
@@ -247,6 +278,14 @@ class Controls:
     def _set_mirror(self, value: Any = None) -> str:
         self.mirror = not self.mirror if value is None else bool(value)
         return "mirrored" if self.mirror else "not mirrored"
+
+    def _set_frozen(self, value: Any = None) -> str:
+        self.frozen = not self.frozen if value is None else bool(value)
+        return "still" if self.frozen else "moving"
+
+    def _set_covered(self, value: Any = None) -> str:
+        self.covered = not self.covered if value is None else bool(value)
+        return "covered" if self.covered else "shown"
 
     def _set_effect(self, name: str, value: Any = None) -> str:
         if not self._effects.possible(name):

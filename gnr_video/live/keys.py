@@ -16,6 +16,8 @@ KEYS = {
     "c": ("compare", "after / both / before"),
     "g": ("grid", "grid of styles"),
     "m": ("mirror", "mirror"),
+    " ": ("freeze", "still / moving"),
+    "x": ("cover", "cover / show"),
     **{effect.key: (effect.name, f"{effect.name} on / off") for effect in EFFECTS},
     "r": ("record", "record / stop"),
     "h": ("help", "these keys"),
@@ -23,23 +25,38 @@ KEYS = {
 }
 """Key -> (command, what it does)."""
 
-HELP = ["0-9 Enter  a seed", *(f"{key}  {text}" for key, (_, text) in KEYS.items())]
+SEED = "."
+"""Begins a seed."""
+HELP = [
+    "1-9, 0  a saved style",
+    f"{SEED} 42 Enter  a seed",
+    *(f"{'space' if key == ' ' else key}  {text}" for key, (_, text) in KEYS.items()),
+]
 
 
 class Keys:
-    """Key presses to commands: letters act at once, digits make up a seed until Enter."""
+    """Key presses to commands: they act at once, but for those of a seed, from its point until Enter.
+
+    Attributes:
+        typed: the seed so far, with its point; "" where none is typed.
+    """
 
     def __init__(self, controls: Controls) -> None:
         self._controls = controls
         self.typed = ""
 
     def press(self, key: str) -> str:
-        """Take one key ("n", "7", "\\r", "\\x08", "\\x1b"); returns what the command said."""
+        """Take one key ("n", "7", ".", "\\r", "\\x08", "\\x1b"); returns what the command said."""
+        if key == SEED:
+            self.typed = SEED
+            return ""
         if key.isascii() and key.isdigit():
-            self.typed = (self.typed + key)[:18]
+            if not self.typed:
+                return self._controls.run("recall", key)
+            self.typed = (self.typed + key)[:19]
             return ""
         if key in ("\r", "\n"):
-            typed, self.typed = self.typed, ""
+            typed, self.typed = self.typed.removeprefix(SEED), ""
             return self._controls.run("style", typed) if typed else ""
         if key in ("\x08", "\x7f"):
             self.typed = self.typed[:-1]

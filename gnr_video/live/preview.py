@@ -17,7 +17,7 @@ from gnr_video.channels import Latest
 from gnr_video.frame import Frame, Image
 from gnr_video.lettering import write
 from gnr_video.live.controls import Controls
-from gnr_video.live.keys import HELP, Keys, window_key
+from gnr_video.live.keys import HELP, SEED, Keys, window_key
 from gnr_video.live.session import LiveSession, Status
 from gnr_video.live.sinks import LiveSink
 
@@ -116,7 +116,7 @@ def draw_overlay(image: Image, status: Status, controls: Controls, typed: str = 
     height = out.shape[0]
     write(out, status.line(), (10, 22))
     write(out, f"style {controls.style_label}    h: keys", (10, 44))
-    text = f"style {typed}_" if typed else controls.message
+    text = f"style {typed.lstrip(SEED)}_" if typed else controls.message
     if text:
         write(out, text, (10, height - 14))
     notice = status.notice or ("" if status.face else "no face in the picture")

@@ -308,8 +308,8 @@ def _stay(
         while session.messages:
             say(session.messages.popleft())
         status = session.status()
-        if status.notice != notice:
-            notice = status.notice
+        if session.capture.notice != notice:
+            notice = session.capture.notice
             say(notice or f"the camera is back: {status.camera}")
         if session.controls.help != helped:
             helped = session.controls.help

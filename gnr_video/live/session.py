@@ -17,26 +17,24 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Any
 
-import cv2
 import numpy as np
 
 from engines.errors import GnrVideoError
 from gnr_video import pipeline
 from gnr_video.channels import Cancelled, Threaded
-from gnr_video.compositing.grid import GridCompositor
-from gnr_video.frame import FaceLayer, Frame, Image, Layered
+from gnr_video.frame import Frame, Image, Layered
 from gnr_video.hold import DrawingsAhead
 from gnr_video.live.camera import Shot
 from gnr_video.live.capture import Capture
-from gnr_video.live.controls import GRID, Controls
+from gnr_video.live.controls import Controls
 from gnr_video.live.memory import give_back, share_heaps
 from gnr_video.live.sinks import LiveSink
 from gnr_video.live.sound import Sound
 from gnr_video.live.status import FACELESS_SECONDS, WINDOW, LiveTimes, Rate, Status, limit_of, percentiles_ms
-from gnr_video.media.images import before_after, fitted
+from gnr_video.live.views import Views
 from gnr_video.pipeline import Counts
-from gnr_video.report import Report
-from gnr_video.tracking.alignment import crop_face, face_part, mirrored
+from gnr_video.report import Report, covered_line
+from gnr_video.tracking.alignment import face_part
 from gnr_video.translator import Translator
 
 log = logging.getLogger(__name__)
@@ -94,10 +92,7 @@ class LiveSession:
         self.controls = controls
         self.size = size or capture.camera.size
         self.hold = hold
-        rows, columns = GRID
-        side = min(self.size[0] // columns, self.size[1] // rows)
-        self._grid = GridCompositor(rows, columns, cell=max(16, side))
-        self._grid_effects = translator.effects.again()
+        self._views = Views(translator, controls, self.size)
         self.sound = sound or Sound()
         self.times = LiveTimes()
         self.counts = Counts()
@@ -149,13 +144,14 @@ class LiveSession:
         from gnr_video.tracking.finder import Finder
 
         share_heaps()
-        self._finder = Finder(self.translator.face_model, self.translator.faces)
-        self._look = self.translator.open_look(any_paste=True)
+        private = self.translator.private
+        self._finder = Finder(self.translator.face_model, self.translator.faces, private=private)
+        self._look = self.translator.open_look(any_paste=True, live=True)
         size = self.translator.crop_side
         styles = self.controls.styles
         codes = None if styles is None else styles.codes_at(0.0, [0])
         self.translator.engine.translate(np.full((1, size, size, 3), 127, np.uint8), codes)  # compiled now
-        tracked = self._finder.track(self._frames(), self.times)
+        tracked = pipeline.track(self._frames(), self._finder, self._look, self.times)
         self._stages = [Threaded(tracked, "track")]
         self._stages.append(Threaded(self._translate(self._stages[0]), "translate"))
         self._started = self._tidied = time.perf_counter()
@@ -242,10 +238,11 @@ class LiveSession:
             *percentiles_ms(list(self._latencies)),
             self.capture.latest.dropped,
             limit_of(fps, given, self.times.recent),
-            self.capture.notice,
+            self.controls.notice or self.capture.notice,
             self.capture.camera.describe(),
             given,
             time.perf_counter() - self._face_at < FACELESS_SECONDS,
+            covered_line(dict(self.counts.covered)),
         )
 
     def report(self) -> Report:
@@ -257,6 +254,7 @@ class LiveSession:
             frames=self.counts.frames,
             faces=self.counts.faces,
             frames_without_face=self.counts.frames_without_face,
+            covered=dict(self.counts.covered),
             seconds=self._seconds or time.perf_counter() - self._started,
             stages=self.times.summary(),
             engine=f"{engine.name} {engine.precision} on {engine.device}",
@@ -266,6 +264,7 @@ class LiveSession:
             settings={
                 "size": f"{self.size[0]}x{self.size[1]}",
                 "hold": self.hold or "auto",
+                "private": self.translator.private,
                 "camera_frames": self.capture.frames,
                 "dropped": self.capture.latest.dropped,
                 "reconnects": self.capture.reconnects,
@@ -304,11 +303,9 @@ class LiveSession:
             if item.faces:
                 self._face_at = time.perf_counter()
             self._drawings.hold = self.hold or self._enough()
-            view = self.controls.view
-            if view == "grid" and item.faces:
-                self._add_grid(item)
-            # Nobody sees a translation in these views.
-            waiting.append(Layered(item.frame) if view in ("before", "grid") else item)
+            prepared, crop = self._views.prepared(item, self.times)
+            self.crop = self.crop if crop is None else crop
+            waiting.append(prepared)
             done = next(drawn)
             if done.faces and done.faces[0].crop is not None:
                 self.crop = face_part(done.faces[0].crop, self.translator.engine.size)
@@ -323,25 +320,6 @@ class LiveSession:
         is_enough = frames <= (1.0 if self._drawings.hold == 1 else 0.8)
         return 1 if is_enough else min(max(math.ceil(frames), 2), MAX_HOLD)
 
-    def _add_grid(self, item: Layered) -> None:
-        """Leave the picture of the grid with the frame."""
-        engine, looks = self.translator.engine, self.controls.grid_styles()
-        image, alignment = item.frame.image, item.faces[0].alignment
-        if self.controls.mirror:
-            # Here and not as a whole: its captions are to be read.
-            image, alignment = mirrored(image, alignment)
-        with self.times.stage("crop"):
-            crop = self.crop = crop_face(image, alignment, engine.size)
-        with self.times.stage("network"):
-            codes = np.stack([style.w() for style in looks])
-            pictures = engine.decode_styles(engine.encode(crop[None]), codes)
-        with self.times.stage("compose"):
-            self._grid.captions = [style.label for style in looks]
-            effects = self._grid_effects
-            faces = [FaceLayer(alignment, drawing=effects.drawing(picture)) for picture in pictures]
-            effects.face(faces)
-            item.frame.props["grid"] = fitted(self._grid.compose(image, faces), self.size)
-
     def _present(self) -> None:
         """Compose, and hand the pictures to the sinks."""
         try:
@@ -349,14 +327,17 @@ class LiveSession:
             for item in pipeline.compose(self._stages[-1], self._look, self.times):
                 self.counts.add(item)
                 frame = item.frame
-                frame = Frame(self._view(frame), frame.pts, frame.time_base, frame.index, frame.props)
+                picture, why = self._views.shown(item)
+                if why:
+                    self.counts.cover(why)
+                frame = Frame(picture, frame.pts, frame.time_base, frame.index, frame.props)
                 self._shown.count()
                 for sink in self.sinks:
                     if sink.failure is None:
                         sink.show(frame)
                 self._permits.release()
                 compositor.mode = self.controls.paste
-                for effects in (self.translator.effects, self._grid_effects):
+                for effects in (self.translator.effects, self._views.effects):
                     self.controls.hand_to(effects)
         except Cancelled:
             pass
@@ -366,20 +347,6 @@ class LiveSession:
                 log.debug("the pipeline failed", exc_info=True)
         finally:
             self._stopping.set()
-
-    def _view(self, frame: Frame) -> Image:
-        """What is shown of a frame: uint8 RGB of the session's size."""
-        view, is_mirrored = self.controls.view, self.controls.mirror
-        image, source = frame.image, frame.props["source"]
-        frame.props.update(before=lambda: source, mirrored=is_mirrored)
-        if view == "before":
-            image = source
-        elif view == "both":
-            image = before_after(source, fitted(image, (source.shape[1], source.shape[0])))
-        elif view == "grid" and "grid" in frame.props:
-            return frame.props["grid"]
-        image = fitted(image, self.size)
-        return np.asarray(cv2.flip(image, 1), np.uint8) if is_mirrored else image
 
     def _watch_sinks(self) -> None:
         for sink in self.sinks:

@@ -68,6 +68,7 @@ class Status:
         camera: what the camera is and gives.
         given: pictures a second that the camera gives.
         face: whether there is a face, or was one a moment ago.
+        covered: frames that were covered so far, and why: "31 lost, 4 beginning".
     """
 
     fps: float
@@ -80,13 +81,15 @@ class Status:
     camera: str
     given: float = 0.0
     face: bool = True
+    covered: str = ""
 
     def line(self) -> str:
-        """ "24.9 fps, 31 / 44 ms p50 / p95, limited by the camera, 0 dropped"."""
+        """ "24.9 fps, 31 / 44 ms p50 / p95, limited by the camera, 0 dropped, covered: 31 lost"."""
+        covered = f", covered: {self.covered}" if self.covered else ""
         drawn = f" ({self.drawn:.1f} drawn)" if self.drawn < self.fps else ""
         return (
             f"{self.fps:.1f} fps{drawn}, {self.p50_ms:.0f} / {self.p95_ms:.0f} ms p50 / p95, "
-            f"limited by {self.limit}, {self.dropped} dropped"
+            f"limited by {self.limit}, {self.dropped} dropped{covered}"
         )
 
     def sentence(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.errors import StyleError
-from gnr_video.styles.code import Seed, StyleCode
+from gnr_video.styles.code import Saved, Seed, StyleCode
 from gnr_video.styles.grammar import StyleExpression
 from gnr_video.styles.looks import Looks, style_colours
 from gnr_video.styles.schedule import Row, StyleSchedule
@@ -53,6 +53,10 @@ class LiveStyles(StyleSchedule):
         text = str(text).strip()
         check_text(text)
         return self._looks(text)
+
+    def saved(self, path: Path) -> Looks:
+        """The look in a file; StyleError where there is none."""
+        return self._looks(StyleExpression(((Saved(path), 1.0),)))
 
     def coloured(self, place: str, name: str) -> Looks:
         """The styles on show with another colour of hair, eyes or skin; StyleError where that cannot be had."""

@@ -88,7 +88,9 @@ def render(
     schedule = translator.schedule(source)
     with (
         _frames(translator, source, plan, segments, states) as (info, frames, warnings),
-        Finder(translator.face_model, translator.faces, translator.lookahead) as finder,
+        Finder(
+            translator.face_model, translator.faces, translator.lookahead, private=translator.private
+        ) as finder,
         closing(translator.open_look()) as look,
         closing(_Writer(plan, segments, _sinks(translator, plan, info, folder), on_frame)) as writer,
     ):

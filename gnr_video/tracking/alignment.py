@@ -143,6 +143,11 @@ def widened(alignment: Alignment) -> Alignment:
     return _larger(alignment, HEAD_EXTENT, -HEAD_RISE)
 
 
+def narrowed(head: Alignment) -> Alignment:
+    """The alignment of the face's crop, from that of the crop around the whole head: `widened` undone."""
+    return _larger(head, 1 / HEAD_EXTENT, HEAD_RISE / HEAD_EXTENT)
+
+
 def bust(head: Alignment) -> Alignment:
     """The alignment of the crop around head and shoulders, from that of the whole head (`widened`)."""
     return _larger(head, BUST_EXTENT, BUST_DROP)

@@ -109,6 +109,12 @@ class PersonMatte:
         self._before = now
         return [np.asarray(cv2.convertScaleAbs(matte, alpha=255.0), np.uint8) for _, matte in now.values()]
 
+    def person(self, crop: Image) -> Mask:
+        """The matte of one crop (uint8 SxSx3 RGB) by itself: uint8 SxS, 255 = person."""
+        if self._network is None:
+            raise RuntimeError("the matte is closed")
+        return np.asarray(cv2.convertScaleAbs(_sure(self._network(crop)), alpha=255.0), np.uint8)
+
     def reset(self) -> None:
         """Forget the frames before."""
         self._before, self._busts = {}, {}

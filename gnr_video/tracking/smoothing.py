@@ -119,13 +119,17 @@ class Aligner:
     Args:
         lookahead: how many frames an answer may wait for its future. 0 answers at once (live).
         lag_seconds: how late the landmarks are; made good with the smoothed velocity.
+        fades: whether faces come and go softly. If not, they are there at once, and a lost one is gone at once.
     """
 
-    def __init__(self, lookahead: int = LOOKAHEAD, *, lag_seconds: float = LAG_SECONDS) -> None:
+    def __init__(
+        self, lookahead: int = LOOKAHEAD, *, lag_seconds: float = LAG_SECONDS, fades: bool = True
+    ) -> None:
         if lookahead < 0:
             raise ValueError(f"lookahead must be at least 0, got {lookahead}")
         self.lookahead = lookahead
         self.lag_seconds = lag_seconds
+        self._fades = fades
         self._motion = FILE_MOTION if lookahead else LIVE_MOTION
         self._tracks: dict[int, _Track] = {}
         self._pending: deque[float] = deque()
@@ -209,7 +213,8 @@ class Aligner:
 
     def _new_track(self, sight: _Sight, dt: float, earlier: Sequence[_Sight]) -> _Track:
         # In the first frames of a scene the tracker is only just finding what was there all along.
-        opacity = 1.0 if self._scene_frame - len(earlier) < SCENE_START_FRAMES else 0.0
+        is_start = self._scene_frame - len(earlier) < SCENE_START_FRAMES
+        opacity = 1.0 if is_start or not self._fades else 0.0
         # Its window reaches back over the pending frames in which it was not there.
         track = _Track(deque([None] * len(self._pending)), opacity)
         self._start_segment(track, sight, dt, earlier)
@@ -274,7 +279,7 @@ class Aligner:
             if seen or self._returns(track, observation.segment):
                 track.unseen_seconds = 0.0
                 return self._present(track_id, track, observation, dt)
-        if track.shown is None:
+        if track.shown is None or not self._fades:
             return None
         track.unseen_seconds += dt
         if track.unseen_seconds > HOLD_SECONDS + _SAME:

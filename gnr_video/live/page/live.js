@@ -104,7 +104,7 @@ function showSettings(state) {
   showMicrophone(state.microphone);
   $("welcome").hidden = line.hello.server_camera || state.source !== "server";
   document.querySelectorAll("[data-view]").forEach((b) => b.setAttribute("aria-pressed", b.dataset.view === state.view));
-  $("mirror").setAttribute("aria-pressed", state.mirror);
+  for (const id of ["mirror", "frozen", "covered"]) $(id).setAttribute("aria-pressed", state[id]);
   for (const [name, on] of Object.entries(state.effects)) $(name)?.setAttribute("aria-pressed", on);
   $("record").setAttribute("aria-pressed", state.recording);
   text("record", state.recording ? "Stop recording" : "Record");
@@ -118,6 +118,7 @@ function showFigures(state) {
   text("p50", `${state.p50} ms`);
   text("p95", `${state.p95} ms`);
   text("dropped", `${state.dropped}`);
+  text("covers", state.covers || "none");
   const pages = state.viewers > 1 ? `${state.viewers} pages open` : "";
   text("status", [state.camera, pages].filter(Boolean).join(", ") || state.rate);
   const waiting = !$("welcome").hidden;
@@ -160,7 +161,7 @@ function askToQuit() {
   $("quit-dialog").showModal();
 }
 
-// Keys: letters act at once, digits make up a seed until Enter, which then presses no button.
+// Keys act at once, but for those of a seed, from its point until Enter, which then presses no button.
 
 const TEXTS = ["text", "search", "file"];
 let typing = false;
@@ -171,8 +172,12 @@ document.addEventListener("keydown", (event) => {
   if (own || event.ctrlKey || event.metaKey || event.altKey || event.repeat || !line.hello || document.querySelector("dialog[open]")) return;
   if (key === "f") return toggleFull();
   if (!isOwner()) return;
-  if (/^[0-9]$/.test(key)) typing = true;
-  else if (key === "Enter") {
+  if (key === " " && ["BUTTON", "A", "SUMMARY", "INPUT", "VIDEO"].includes(target.tagName)) return; // it presses that
+  if (key === ".") typing = true;
+  else if (key === " ") {
+    typing = false;
+    event.preventDefault(); // it would scroll
+  } else if (key === "Enter") {
     if (!typing) return;
     typing = false;
     event.preventDefault();
@@ -180,7 +185,7 @@ document.addEventListener("keydown", (event) => {
   } else if (key === "Escape") typing = false;
   else if (key === "h") return $("keys-help").toggleAttribute("open");
   else if (key === "q") return askToQuit();
-  else if (key !== "Backspace") {
+  else if (key !== "Backspace" && !/^[0-9]$/.test(key)) {
     if (!line.hello.keys.includes(key)) return;
     typing = false;
   }

@@ -18,7 +18,7 @@ from typing import Any
 from engines.errors import GnrVideoError, InputError, StyleError
 from gnr_video.live.camera import SAMPLE
 from gnr_video.live.files import FileTranslations
-from gnr_video.live.keys import HELP, KEYS, Keys
+from gnr_video.live.keys import HELP, KEYS, SEED, Keys
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web.access import OWNER, VIEWER, Access
@@ -276,13 +276,14 @@ class Clients:
             "p50": round(status.p50_ms),
             "p95": round(status.p95_ms),
             "dropped": status.dropped,
+            "covers": status.covered,
             "rate": status.sentence(),
             "notice": status.notice,
             "face": status.face,
             "camera": status.camera,
             "source": self._source.said_to(client),
             "microphone": self._source.voice.owner is client,
-            "typed": client.keys.typed,
+            "typed": client.keys.typed.removeprefix(SEED),
             "viewers": len(self._open),
             "recording": bool(recorder and recorder.running),
             "recorded": recorder.last.name if recorder and recorder.last else "",
