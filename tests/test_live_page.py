@@ -96,6 +96,17 @@ async def violets(page: Page, wanted: Callable[[int], bool]) -> None:
     raise AssertionError(f"{count} violet cells in the end")
 
 
+async def moves(page: Page) -> None:
+    """Wait until five different pictures have been seen."""
+    seen: set[str] = set()
+    for _ in range(600):
+        seen.add(str(await page.run(PIXELS)))
+        if len(seen) > 4:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{len(seen)} pictures in the end")
+
+
 async def click(page: Page, selector: str) -> None:
     await page.run(f"document.querySelector({selector!r}).click()")
 
@@ -115,13 +126,7 @@ def test_it_shows_moving_translated_pictures(served: WebSink, transport: str) ->
         expected = {"webrtc": "WebRTC", "jpeg": "WebSocket"}[transport]
         await page.until(f"document.getElementById('transport').textContent === '{expected}'")
         await violets(page, lambda count: count > 5)
-        seen = [str(await page.run(PIXELS))]
-        for _ in range(50):
-            await asyncio.sleep(0.1)
-            seen.append(str(await page.run(PIXELS)))
-            if len(set(seen)) > 4:
-                break
-        assert len(set(seen)) > 4
+        await moves(page)
         await page.until("parseFloat(document.getElementById('fps').textContent) > 1")
         await page.until("parseFloat(document.getElementById('p95').textContent) > 0")
 
@@ -215,11 +220,7 @@ def test_the_browsers_own_camera(served: WebSink, session: LiveSession, transpor
             await asyncio.sleep(0.1)
         else:
             raise AssertionError("the fake camera's picture did not come back")
-        seen = {str(await page.run(PIXELS))}
-        for _ in range(40):
-            await asyncio.sleep(0.1)
-            seen.add(str(await page.run(PIXELS)))
-        assert len(seen) > 3
+        await moves(page)
         assert "browser" in session.status().camera
 
     browse(served.url + ("?transport=jpeg" if transport == "jpeg" else ""), work)

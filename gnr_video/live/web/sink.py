@@ -248,7 +248,8 @@ class WebSink(LiveSink):
                 client.follow(self._source.take_track(client, track))
 
         def on_sound(track: Any) -> None:
-            client.follow(self._source.voice.take_track(client, track))
+            if not client.watches:
+                client.follow(self._source.voice.take_track(client, track))
 
         try:
             picture = webrtc.picture_track(self._newest, self.delivered)
