@@ -82,13 +82,13 @@ def reasons(item: Layered) -> set[str]:
 
 
 @dataclass(eq=False)
-class _Head:
+class KnownHead:
     """A head that was seen, and may be lost.
 
     Attributes:
         alignment: of its face's crop, where it is now.
         role, chosen: the face's.
-        image: the frame in which it was seen last.
+        image: the frame in which it was seen last; None when all of it is known that is needed.
         since, seen_at, time: when it was seen first and last, and when it was looked at last, seconds.
         velocity: of its middle, pixels a second.
         scale: of its alignment when its face was turned to the camera.
@@ -103,7 +103,7 @@ class _Head:
     alignment: Alignment
     role: int
     chosen: bool
-    image: Image
+    image: Image | None
     since: float
     seen_at: float
     time: float
@@ -141,8 +141,7 @@ class Privacy:
         self._unfound = None if matte is None else Unfound(matte)
         self._blurs = blurs
         self._kept: dict[int, tuple[Image, Bust | None]] = {}
-        self._heads: dict[int, _Head] = {}
-        self._before: Image | None = None
+        self._heads: dict[int, KnownHead] = {}
         self._begun: float | None = None
         self._last: float | None = None
         self._forget()
@@ -198,9 +197,9 @@ class Privacy:
     def _state(self) -> dict[str, Any]:
         """What `guard` knows of the frames before."""
         return {
-            "heads": {track_id: copy(head) for track_id, head in self._heads.items()},
+            "heads": {track_id: copy(self._remembered(head)) for track_id, head in self._heads.items()},
             "unfound": None if self._unfound is None else self._unfound.state(),
-            "others": (self._before, self._begun, self._is_settled, self._last),
+            "others": (self._begun, self._is_settled, self._last),
         }
 
     def restore(self, seen: dict[str, Any] | None, kept: dict[int, tuple[Image, Bust | None]] | None) -> None:
@@ -209,7 +208,7 @@ class Privacy:
             self._heads = {track_id: copy(head) for track_id, head in seen["heads"].items()}
             if self._unfound is not None and seen["unfound"] is not None:
                 self._unfound.restore(seen["unfound"])
-            self._before, self._begun, self._is_settled, self._last = seen["others"]
+            self._begun, self._is_settled, self._last = seen["others"]
         if kept is not None:
             self._kept = dict(kept)
 
@@ -220,7 +219,7 @@ class Privacy:
         self._heads = {}
         if self._unfound is not None:
             self._unfound.reset()
-        self._before, self._begun, self._is_settled = None, None, False
+        self._begun, self._is_settled = None, False
 
     def _guarded(self, item: Layered) -> Layered:
         image, seconds = item.frame.image, item.frame.pts_seconds
@@ -229,7 +228,7 @@ class Privacy:
         if item.scene == "cut" or is_jump:
             self._forget()
         if item.scene == "flat":  # nobody can be seen; who was there may be again
-            self._is_settled, self._begun, self._before = False, None, None
+            self._is_settled, self._begun = False, None
             return replace(item, faces=[])
         for face in item.faces:
             self._see(face, image, seconds)
@@ -248,11 +247,10 @@ class Privacy:
                 covers.append(Cover(head.alignment, LOST_LONG if head.chosen else NOT_CHOSEN))
         covers += [Cover(place, NOT_FOUND) for place in unfound]
         is_settled = not self._blurs or self._settled(seconds, is_found=bool(seen) and not unfound)
-        self._before = image
         return replace(item, faces=faces, covers=covers, blurred="" if is_settled else BEGINNING)
 
     def _without_face(
-        self, image: Image, seconds: float, seen: Sequence[Alignment], lost: Sequence[_Head]
+        self, image: Image, seconds: float, seen: Sequence[Alignment], lost: Sequence[KnownHead]
     ) -> list[Alignment]:
         """Heads besides those that are seen or lost. One right beside a lost head is that one: it has moved."""
         if self._unfound is None:
@@ -294,11 +292,11 @@ class Privacy:
                 moved = np.array([place.center_x - last.center_x, place.center_y - last.center_y])
                 share = 1 - math.exp(-dt / VELOCITY_SECONDS)
                 velocity = head.velocity + share * (moved / dt - head.velocity)
-        self._heads[place.track_id] = _Head(
+        self._heads[place.track_id] = KnownHead(
             place, face.role, face.chosen, image, since, seconds, seconds, velocity, scale
         )
 
-    def _lost(self, image: Image, seconds: float, seen: Sequence[Alignment]) -> list[_Head]:
+    def _lost(self, image: Image, seconds: float, seen: Sequence[Alignment]) -> list[KnownHead]:
         """Heads that are not seen in this frame but are there, moved to where they are by now."""
         present = {place.track_id for place in seen}
         found = []
@@ -316,14 +314,14 @@ class Privacy:
                 found.append(head)
         return found
 
-    def _follow(self, head: _Head, image: Image, seconds: float) -> bool | None:
+    def _follow(self, head: KnownHead, image: Image, seconds: float) -> bool | None:
         """Move a lost head on: whether it is there and can be seen; None: it has gone."""
         dt = seconds - head.time
         head.time = seconds
-        if head.looks is None:
-            head.looks = _looks(head.image, head.alignment)
+        self._remembered(head)
+        assert head.looks is not None
         likeness, bust_likeness = head.looks
-        last, velocity = head.alignment, head.velocity
+        velocity = head.velocity
         head.alignment = replace(head.alignment, scale=head.scale)
         head.move(float(velocity[0]) * dt, float(velocity[1]) * dt)
         head.velocity = velocity * math.exp(-dt / COAST_SECONDS)
@@ -339,17 +337,15 @@ class Privacy:
                 return None if head.unseen > UNSEEN_SECONDS else False
             if around.is_like and not head.is_moved:
                 head.move(around.x - head.alignment.center_x, around.y - head.alignment.center_y)
-            elif not self._is_person(head, image, last, dt, seconds):
+            elif not self._is_person(head, image, dt, seconds):
                 return None
         head.unseen = 0.0
         return None if head.is_outside((image.shape[1], image.shape[0])) else True
 
-    def _is_person(self, head: _Head, image: Image, last: Alignment, dt: float, seconds: float) -> bool:
+    def _is_person(self, head: KnownHead, image: Image, dt: float, seconds: float) -> bool:
         """Whether somebody is where a lost head should be; it follows their outline."""
         if self._matte is None:
             return seconds - head.seen_at <= BLIND_SECONDS
-        if head.anchor is None and self._before is not None:
-            head.anchor = head_place(self._outline(self._before, last))
         matte = self._outline(image, head.alignment)
         if presence(matte) < PRESENT:
             return False
@@ -364,6 +360,15 @@ class Privacy:
             head.move(*(min(max(d, -most), most) for d in (c * dx - s * dy, s * dx + c * dy)))
         return True
 
+    def _remembered(self, head: KnownHead) -> KnownHead:
+        """A head whose frame is no longer needed."""
+        if head.image is not None:
+            head.looks = _looks(head.image, head.alignment)
+            if self._matte is not None:
+                head.anchor = head_place(self._outline(head.image, head.alignment))
+            head.image = None
+        return head
+
     def _outline(self, image: Image, face: Alignment) -> Mask:
         assert self._matte is not None
         return self._matte.person(crop_face(image, bust(widened(face)), BUST, mirror=False))
@@ -372,7 +377,7 @@ class Privacy:
 def _looks(image: Image, face: Alignment) -> tuple[Likeness, Likeness]:
     """What a face and its bust look like."""
     x, y, side = face.center_x, face.center_y, LOOK * face.scale
-    return Likeness(image, x, y, side), Likeness(image, x, y, AROUND * side, SAME_AROUND)
+    return Likeness.of(image, x, y, side), Likeness.of(image, x, y, AROUND * side, SAME_AROUND)
 
 
 def dimmed(drawing: Image, brightness: float) -> Image:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +25,7 @@ from gnr_video.options import EngineOptions
 from gnr_video.pipeline import Counts
 from gnr_video.privacy import BEGINNING, LOST, LOST_LONG, NOT_CHOSEN, NOT_FOUND, REASONS, reasons
 from gnr_video.report import Report
+from gnr_video.segments.written import from_json, to_json
 from gnr_video.timing import StageTimes
 from gnr_video.tracking.finder import Finder
 from gnr_video.tracking.heads import DROP, HIGH, WIDE, bare_heads, inside
@@ -180,6 +183,32 @@ def test_a_detector_finds_no_face_in_a_real_clip(translator: Translator, face_mo
         detector.close()
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_where_another_has_stopped(translator: Translator) -> None:
+    """In mid-loss, with states that were written to disk: what is held and covered stays where it was."""
+    shown = list(CLIPS["turns_away"]())[:24]
+    whole = translated(translator, shown, live=True)
+    made: list[Frame] = []
+
+    def run(frames: Sequence[Frame], states: Mapping[str, Any] | None = None) -> None:
+        with (
+            Finder(translator.face_model, private=True) as finder,
+            closing(translator.open_look(live=True)) as look,
+        ):
+            styles = translator.schedule()
+            pipeline.run(frames, made.append, finder, look, StageTimes(), styles=styles, states=states)
+
+    frames = [Frame(one.image, i, Fraction(1, FPS), i) for i, one in enumerate(shown)]
+    frames[14].props["states"] = states = {}
+    run(frames[:15])
+    del made[14:]
+    written = json.dumps(to_json(states))
+    run(frames[14:], from_json(json.loads(written)))
+    assert len(written) < 5e6, "no frame is in it"
+    assert LOST in reasons(whole[14])
+    assert not [i for i, (one, item) in enumerate(zip(made, whole)) if (one.image != item.frame.image).any()]
+
+
 class TestCounts:
     def test_a_report_says_why(self, translator: Translator, face_clip: Path, tmp_path: Path) -> None:
         report = translator.translate_video(face_clip, tmp_path / "out.mp4")
@@ -234,7 +263,7 @@ class TestCovers:
 class TestWhereTheyAre:
     def test_likeness(self) -> None:
         shown = placed(120)
-        likeness = Likeness(shown.image, 226, 88, 45)
+        likeness = Likeness.of(shown.image, 226, 88, 45)
         moved = likeness.find(placed(132, 24).image, 226, 88)
         assert moved.is_like and abs(moved.x - 238) < 3 and abs(moved.y - 82) < 3
         dark = likeness.find(dimmed(shown, 0.2).image, 226, 88)

@@ -12,10 +12,14 @@ from gnr_video.effects.dark_hair import HairColours
 from gnr_video.effects.light import Light
 from gnr_video.effects.tint import TintColours
 from gnr_video.frame import Alignment, Bust, Face
+from gnr_video.privacy import KnownHead
 from gnr_video.tracking.boxes import Track
+from gnr_video.tracking.heads import HeadPlace
 from gnr_video.tracking.identities import Identities
 from gnr_video.tracking.kalman import Step
+from gnr_video.tracking.likeness import Likeness
 from gnr_video.tracking.search import Rounds, Search
+from gnr_video.tracking.unfound import UnfoundHead
 
 CLASSES: dict[str, type] = {
     one.__name__: one
@@ -24,13 +28,17 @@ CLASSES: dict[str, type] = {
         Bust,
         Face,
         HairColours,
+        HeadPlace,
         Identities,
+        KnownHead,
         Light,
+        Likeness,
         Rounds,
         Search,
         Step,
         TintColours,
         Track,
+        UnfoundHead,
     )
 }
 

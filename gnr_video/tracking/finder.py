@@ -135,7 +135,7 @@ class Finder:
         """Who is where, for `restore`."""
         parts = {"tracker": self.tracker, "cuts": self.cuts, "cast": self.cast, "aligner": self.aligner}
         states = {name: part.state() for name, part in parts.items()}  # type: ignore[attr-defined]
-        return {**states, "unchosen": set(self._unchosen)}
+        return {**states, "unchosen": sorted(self._unchosen)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from where another finder was before the next frame."""
@@ -167,7 +167,7 @@ def _alike(face: Face, pictures: Sequence[Image]) -> list[Face]:
     """A face of the first of some pictures in the others, the newest first, as long as its likeness is there."""
     left, top, right, bottom = face.box
     x, y, found = (left + right) / 2, (top + bottom) / 2, []
-    likeness = Likeness(pictures[0], x, y, max(right - left, bottom - top))
+    likeness = Likeness.of(pictures[0], x, y, max(right - left, bottom - top))
     for image in pictures[1:]:
         match = likeness.find(image, x, y)
         if not match.is_like:

@@ -41,25 +41,29 @@ class Match:
     brightness: float
 
 
+@dataclass(frozen=True, eq=False)
 class Likeness:
-    """A face as it was in one picture: a square of it, in grey.
+    """A face as it was in one picture.
 
-    Args:
-        image: uint8 HxWx3 RGB.
-        x, y: the middle of the face, pixels.
-        side: of the square, pixels.
+    Attributes:
+        seen: a square of it, float32 SIDE x SIDE, grey.
+        side: of the square, pixels of the picture.
         like: correlation from which on another picture shows the same.
     """
 
-    def __init__(self, image: Image, x: float, y: float, side: float, like: float = LIKE) -> None:
-        self.side = side
-        self._like = like
-        self._seen = _square(image, x, y, side, SIDE)
+    seen: NDArray[np.float32]
+    side: float
+    like: float = LIKE
+
+    @classmethod
+    def of(cls, image: Image, x: float, y: float, side: float, like: float = LIKE) -> Likeness:
+        """That of a picture (uint8 HxWx3 RGB), around (x, y), pixels."""
+        return cls(_square(image, x, y, side, SIDE), side, like)
 
     @property
     def brightness(self) -> float:
         """Its mean, grey levels."""
-        return float(self._seen.mean())
+        return float(self.seen.mean())
 
     def find(self, image: Image, x: float, y: float, reach: float = 0.5) -> Match:
         """Where it is most likely in another picture.
@@ -70,12 +74,12 @@ class Likeness:
         """
         wide = SIDE + 2 * max(round(reach * SIDE), 1)
         around = _square(image, x, y, self.side * wide / SIDE, wide)
-        scores = cv2.matchTemplate(around, self._seen, cv2.TM_CCOEFF_NORMED)
+        scores = cv2.matchTemplate(around, self.seen, cv2.TM_CCOEFF_NORMED)
         # Where nothing can be told apart the correlation is 0 / 0.
         scores = np.where(np.isfinite(scores) & (np.abs(scores) <= 1.0001), scores, 0.0)
         row, column = np.unravel_index(int(scores.argmax()), scores.shape)
         step, middle = self.side / SIDE, (wide - SIDE) // 2
-        is_like = bool(scores[row, column] >= self._like)
+        is_like = bool(scores[row, column] >= self.like)
         if not is_like:
             row = column = np.intp(middle)
         found = around[row : row + SIDE, column : column + SIDE]

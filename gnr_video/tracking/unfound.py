@@ -119,7 +119,7 @@ class Unfound:
                     center_y=(place.center_y + last.center_y) / 2,
                     scale=max(place.scale, (place.scale + last.scale) / 2),
                 )
-            likeness = Likeness(image, place.center_x, place.center_y, LOOK * place.scale)
+            likeness = Likeness.of(image, place.center_x, place.center_y, LOOK * place.scale)
             heads.append(UnfoundHead(place, likeness, seconds, 1 if before is None else before.times + 1))
         return heads
 
