@@ -306,6 +306,9 @@ class TestTheNextVisitor:
                 await asyncio.to_thread(until, empty._replay.moments)
                 await other.until(lambda: other.state.get("source") == "other")
                 session.crop = plain(RED, (64, 64))  # as a face there would have been
+                session.controls.run("freeze", True)
+                shown = len(first.jpegs)
+                await first.until(lambda: len(first.jpegs) > shown + 3)  # two may have been on their way
                 stop.set()
                 await feeding
                 await first.send("source", "server")

@@ -52,14 +52,14 @@ class PageCamera:
     async def use_sample(self) -> None:
         """Show the sample clip; InputError where it cannot be had."""
         sample = await asyncio.to_thread(open_camera, SAMPLE)
-        self.owner = SAMPLE
+        self._give_to(SAMPLE)
         self._session.capture.switch(lambda: open_camera(SAMPLE), sample)
         self._session.controls.say("the sample clip is used")
 
     def use_server(self) -> None:
         """Use the server's own camera again; where there is none, a blank picture until the next page's comes."""
         if self._server_camera is not None:
-            self.owner = None
+            self._give_to(None)
             self._session.capture.switch(self._server_camera)
             return
         self._wait_for(None)
@@ -68,9 +68,14 @@ class PageCamera:
 
     def _wait_for(self, page: object | None) -> None:
         """The next picture is this page's: what another one has brought is not shown any more."""
-        self.owner = page
+        self._give_to(page)
         self._camera.forget()
         self._session.capture.switch(lambda: self._camera, self._camera)
+
+    def _give_to(self, owner: object | None) -> None:
+        """Its pictures are shown from now on: not a still of whoever was here before."""
+        self.owner = owner
+        self._session.controls.frozen = False
 
     def give_back(self, page: object) -> None:
         """This page has no more pictures; the server's camera, where there is one, is back."""
