@@ -51,6 +51,7 @@ DECLARED: Mapping[str, Schema] = {
         "additionalProperties": False,
         "description": "Effects that are to be on or off; the others are as by themselves.",
     },
+    "private": {"type": "boolean", "description": "Never show a bare face: what is not drawn is covered."},
     "background": {
         "type": "string",
         "minLength": 1,
@@ -108,7 +109,7 @@ OPTIONS: Schema = {
     "additionalProperties": False,
     "description": "The options of `gnr-video translate`. What is left out is as there.",
 }
-_OF_LOOK = ("faces", "paste", "effects", "background", "hold", "lookahead")
+_OF_LOOK = ("faces", "paste", "effects", "private", "background", "hold", "lookahead")
 _OF_PLAN = {
     "styles": "keys",
     "mode": "mode",
