@@ -15,8 +15,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 TIMEOUT = 120
 """Seconds after which a process counts as hung: far more than it takes on a busy machine."""
 
-# Python leaves SIGINT ignored where it was started so, as shells do with processes in the background.
-START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from cli import main; "
+# Shells start processes in the background with SIGINT ignored, nohup with SIGHUP, and Python leaves both so.
+START = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "hasattr(signal, 'SIGHUP') and signal.signal(signal.SIGHUP, signal.SIG_DFL); from cli import main; "
+)
 
 
 class Done(NamedTuple):

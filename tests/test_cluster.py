@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import threading
@@ -41,6 +42,7 @@ TWO_WORKERS = Cluster(cpus=1)
 def cluster() -> Iterator[None]:
     """Ray, with room for two workers of one core."""
     import_ray()
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  by itself 15: tests beside these would starve them
     ray.init(
         address="local",
         num_cpus=2,
@@ -109,7 +111,7 @@ def test_a_worker_that_dies_in_mid_work_costs_nothing(
         assert [picture.tolist() for picture in read_pictures(out / name)] == alone
 
     (clips / "bad.mp4").unlink()
-    assert [one.status for one in spread(clips, tiny)] == ["skipped"] * 3
+    assert [one.status for one in spread(clips, tiny, cluster=Cluster(cpus=2))] == ["skipped"] * 3
 
 
 def test_segments_of_a_long_video_are_shared(

@@ -104,7 +104,7 @@ class TestWebRTC:
                 await page.send("jpeg")
                 await page.until(lambda: page.jpegs)
                 await page.send("microphone", True)
-                await page.until(lambda: "no sound over the WebSocket" in page.state["message"])
+                await page.until(lambda: "no sound over the WebSocket" in page.state.get("message", ""))
                 assert page.state["refused"] == "microphone" and not page.state["microphone"]
 
         visit(served.url, work)

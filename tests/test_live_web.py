@@ -175,7 +175,7 @@ class Visitor:
     async def __aenter__(self) -> Visitor:
         self.socket = await self._http.ws_connect(self._url.split("?")[0] + "socket", max_msg_size=0)
         self._task = asyncio.ensure_future(self._read())
-        await self.until(lambda: self.hello or self.error)
+        await self.until(lambda: (self.hello and self.state) or self.error)
         return self
 
     async def __aexit__(self, *_: object) -> None:
