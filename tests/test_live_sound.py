@@ -153,7 +153,6 @@ class TestLine:
         early, late = (times > 1) & (times < 2.98), times > 3.52
         assert level[(times > 3.01) & (times < 3.49)].max() == 0
         assert np.allclose(level[early], 0.1 + times[early] / 10, atol=1e-3)
-        late = times > 3.52
         assert np.allclose(level[late], 0.05 + times[late] / 10, atol=1e-3)
         assert np.abs(np.diff(level)).max() < 1.5 / FADE
 

@@ -76,6 +76,8 @@ class Crew:
         Raises:
             EngineError: no machine has room for one, or all refuse.
         """
+        if len(self._hands) >= wanted:
+            return
         there = self._ray.cluster_resources()
         gpus = int(there.get("GPU", 0))
         room = gpus or int(there.get("CPU", 0) // self._cpus)

@@ -149,13 +149,10 @@ class Input:
             return [Work(self, "whole")]
         self._store = Store(self.job.target)
         self._store.__enter__()
-        if changed := self._store.begin(parts.settings, parts.plan):
-            self._say(f"{self.job.source.name}: starting over: {changed[0]} changed since the last run")
+        self._store.take_up(
+            parts.settings, parts.plan, lambda text: self._say(f"{self.job.source.name}: {text}")
+        )
         done = self._store.done
-        if done:
-            self._say(
-                f"{self.job.source.name}: going on: {len(done)} of {parts.plan.count} segments are there"
-            )
         self._frames = {index: segment.counts.frames for index, segment in done.items()}
         self._left = set(range(parts.plan.count)) - set(done)
         return [Work(self, "segment", index) for index in sorted(self._left)] or self._joined()

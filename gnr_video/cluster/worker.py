@@ -19,7 +19,7 @@ from gnr_video.options import EngineOptions, LookOptions, OutputOptions
 from gnr_video.pipeline import Counts
 from gnr_video.report import Report
 from gnr_video.segments.plan import Lengths, Plan, make_plan
-from gnr_video.segments.render import render
+from gnr_video.segments.render import render_segment
 from gnr_video.segments.run import settings, translate
 from gnr_video.segments.store import Segment
 from gnr_video.tracking.model_files import FACE_MODEL, PERSON_MODEL
@@ -130,11 +130,9 @@ class Worker:
         Raises:
             GnrVideoError: it cannot be read or written.
         """
-        translator, made = self._ready(source), list[Segment]()
+        translator = self._ready(source)
         Path(folder).mkdir(parents=True)
-        only = range(index, index + 1)
-        render(translator, source, plan, only, Path(folder), done=made.append, on_frame=self._count)
-        return made[0]
+        return render_segment(translator, source, plan, index, Path(folder), on_frame=self._count)
 
     def translate(self, source: str, target: str, output: OutputOptions) -> Report:
         """Translate one input; what was kept of a long one is taken up.

@@ -42,6 +42,7 @@ def render_segment(
     folder: Path,
     *,
     states: Mapping[str, Any] | None = None,
+    on_frame: Callable[[Counts], None] = lambda counts: None,
 ) -> Segment:
     """Render one segment of a video by itself, in any process: everything but the translator can be pickled.
 
@@ -53,12 +54,14 @@ def render_segment(
         folder: where `plan.file` puts it.
         states: those of the segment before, which say who is who. Without them faces are numbered anew: right for the
             first segment, and for videos of one person.
+        on_frame: see `render`.
 
     Returns:
         What is in it.
     """
     made: list[Segment] = []
-    render(translator, source, plan, range(index, index + 1), folder, states=states, done=made.append)
+    only = range(index, index + 1)
+    render(translator, source, plan, only, folder, states=states, done=made.append, on_frame=on_frame)
     return made[0]
 
 

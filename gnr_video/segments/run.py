@@ -76,11 +76,7 @@ class _Run:
         with Store(self._target) as store:
             self._refuse_existing()  # whoever held the lock may have made it
             before = settings(self._translator, self._source, plan)
-            if changed := store.begin(before, plan):
-                say(f"starting over: {changed[0]} changed since the last run")
-            kept = len(store.done)
-            if kept:
-                say(f"going on: {kept} of {plan.count} segments are there")
+            kept = store.take_up(before, plan, say)
             with self._keeping(store):
                 for segments in store.missing(plan):
                     done = store.counts

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -142,6 +142,14 @@ class Store:
             if is_last and self.done[index].noted and self.states(index) is None:
                 del self.done[index]  # the next could not go on from it
         return []
+
+    def take_up(self, settings: dict[str, str], plan: Plan, say: Callable[[str], None]) -> int:
+        """`begin`, and say what becomes of segments that are there; how many count."""
+        if changed := self.begin(settings, plan):
+            say(f"starting over: {changed[0]} changed since the last run")
+        if kept := len(self.done):
+            say(f"going on: {kept} of {plan.count} segments are there")
+        return kept
 
     def add(self, segment: Segment, plan: Plan) -> None:
         """Note that a segment is whole."""
