@@ -61,6 +61,17 @@ class Page:
         await self.send("Page.navigate", url=url)
         await self.until("document.readyState === 'complete' && document.body.children.length > 0")
 
+    async def reload(self) -> None:
+        """Load the page again; what is asked next is answered by the new document."""
+        await self.run("window.isOld = true")
+        await self.send("Page.reload")
+        for _ in range(10 * SECONDS):
+            with contextlib.suppress(AssertionError):  # the document may go while it is asked
+                if await self.run("!window.isOld && document.readyState === 'complete'"):
+                    return
+            await asyncio.sleep(0.1)
+        raise AssertionError("the page does not come back")
+
     async def run(self, script: str) -> Any:
         """The value of a JavaScript expression; promises are awaited."""
         done = await self.send(

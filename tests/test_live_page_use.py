@@ -86,10 +86,8 @@ class TestCamera:
 
         async def work(page: Page, _: Any) -> None:
             await page.send("Page.addScriptToEvaluateOnNewDocument", source=SLOW_LINE)
-            await page.send("Page.reload")
-            await page.until(
-                "document.readyState === 'complete' && document.querySelectorAll('.look').length"
-            )
+            await page.reload()
+            await page.until("document.querySelectorAll('.look').length")
             await page.run(
                 "window.stopped = 0; const all = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);"
                 "navigator.mediaDevices.getUserMedia = async (wish) => { const found = await all(wish);"
@@ -206,13 +204,34 @@ class TestStyles:
             await click(page, "#favourite")
             await page.until("document.querySelector('.look').dataset.style === '3'")
             assert await page.run(f"{pressed}.join()") == "3"
-            await page.send("Page.reload")
+            await page.reload()
             await page.until("document.querySelectorAll('.look').length > 11")
             assert await page.run("document.querySelector('.look').dataset.style") == "3"
             before = await page.run("document.getElementById('style').value")
             await click(page, "#surprise")
             await page.until(f"document.getElementById('style').value !== '{before}'")
             await click(page, "#favourite")
+
+        browse(served.url, work)
+
+
+    def test_a_row_that_is_left_in_the_middle(self, served: WebSink) -> None:
+        """A picture that arrives for a row of looks of before disturbs nobody."""
+
+        async def work(page: Page, _: Any) -> None:
+            await page.run(
+                "window.late = 0; const make = createImageBitmap;"
+                "window.createImageBitmap = async (data) => { const made = await make(data);"
+                "  await new Promise((done) => setTimeout(done, 200)); window.late += 1; return made; }; 0"
+            )
+            await page.until("document.querySelectorAll('.look').length === 12")
+            for way in ("more", "back", "refresh"):
+                late = await page.run("window.late")
+                await click(page, f"#strip-{way}")
+                await asyncio.sleep(0.05)
+                await click(page, "#strip-refresh")
+                await page.until(f"window.late > {late} + 1")
+            await page.until("[...document.querySelectorAll('.look canvas')].every((c) => c.width > 8)")
 
         browse(served.url, work)
 

@@ -61,8 +61,9 @@ export async function sendJpegs() {
   const picture = document.createElement("video");
   const buffer = document.createElement("canvas");
   picture.muted = true;
-  picture.srcObject = camera;
-  await picture.play();
+  const mine = (picture.srcObject = camera);
+  await picture.play().catch(() => {}); // the camera has been turned off meanwhile
+  if (mine !== camera) return;
   clearTimeout(timer);
   const shoot = () => {
     if (!camera || !way.overSocket) return;

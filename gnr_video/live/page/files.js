@@ -56,7 +56,8 @@ function play({ result, number }) {
   $("file-share").hidden = !navigator.canShare;
   $("file-share").onclick = async () => {
     const answer = await fetch(address("/file")).catch(() => null);
-    if (answer?.ok) offerFile(await answer.blob(), result, "Your translation");
+    const blob = answer?.ok && await answer.blob().catch(() => null);
+    if (blob) offerFile(blob, result, "Your translation");
     else text("file-note", `${result} is not there any more: translate it again.`);
   };
 }

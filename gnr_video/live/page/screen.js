@@ -3,7 +3,7 @@
 import { $ } from "/page.js";
 
 export function toggleFull() {
-  if (document.fullscreenElement) document.exitFullscreen();
+  if (document.fullscreenElement) document.exitFullscreen().catch(() => {}); // Escape was faster
   else $("picture").requestFullscreen?.().catch(() => {}); // refused: it stays as it is
 }
 

@@ -61,25 +61,25 @@ export async function drawStrip() {
 
 // Whether the next one may follow.
 async function drawLook(button, signal) {
+  const face = button.firstChild; // a row begun meanwhile may take it over
   for (;;) {
-    let answer;
+    let answer, picture;
     try {
       answer = await fetch(address("/face.jpg", { style: button.dataset.style, client: line.hello.client }), { signal });
+      if (answer.status === 200) picture = await createImageBitmap(await answer.blob());
     } catch {
       return false; // another row has been begun, or the server has gone
     }
-    if (answer.status === 200) {
-      const picture = await createImageBitmap(await answer.blob());
-      const face = button.firstChild;
+    if (signal.aborted || answer.status === 409) return false;
+    if (picture) {
       face.width = picture.width;
       face.height = picture.height;
       face.getContext("2d").drawImage(picture, 0, 0);
       picture.close();
       $("strip-note").hidden = true;
-      return !signal.aborted;
+      return true;
     }
-    if (answer.status === 409) return false;
-    if (answer.status !== 204) return !signal.aborted; // no look of these weights
+    if (answer.status !== 204) return true; // no look of these weights
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS)); // there has been no face yet
     if (signal.aborted) return false;
   }
