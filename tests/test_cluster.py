@@ -27,7 +27,7 @@ from gnr_video.pipeline import Counts
 from gnr_video.segments.plan import Lengths
 from gnr_video.segments.run import translate
 from gnr_video.translator import Translator
-from tests.cli_helpers import call
+from tests.cli_helpers import call, finish, start
 from tests.live_helpers import until
 from tests.media_helpers import frame_times, read_pictures
 
@@ -167,14 +167,29 @@ def test_a_cluster_without_room(cluster: None, clips: Path, tiny: Path) -> None:
 
 def test_a_head_that_is_silent(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     crew = Crew(ray, 1, SETUP, Kit(("w", b""), b"", b""), OutputOptions())
-    crew._check_head()
+    assert crew._head_answers()
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setattr(ray.get_runtime_context().__class__, "gcs_address", address)
-    crew._check_head()  # for a moment
+    assert not crew._head_answers()  # for a moment
     monkeypatch.setattr("gnr_video.cluster.crew.HEAD_SECONDS", 0.0)
     with pytest.raises(EngineError, match=r"the head of the cluster at 127.* is lost .*the same command"):
-        crew._check_head()
+        crew._head_answers()
+
+
+def test_a_head_that_dies_ends_the_run_with_a_word(clips: Path, tiny: Path, tmp_path: Path) -> None:
+    """Not Ray, which ends the process without one."""
+    out = tmp_path / "out"
+    patience = "import gnr_video.cluster.crew as crew; crew.HEAD_SECONDS = 2.0"
+    process = start(
+        [clips, "-o", out, "--weights", tiny, "--engine", "torch", "--ray", "--ray-cpus=1"], before=patience
+    )
+    until(lambda: list(out.glob(".gnr-video/unfinished/*/.*.part.mp4")), seconds=100)
+    (head,) = [one for one in psutil.Process(process.pid).children() if one.name() == "gcs_server"]
+    head.kill()
+    done = finish(process)
+    assert done.status == 6, done.stderr
+    assert "the head of the cluster at" in done.stderr and "give the same command" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ class Crew:
         self._refused: list[str] = []
         self._died = 0
         self._head_seen = time.monotonic()
+        self._is_lost = False
         self.settings = ""
 
     @property
@@ -74,9 +75,9 @@ class Crew:
         """Have as many workers as there is work and room for.
 
         Raises:
-            EngineError: no machine has room for one, or all refuse.
+            EngineError: no machine has room for one, all refuse, or the cluster's head is lost.
         """
-        if len(self._hands) >= wanted:
+        if len(self._hands) >= wanted or not self._head_answers():  # Ray waits for it
             return
         there = self._ray.cluster_resources()
         gpus = int(there.get("GPU", 0))
@@ -109,9 +110,12 @@ class Crew:
             EngineError: the cluster's head is lost, or workers die before they are ready.
         """
         busy = {hand.answer: hand for hand in self._hands if hand.answer is not None}
-        ready, _ = self._ray.wait(list(busy), num_returns=1, timeout=POLL_SECONDS) if busy else ([], [])
+        if not busy:
+            time.sleep(POLL_SECONDS)
+            return
+        ready, _ = self._ray.wait(list(busy), num_returns=1, timeout=POLL_SECONDS)
         if not ready:
-            self._check_head()
+            self._head_answers()
         for answer, hand in busy.items():
             if answer not in ready and hand.work is not None:
                 self._count(hand, hand.work)
@@ -129,7 +133,7 @@ class Crew:
     def end(self) -> None:
         """Let go of all workers; what they are at is given up, without anything half-written."""
         ray, hands, self._hands = self._ray, self._hands, []
-        if not ray.is_initialized():
+        if self._is_lost or not ray.is_initialized():  # Ray ends them, without a head or its driver
             return
         asked = [hand.worker.stop.remote() for hand in hands]
         busy = [hand.answer for hand in hands if hand.work is not None]
@@ -191,16 +195,19 @@ class Crew:
                 log.debug("a worker does not say how far it is")
             hand.counted = None
 
-    def _check_head(self) -> None:
-        """Raise EngineError when the cluster's head has not been reached for a while."""
+    def _head_answers(self) -> bool:
+        """Whether the cluster's head is there. EngineError is raised when it has been silent for a while."""
         address = self._ray.get_runtime_context().gcs_address
         host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=2.0).close()
-            self._head_seen = time.monotonic()
         except OSError:
-            if time.monotonic() - self._head_seen > HEAD_SECONDS:
+            self._is_lost = time.monotonic() - self._head_seen > HEAD_SECONDS
+            if self._is_lost:
                 raise EngineError(
                     f"the head of the cluster at {address} is lost",
                     "start it again, and give the same command: what is done is passed over",
                 ) from None
+            return False
+        self._head_seen = time.monotonic()
+        return True

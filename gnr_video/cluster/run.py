@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -43,17 +44,26 @@ class Cluster:
 
 
 def import_ray() -> Any:
-    """Ray, which sends nobody statistics of its use.
+    """Ray, which sends nobody statistics of its use and shows a token where there is one, as `ray start` does.
 
     Raises:
         EngineError: it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "ray" not in sys.modules and _has_token():  # it reads that once
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError as error:
         raise EngineError(f"ray cannot be imported: {error}", install_line("ray")) from error
     return ray
+
+
+def _has_token() -> bool:
+    """Whether there is a token where Ray's documentation of its token authentication has it."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return True
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token").is_file()
 
 
 def run(
@@ -169,5 +179,6 @@ def _join(ray: Any, address: str | None) -> None:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         where = f"the cluster at {address}" if address else "a Ray of this machine's own"
         raise EngineError(
-            f"{where} cannot be had: {first}", "`ray start --head` starts one, --ray=ADDRESS names its head"
+            f"{where} cannot be had: {first}",
+            "`ray start --head` starts one, --ray=ADDRESS names its head; a cluster's token lies in ~/.ray/auth_token",
         ) from error
