@@ -214,7 +214,6 @@ class TestStyles:
 
         browse(served.url, work)
 
-
     def test_a_row_that_is_left_in_the_middle(self, served: WebSink) -> None:
         """A picture that arrives for a row of looks of before disturbs nobody."""
 
