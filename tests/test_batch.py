@@ -110,8 +110,24 @@ class TestLedger:
 
     def test_a_line_that_was_cut_off_is_done_anew(self, pair: tuple[Path, Path]) -> None:
         file = pair[1].parent / ".gnr-video" / "done.jsonl"
-        file.write_text(file.read_text()[:-20])
+        file.write_text(file.read_text().splitlines()[0][:-20])
         assert not self.is_done(pair)
+
+    def test_a_run_that_is_killed_while_the_input_is_hashed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def killed(path: Path) -> str:
+            raise KeyboardInterrupt
+
+        touched(tmp_path, "a.mp4", "out/a.mp4")
+        pair = tmp_path / "a.mp4", tmp_path / "out/a.mp4"
+        monkeypatch.setattr("gnr_video.batch.ledger.file_sha256", killed)
+        with pytest.raises(KeyboardInterrupt), Ledger(tmp_path / "out") as ledger:
+            ledger.add(*pair, "s", pair[0].stat())
+        monkeypatch.undo()
+        assert self.is_done(pair)
+        os.utime(pair[0], ns=(1, 1))
+        assert not self.is_done(pair), "whether it is the same nobody knows"
 
     def test_an_input_that_grew_meanwhile_is_not_noted(self, tmp_path: Path) -> None:
         touched(tmp_path, "a.mp4", "out/a.mp4")

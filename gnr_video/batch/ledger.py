@@ -24,7 +24,8 @@ class Entry:
 
     Attributes:
         target: its name in the folder.
-        size, mtime_ns, sha256: of its input. Where size and time are the same, the hash is taken for granted.
+        size, mtime_ns, sha256: of its input. Where size and time are the same, the hash is taken for granted; it is ""
+            as long as it is not known.
         settings: hash of everything else that decides what it looks like.
         written: bytes of the translation; another number is another file.
     """
@@ -101,9 +102,11 @@ class Ledger:
         """
         if (now := source.stat()).st_mtime_ns != before.st_mtime_ns or now.st_size != before.st_size:
             return
-        entry = Entry(
-            self._name(target), now.st_size, now.st_mtime_ns, file_sha256(source), settings, _size(target)
-        )
+        self._note(target, now, "", settings)  # at once: a hash takes its time, and a run may be killed in it
+        self._note(target, now, file_sha256(source), settings)
+
+    def _note(self, target: Path, source: os.stat_result, sha256: str, settings: str) -> None:
+        entry = Entry(self._name(target), source.st_size, source.st_mtime_ns, sha256, settings, _size(target))
         self._entries[entry.target] = entry
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(entry)) + "\n")
