@@ -168,8 +168,8 @@ def chart(result: dict[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for axis, (title, unit, rows) in zip(axes, panels):
-        colours = ["#999999" if label == network.baseline_of(label) else "#4477aa" for label in rows]
-        drawn = axis.barh(list(rows), list(rows.values()), color=colours)
+        colors = ["#999999" if label == network.baseline_of(label) else "#4477aa" for label in rows]
+        drawn = axis.barh(list(rows), list(rows.values()), color=colors)
         axis.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8)
         axis.invert_yaxis()
         axis.set(title=title, xlabel=unit)

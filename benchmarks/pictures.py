@@ -81,9 +81,9 @@ def main() -> int:
             save_png(folder / "card.png", contact_sheet(rows, column_labels=labels, cell=128))
             people = [in_styles(translator, picture, PEOPLE_SEEDS) for picture in pictures[:4]]
             save_png(folder / "people.png", contact_sheet(people, cell=192))
-            coloured = [in_styles(translator, picture, COLOURS) for picture in pictures[5:7]]
+            colored = [in_styles(translator, picture, COLOURS) for picture in pictures[5:7]]
             labels = ["input", *COLOURS]
-            save_png(folder / "colours.png", contact_sheet(coloured, column_labels=labels, cell=192))
+            save_png(folder / "colours.png", contact_sheet(colored, column_labels=labels, cell=192))
         for picture in sorted(folder.glob("*.png")):
             pixels = cv2.imread(str(picture))
             assert pixels is not None

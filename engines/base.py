@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from engines.architecture import Architecture
-    from engines.style_colours import StyleColours
+    from engines.style_colors import StyleColors
     from engines.style_space import StyleSpace
     from engines.weights import Weights
 
@@ -92,7 +92,7 @@ class Engine(ABC):
         self._style_vectors = StyleVectors(weights)
         self._style_encoder: Any = None
         self._style_space: StyleSpace | None = None
-        self._style_colours: StyleColours | None = None
+        self._style_colors: StyleColors | None = None
         self._vectors: torch.Tensor | None = None
         self._style: Styles | None = None
         self._lock = threading.RLock()
@@ -134,22 +134,22 @@ class Engine(ABC):
             return self._style_space
 
     @property
-    def has_style_colours(self) -> bool:
+    def has_style_colors(self) -> bool:
         """Whether the weights say what colours styles give."""
-        return self._check_open().has_colours
+        return self._check_open().has_colors
 
-    def style_colours(self) -> StyleColours:
+    def style_colors(self) -> StyleColors:
         """What colours styles give, and styles of wanted colours.
 
         Raises:
             WeightsError: these weights do not say.
         """
-        from engines.style_colours import StyleColours
+        from engines.style_colors import StyleColors
 
         with self._lock:
-            if self._style_colours is None:
-                self._style_colours = StyleColours.load(self._check_open())
-            return self._style_colours
+            if self._style_colors is None:
+                self._style_colors = StyleColors.load(self._check_open())
+            return self._style_colors
 
     def _to_vectors(self, styles: Styles) -> torch.Tensor:
         """All layers' style vectors, float32 CPU (N, V)."""

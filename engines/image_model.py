@@ -225,7 +225,7 @@ class ImageModel(Engine):
             f"{self.path.name} translates in one look only: it takes no style", "leave the style options out"
         )
 
-    to_w = set_style = style_space = style_colours = encode_style = encode = decode = _refuse
+    to_w = set_style = style_space = style_colors = encode_style = encode = decode = _refuse
     _encode = _decode = _use_style = _batch = _refuse
 
     def _release(self) -> None:

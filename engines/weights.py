@@ -3,7 +3,7 @@
 Tensors carry the official names. `encoder.*` (without a style head), `mapping.*` and the decoder are those
 of G_A2B (face to anime); the encoder that reads a style off an anime picture is G_B2A's and stands under
 `style_encoder.*` (its stem and its style head), when the file has one. What colours a style gives stands under
-`colours.*` (`engines.style_colours`), when that was learned.
+`colours.*` (`engines.style_colors`), when that was learned.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STYLE_ENCODER = "style_encoder."
 COLOURS = "colours."
 COLOURS_WIDTH = 128
 PLACES = ("skin", "hair", "eyes", "sides")
-"""Whose colours `engines.style_colours` knows: cheeks, hair above the forehead, irises, hair beside the face."""
+"""Whose colours `engines.style_colors` knows: cheeks, hair above the forehead, irises, hair beside the face."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Weights:
         return _has(self.tensors, STYLE_ENCODER)
 
     @property
-    def has_colours(self) -> bool:
+    def has_colors(self) -> bool:
         """Whether colours can be asked of a style."""
         return _has(self.tensors, COLOURS)
 
@@ -71,7 +71,7 @@ def weights_hash(weights: Weights) -> str:
     return found.hexdigest()
 
 
-def inference_tensors(a: Architecture, *, style_encoder: bool, colours: bool = False) -> dict[str, Shape]:
+def inference_tensors(a: Architecture, *, style_encoder: bool, colors: bool = False) -> dict[str, Shape]:
     """Names and shapes of the tensors in a weights file (FIR kernels are constants and not stored)."""
     t = decoder_tensors(a) | encoder_tensors(a, style_head=False)
     if style_encoder:
@@ -80,7 +80,7 @@ def inference_tensors(a: Architecture, *, style_encoder: bool, colours: bool = F
             for name, shape in encoder_tensors(a, prefix=STYLE_ENCODER).items()
             if not name.startswith(f"{STYLE_ENCODER}content.")
         }
-    if colours:
+    if colors:
         widths = (a.latent_dim, COLOURS_WIDTH, COLOURS_WIDTH, 3 * len(PLACES))
         for i, (n_in, n_out) in enumerate(pairwise(widths)):
             t |= {f"{COLOURS}{2 * i}.weight": (n_out, n_in), f"{COLOURS}{2 * i}.bias": (n_out,)}
@@ -89,7 +89,7 @@ def inference_tensors(a: Architecture, *, style_encoder: bool, colours: bool = F
 
 def stored_tensors(a: Architecture, tensors: Mapping[str, object]) -> dict[str, Shape]:
     """`inference_tensors` with the optional parts that `tensors` have."""
-    return inference_tensors(a, style_encoder=_has(tensors, STYLE_ENCODER), colours=_has(tensors, COLOURS))
+    return inference_tensors(a, style_encoder=_has(tensors, STYLE_ENCODER), colors=_has(tensors, COLOURS))
 
 
 def _has(tensors: Mapping[str, object], prefix: str) -> bool:

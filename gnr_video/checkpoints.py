@@ -341,7 +341,7 @@ def weights_info(path: str | os.PathLike[str]) -> dict[str, str]:
         "architecture": weights.architecture.describe(),
         "parameters": f"{weights.parameters:,} in {len(expected)} tensors, {', '.join(sorted(stored))}",
         "style encoder": "yes" if weights.has_style_encoder else "no: styles come from seeds only",
-        "colours": "yes: hair, eyes and skin can be asked for" if weights.has_colours else "no",
+        "colours": "yes: hair, eyes and skin can be asked for" if weights.has_colors else "no",
         "size": f"{path.stat().st_size / 1e6:.1f} MB",
         "sha256": weights.sha256,
     }

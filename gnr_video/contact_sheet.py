@@ -64,7 +64,7 @@ def contact_sheet(
         raise ValueError(f"{len(row_labels)} row labels for {len(rows)} rows")
     if column_labels is not None and len(column_labels) != columns:
         raise ValueError(f"{len(column_labels)} column labels for {columns} columns")
-    colours = _DARK if dark else _LIGHT
+    colors = _DARK if dark else _LIGHT
     size = max(9, min(14, round(height / 14)))  # cap height of the labels
     side = 0
     if row_labels and any(row_labels):
@@ -74,24 +74,22 @@ def contact_sheet(
 
     x0, y0 = pad + side, pad + head + top
     sheet = np.empty((y0 + len(rows) * (height + pad), x0 + columns * (width + pad), 3), np.uint8)
-    sheet[:] = colours["background"]
+    sheet[:] = colors["background"]
     if title:
-        _draw_text(
-            sheet, title, pad, pad + size, round(size * 1.3), colours["text"], sheet.shape[1] - 2 * pad
-        )
+        _draw_text(sheet, title, pad, pad + size, round(size * 1.3), colors["text"], sheet.shape[1] - 2 * pad)
     for i, text in enumerate(column_labels or ()):
         text = _shortened(text, size, width)
         left = x0 + i * (width + pad) + (width - _text_width(text, size)) // 2
-        _draw_text(sheet, text, left, y0 - size, size, colours["text"], width)
+        _draw_text(sheet, text, left, y0 - size, size, colors["text"], width)
     for j, row in enumerate(rows):
         y = y0 + j * (height + pad)
         if row_labels:
             text = _shortened(row_labels[j], size, side - pad)
             left = pad + (side - pad) - _text_width(text, size)
-            _draw_text(sheet, text, left, y + height // 2, size, colours["text"], side)
+            _draw_text(sheet, text, left, y + height // 2, size, colors["text"], side)
         for i, image in enumerate(row):
             x = x0 + i * (width + pad)
-            sheet[y : y + height, x : x + width] = _fitted(image, width, height, colours["empty"])
+            sheet[y : y + height, x : x + width] = _fitted(image, width, height, colors["empty"])
     return sheet
 
 
@@ -267,7 +265,7 @@ def _shortened(text: str, size: int, width: int) -> str:
 
 
 def _draw_text(
-    sheet: Image, text: str, x: int, middle: int, size: int, colour: tuple[int, int, int], width: int
+    sheet: Image, text: str, x: int, middle: int, size: int, color: tuple[int, int, int], width: int
 ) -> None:
     """Write one line, its capitals centred on the row `middle`, not wider than `width`."""
     text = _ascii(_shortened(text, size, width))
@@ -285,4 +283,4 @@ def _draw_text(
         return
     weight = alpha[y0 - top : y1 - top, x0 - x : x1 - x, None]
     region = sheet[y0:y1, x0:x1]
-    region[:] = np.round(region + weight * (np.array(colour, np.float32) - region))
+    region[:] = np.round(region + weight * (np.array(color, np.float32) - region))

@@ -49,9 +49,9 @@ def person(alignment: Alignment, shape: tuple[int, int] = (480, 640), *, long_ha
     body = np.zeros(shape, np.uint8)
     matrix = face.crop_to_frame()
 
-    def fill(canvas: np.ndarray, colour: object, *outline: tuple[float, float]) -> None:
+    def fill(canvas: np.ndarray, color: object, *outline: tuple[float, float]) -> None:
         placed = np.array([(*point, 1) for point in outline]) @ matrix.T
-        cv2.fillPoly(canvas, [np.round(placed * 16).astype(np.int32)], colour, cv2.LINE_AA, 4)
+        cv2.fillPoly(canvas, [np.round(placed * 16).astype(np.int32)], color, cv2.LINE_AA, 4)
 
     hair = [(128 + 105 * np.sin(t), 120 - 125 * np.cos(t)) for t in np.linspace(0, 2 * np.pi, 60)]
     locks = [(25, 110), (60, 110), (60, 320), (25, 320)], [(196, 110), (231, 110), (231, 320), (196, 320)]
@@ -59,8 +59,8 @@ def person(alignment: Alignment, shape: tuple[int, int] = (480, 640), *, long_ha
     neck = [(90, 200), (166, 200), (166, 290), (90, 290)]
     shapes = [(HAIR, hair), (SHIRT, shoulders), (SKIN, neck)]
     shapes += [(HAIR, lock) for lock in locks] if long_hair else []
-    for colour, outline in (*shapes, (SKIN, [tuple(p) for p in points[list(FACE_OVAL)]])):
-        fill(frame, colour, *outline)
+    for color, outline in (*shapes, (SKIN, [tuple(p) for p in points[list(FACE_OVAL)]])):
+        fill(frame, color, *outline)
         fill(body, 255, *outline)
     noise = np.random.default_rng(0).normal(0, 3, frame.shape)
     frame = np.clip(frame + noise, 0, 255).astype(np.uint8)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.ada import EVERY, P_MOST, AdaptiveAugment, _turn, random_colours, random_placement
+from train.ada import EVERY, P_MOST, AdaptiveAugment, _turn, random_colors, random_placement
 from train.augment import apply_affine
 
 
@@ -21,7 +21,7 @@ def test_switched_off_it_does_nothing():
     assert AdaptiveAugment()(pictures, generator) is pictures
     assert torch.equal(generator.get_state(), before)
     assert torch.equal(random_placement(5, 16, 0.0, seeded()), torch.eye(2, 3).repeat(5, 1, 1))
-    matrix, offset = random_colours(5, 0.0, seeded())
+    matrix, offset = random_colors(5, 0.0, seeded())
     torch.testing.assert_close(matrix, torch.eye(3).repeat(5, 1, 1))
     assert not offset.any()
 
@@ -52,8 +52,8 @@ def test_a_quarter_turn_reads_every_pixel_once(quarters):
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 10_000))
-def test_colours_keep_grey_grey(seed):
-    matrix, offset = random_colours(16, 1.0, seeded(seed))
+def test_colors_keep_grey_grey(seed):
+    matrix, offset = random_colors(16, 1.0, seeded(seed))
     for level in (-0.7, 0.3):
         out = (matrix @ torch.full((3, 1), level))[..., 0] + offset
         torch.testing.assert_close(out, out[:, :1].expand(-1, 3), rtol=1e-4, atol=1e-4)

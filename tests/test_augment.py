@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.augment import apply_affine, augment, compose_affine, random_affine, recolour, relight, to_float
+from train.augment import apply_affine, augment, compose_affine, random_affine, recolor, relight, to_float
 
 
 def picture(count: int = 1, size: int = 32, seed: int = 0) -> torch.Tensor:
@@ -176,24 +176,24 @@ def test_bad_arguments_are_named() -> None:
         augment(torch.zeros(1, 3, 8, 9))
 
 
-def test_recolouring_keeps_grey_grey_and_moves_every_hue():
+def test_recoloring_keeps_grey_grey_and_moves_every_hue():
     generator = torch.Generator().manual_seed(0)
     grey = torch.full((16, 3, 4, 4), 0.25)
-    out = recolour(grey, generator)
+    out = recolor(grey, generator)
     torch.testing.assert_close(out[:, 0], out[:, 1])
     torch.testing.assert_close(out[:, 0], out[:, 2])
     red = torch.zeros(64, 3, 2, 2)
     red[:, 0] = 1.0
-    brightest = recolour(red, generator)[:, :, 0, 0].argmax(1)
+    brightest = recolor(red, generator)[:, :, 0, 0].argmax(1)
     assert set(brightest.tolist()) == {0, 1, 2}
 
 
-def test_recolouring_is_one_map_per_image():
+def test_recoloring_is_one_map_per_image():
     generator = torch.Generator().manual_seed(1)
     image = torch.rand(2, 3, 8, 8) * 2 - 1
-    flipped = recolour(image.flip(-1), torch.Generator().manual_seed(2)).flip(-1)
-    torch.testing.assert_close(recolour(image, torch.Generator().manual_seed(2)), flipped)
-    out = recolour(image[:1].expand(2, -1, -1, -1), generator)
+    flipped = recolor(image.flip(-1), torch.Generator().manual_seed(2)).flip(-1)
+    torch.testing.assert_close(recolor(image, torch.Generator().manual_seed(2)), flipped)
+    out = recolor(image[:1].expand(2, -1, -1, -1), generator)
     assert not torch.allclose(out[0], out[1])
 
 

@@ -64,7 +64,7 @@ def test_a_picture_covers_any_frame_from_its_middle(w: int, h: int, width: int, 
     assert np.abs(bright - ((height - 1) / 2, (width - 1) / 2)).max() <= 1 + 1.5 * zoom
 
 
-def test_a_blur_keeps_colours_and_loses_edges(photo: Image) -> None:
+def test_a_blur_keeps_colors_and_loses_edges(photo: Image) -> None:
     out = blurred(photo)
     assert np.abs(out.mean((0, 1)) - photo.mean((0, 1))).max() < 2
     assert cv2.Laplacian(out, cv2.CV_64F).std() < cv2.Laplacian(photo, cv2.CV_64F).std() / 10
@@ -72,7 +72,7 @@ def test_a_blur_keeps_colours_and_loses_edges(photo: Image) -> None:
 
 @pytest.mark.usefixtures("person_model")
 class TestPeople:
-    def test_behind_a_person_is_the_colour_and_the_person_stays(self, photo: Image) -> None:
+    def test_behind_a_person_is_the_color_and_the_person_stays(self, photo: Image) -> None:
         out = photo.copy()
         with Background(Backdrop((0, 0, 255))) as background:
             assert background.apply(out, photo, [], 0.0) is None
@@ -148,7 +148,7 @@ class TestPeople:
         assert np.abs(made["keep"][2][:20, :20].reshape(-1, 3).mean(0) - KEY_GREEN).max() > 40
 
 
-def test_no_colour_of_the_old_background_is_left_at_edges() -> None:
+def test_no_color_of_the_old_background_is_left_at_edges() -> None:
     """A red person before blue; where the matte is half, the picture is violet and comes out red."""
     x = np.linspace(-4, 4, 200)[None].repeat(100, 0)
     share = 1 / (1 + np.exp(-x * 12))

@@ -124,7 +124,7 @@ def test_untagged_is_guessed_by_height() -> None:
     ],
 )
 @pytest.mark.parametrize("extension", ["mp4", "mkv", "webm"])
-def test_output_tags_and_colours(
+def test_output_tags_and_colors(
     tmp_path: Path, tags: tuple[int, int, int, int] | None, size: tuple[int, int], extension: str
 ) -> None:
     default = (1, 6, 6, 6) if size[1] < 720 else (1, 1, 1, 1)

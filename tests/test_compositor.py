@@ -23,8 +23,8 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def plain(size: int, colour: tuple[int, int, int]) -> np.ndarray:
-    return np.full((size, size, 3), colour, np.uint8)
+def plain(size: int, color: tuple[int, int, int]) -> np.ndarray:
+    return np.full((size, size, 3), color, np.uint8)
 
 
 def gradient(size: int) -> np.ndarray:
@@ -108,7 +108,7 @@ def test_two_heads_side_by_side_share_what_is_between_them():
     mine, less = (nearest_part(whole, left, [replace(right, scale=scale)]) for scale in (0.5, 1.0))
     assert (less <= mine).all()
     assert (less < mine).any(), "a larger head reaches further"
-    red, blue = (plain(160, colour) for colour in ((255, 0, 0), (0, 0, 255)))
+    red, blue = (plain(160, color) for color in ((255, 0, 0), (0, 0, 255)))
     out = Compositor().compose(
         np.zeros((300, 300, 3), np.uint8),
         layers([(left, red), (right, blue)], busts=[bust_of(left, 255), bust_of(right, 255)]),
@@ -313,7 +313,7 @@ def test_bad_arguments_are_named():
         Compositor().compose(image, [FaceLayer(alignment)])
 
 
-def in_colours(count: int, alignment: Alignment) -> list[tuple[Alignment, np.ndarray]]:
+def in_colors(count: int, alignment: Alignment) -> list[tuple[Alignment, np.ndarray]]:
     return [(alignment, plain(64, (10 * i + 5, 0, 200))) for i in range(count)]
 
 
@@ -323,7 +323,7 @@ def test_a_grid_with_a_middle_has_the_face_there(rows: int, columns: int, middle
     grid = GridCompositor(rows, columns, cell=32)
     assert grid.styles == rows * columns - 1
     assert grid.output_size((300, 200)) == (32 * columns, 32 * rows)
-    out = grid.compose(image, layers(in_colours(grid.styles, alignment)))
+    out = grid.compose(image, layers(in_colors(grid.styles, alignment)))
     assert out.shape == (32 * rows, 32 * columns, 3)
     cells = [out[32 * r : 32 * r + 32, 32 * c : 32 * c + 32] for r in range(rows) for c in range(columns)]
     np.testing.assert_array_equal(cells.pop(middle), crop_face(image, alignment, 32))
@@ -336,7 +336,7 @@ def test_a_grid_without_a_middle_has_the_face_beside_it(rows: int, columns: int)
     image, alignment = picture(200, 300, 1), Alignment(0, 150, 100, 0.6, 0.1)
     grid = GridCompositor(rows, columns, cell=32)
     assert grid.styles == rows * columns
-    out = grid.compose(image, layers(in_colours(grid.styles, alignment)))
+    out = grid.compose(image, layers(in_colors(grid.styles, alignment)))
     side = 32 * rows
     assert out.shape == (side, side + 32 * columns, 3) == (*grid.output_size((300, 200))[::-1], 3)
     np.testing.assert_array_equal(out[:, :side], crop_face(image, alignment, side))
@@ -351,9 +351,9 @@ def test_a_grid_stays_while_there_is_no_face_and_fades_to_the_face() -> None:
     empty = grid.compose(image, layers([]))
     assert empty.shape == (96, 96, 3)
     assert empty.std() == 0
-    shown = grid.compose(image, layers(in_colours(8, alignment)))
+    shown = grid.compose(image, layers(in_colors(8, alignment)))
     np.testing.assert_array_equal(grid.compose(picture(200, 300, 2), layers([])), shown)
-    gone = grid.compose(image, layers(in_colours(8, replace(alignment, opacity=0.0))))
+    gone = grid.compose(image, layers(in_colors(8, replace(alignment, opacity=0.0))))
     np.testing.assert_array_equal(gone, np.tile(crop_face(image, alignment, 32), (3, 3, 1)))
     grid.reset()
     np.testing.assert_array_equal(grid.compose(image, layers([])), empty)
@@ -362,7 +362,7 @@ def test_a_grid_stays_while_there_is_no_face_and_fades_to_the_face() -> None:
 def test_captions_are_those_of_the_styles() -> None:
     image, alignment = picture(200, 300, 1), Alignment(0, 150, 100, 0.6, 0.0)
     bare, named = GridCompositor(3, 3, cell=64), GridCompositor(3, 3, cell=64, captions=["42", "7"])
-    faces = in_colours(8, alignment)
+    faces = in_colors(8, alignment)
     changed = (bare.compose(image, layers(faces)) != named.compose(image, layers(faces))).any(-1)
     cells = [changed[64 * r : 64 * r + 64, 64 * c : 64 * c + 64].any() for r in range(3) for c in range(3)]
     assert cells == [True, True] + [False] * 7

@@ -24,7 +24,7 @@ LIGHT = (190, 165, 115)
 GREY = np.array([0.299, 0.587, 0.114])
 
 
-def haired(colour: object, place: Alignment = HERE, *, lit: float = 0.0) -> Person:
+def haired(color: object, place: Alignment = HERE, *, lit: float = 0.0) -> Person:
     """Somebody with brows, whose hair is of a colour and has stripes of light in it."""
     one = person(place)
     assert one.head.landmarks is not None
@@ -33,7 +33,7 @@ def haired(colour: object, place: Alignment = HERE, *, lit: float = 0.0) -> Pers
     head = replace(one.head, landmarks=points)
     is_hair = np.abs(one.frame.astype(int) - HAIR).max(axis=2) < 25
     frame = one.frame.astype(float)
-    frame[is_hair] += np.subtract(colour, HAIR)
+    frame[is_hair] += np.subtract(color, HAIR)
     stripes = lit * (np.arange(frame.shape[0]) // 20 % 2)
     frame += (stripes[:, None] * is_hair)[..., None]
     frame = np.clip(frame, 0, 255).astype(np.uint8)
@@ -85,8 +85,8 @@ def test_highlights_lose_contrast():
 
 
 @pytest.mark.parametrize("colour", [HAIR, SKIN], ids=["dark hair", "a bald head"])
-def test_what_needs_no_darkening_is_handed_on(colour):
-    crop, shown = darkened(haired(colour))
+def test_what_needs_no_darkening_is_handed_on(color):
+    crop, shown = darkened(haired(color))
     assert shown is crop
 
 
@@ -113,14 +113,14 @@ def test_without_landmarks_nothing_is_known():
 
 @settings(deadline=None, max_examples=25)
 @given(
-    colour=st.tuples(*[st.integers(0, 255)] * 3),
+    color=st.tuples(*[st.integers(0, 255)] * 3),
     x=st.floats(0, 640),
     y=st.floats(0, 480),
     scale=st.floats(0.2, 1.5),
     angle=st.floats(-0.6, 0.6),
 )
-def test_nothing_becomes_lighter_and_the_face_stays(colour, x, y, scale, angle):
-    crop, shown = darkened(haired(colour, Alignment(0, x, y, scale, angle)))
+def test_nothing_becomes_lighter_and_the_face_stays(color, x, y, scale, angle):
+    crop, shown = darkened(haired(color, Alignment(0, x, y, scale, angle)))
     assert (shown <= crop).all()
     left, _, top, _ = head_margins(256)
     inner = np.zeros(crop.shape[:2], np.uint8)
@@ -129,7 +129,7 @@ def test_nothing_becomes_lighter_and_the_face_stays(colour, x, y, scale, angle):
     np.testing.assert_allclose(shown[inner > 0].astype(int), crop[inner > 0], atol=6)
 
 
-def test_colours_settle_and_begin_anew_for_others():
+def test_colors_settle_and_begin_anew_for_others():
     dark, lighter = DarkHair(), np.add(LIGHT, 40)
     light_one, lighter_one = haired(LIGHT), haired(lighter)
 

@@ -201,7 +201,7 @@ def test_a_mirror_shows_the_same_mouth() -> None:
     assert np.abs(one.astype(int) - other[:, ::-1]).mean() < 0.1
 
 
-def test_lines_have_the_colour_of_lashes_settling_over_frames() -> None:
+def test_lines_have_the_color_of_lashes_settling_over_frames() -> None:
     blue = drawing()
     blue[88:97] = np.where(blue[88:97] == LINE, (30, 30, 160), blue[88:97])
     expressions = Expression()

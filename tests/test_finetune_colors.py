@@ -21,13 +21,13 @@ from train.finetune.colors import (
     Effort,
     Warp,
     correlations,
-    drawing_colours,
+    drawing_colors,
     energy,
     fit_looks,
     fit_warp,
-    learn_colours,
+    learn_colors,
     main,
-    place_colours,
+    place_colors,
     read_stems,
     teach_head,
     teach_mapping,
@@ -49,8 +49,8 @@ def face(side: int = 256, eyes: tuple[tuple[float, float], ...] = FACE_EYES) -> 
     y, x = torch.meshgrid(*2 * (torch.arange(256) + 0.5,), indexing="ij")
     picture = torch.ones(3, 256, 256)
 
-    def fill(where: torch.Tensor, colour: tuple[float, float, float]) -> None:
-        picture[:, where] = torch.tensor(colour)[:, None]
+    def fill(where: torch.Tensor, color: tuple[float, float, float]) -> None:
+        picture[:, where] = torch.tensor(color)[:, None]
 
     fill((x - 128) ** 2 + (y - 128) ** 2 < 140**2, HAIR)
     fill((x - 128).abs() + (y - 130).abs() * 0.8 < 100, SKIN)
@@ -66,23 +66,23 @@ def straight_eyes(count: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("side", [128, 256, 320])
-def test_colours_are_those_of_skin_hair_and_irises(side):
-    found = place_colours(face(side))
+def test_colors_are_those_of_skin_hair_and_irises(side):
+    found = place_colors(face(side))
     torch.testing.assert_close(found, torch.tensor([[*SKIN, *HAIR, *IRIS, *HAIR]]), atol=0.12, rtol=0)
 
 
 def test_irises_are_read_where_the_eyes_are():
     low = tuple((column + 6, row + 14) for column, row in FACE_EYES)
     picture = face(eyes=low)
-    there = place_colours(picture, torch.tensor([low]) / 128 - 1)
+    there = place_colors(picture, torch.tensor([low]) / 128 - 1)
     torch.testing.assert_close(there[0, 6:9], torch.tensor(IRIS), atol=0.06, rtol=0)
-    assert not torch.allclose(place_colours(picture)[0, 6:9], torch.tensor(IRIS), atol=0.06)
+    assert not torch.allclose(place_colors(picture)[0, 6:9], torch.tensor(IRIS), atol=0.06)
 
 
 def test_the_hair_of_a_drawing_is_that_of_its_sides():
     drawings = ((face() + 1) * 127.5).byte().repeat(3, 1, 1, 1)
     drawings[:, :, 100:180, 200:] = 255  # a bright wall
-    found = drawing_colours(drawings, straight_eyes(3))
+    found = drawing_colors(drawings, straight_eyes(3))
     torch.testing.assert_close(found[:, 9:], found[:, 3:6])
     torch.testing.assert_close(found[0, 9:], torch.tensor(HAIR), atol=0.02, rtol=0)
 
@@ -105,9 +105,9 @@ def test_energy_of_two_halves_of_one_cloud_is_nothing():
 
 
 def test_views_hold_every_place_and_how_they_differ():
-    colours = torch.arange(12.0)[None]
-    whole, *places, difference = views(colours)
-    assert torch.equal(whole, colours[:, :9]) and torch.equal(torch.cat(places, 1), whole)
+    colors = torch.arange(12.0)[None]
+    whole, *places, difference = views(colors)
+    assert torch.equal(whole, colors[:, :9]) and torch.equal(torch.cat(places, 1), whole)
     assert torch.equal(difference, torch.full((1, 3), -3.0))
 
 
@@ -123,15 +123,15 @@ def scene():
     draw = torch.Generator().manual_seed(0)
     mix = torch.randn(4, 12, generator=draw) / 2
     styles = 1.5 * torch.randn(1500, 4, generator=draw)
-    colours = torch.tanh(styles @ mix)
+    colors = torch.tanh(styles @ mix)
     drawings = torch.tanh((torch.randn(1500, 4, generator=draw) * torch.tensor([0.3, 1, 1, 1.5]) + 0.8) @ mix)
-    return styles, colours, learn_colours(styles[:1200], colours[:1200], draw, steps=500), drawings
+    return styles, colors, learn_colors(styles[:1200], colors[:1200], draw, steps=500), drawings
 
 
-def test_colours_are_learned_from_styles(scene):
-    styles, colours, model, _ = scene
+def test_colors_are_learned_from_styles(scene):
+    styles, colors, model, _ = scene
     with torch.no_grad():
-        missed = F.mse_loss(model(styles[1200:]), colours[1200:]) / colours.var()
+        missed = F.mse_loss(model(styles[1200:]), colors[1200:]) / colors.var()
     assert float(missed) < 0.02
 
 
@@ -141,7 +141,7 @@ def test_a_warp_begins_as_nothing():
 
 
 @pytest.mark.slow
-def test_seeds_get_the_colours_of_drawings(scene):
+def test_seeds_get_the_colors_of_drawings(scene):
     _, _, model, drawings = scene
     warp = fit_warp(model, drawings, 4, torch.Generator().manual_seed(1), steps=250)
     seeds = torch.randn(1000, 4, generator=torch.Generator().manual_seed(2))
@@ -166,7 +166,7 @@ def test_the_mapping_network_learns_a_warp():
     assert float(F.mse_loss(after, wanted) / wanted.var(0).mean()) == pytest.approx(float(missed), rel=0.5)
 
 
-def test_the_style_head_learns_to_give_a_drawings_colours(scene):
+def test_the_style_head_learns_to_give_a_drawings_colors(scene):
     _, _, model, drawings = scene
     head = torch.nn.Sequential(torch.nn.Linear(12, 32), torch.nn.SiLU(), torch.nn.Linear(32, 4))
     stems = (drawings[:, None] + torch.tensor([0.0, 0.01])[:, None]).half()
@@ -210,7 +210,7 @@ def fitted(weights, domains):
 def test_only_mapping_network_and_style_head_change(weights, fitted):
     after = fitted[0].tensors
     assert {name for name in after if not name.startswith(COLOURS)} == weights.tensors.keys()
-    assert fitted[0].has_colours and not weights.has_colours
+    assert fitted[0].has_colors and not weights.has_colors
     for name, tensor in weights.tensors.items():
         learns = name.startswith(("mapping.", f"{STYLE_ENCODER}style."))
         assert torch.equal(after[name], tensor) != learns, name

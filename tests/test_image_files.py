@@ -229,7 +229,7 @@ def test_what_only_ffmpeg_reads(alpha: bool) -> None:
         image_files.read_by_ffmpeg("a.jxl", b"no picture")
 
 
-def test_an_animated_png_with_a_colour_profile(tmp_path: Path) -> None:
+def test_an_animated_png_with_a_color_profile(tmp_path: Path) -> None:
     """PyAV frees the profile's name twice when a picture's side data are looked at: the process ended."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     pages = [Pil.fromarray(picture(64, 48, index)) for index in range(3)]
@@ -304,7 +304,7 @@ def test_orientation(tmp_path: Path) -> None:
         assert np.abs(image.astype(int) - np.rot90(picture(64, 48), -1)).mean() < 6, name
 
 
-def test_a_colour_profile_becomes_srgb(tmp_path: Path) -> None:
+def test_a_color_profile_becomes_srgb(tmp_path: Path) -> None:
     """The same colours, in sRGB and in a profile with other primaries, come out the same."""
     grey = np.full((8, 8, 3), (180, 90, 60), np.uint8)
     lab = ImageCms.createProfile("LAB")
@@ -362,7 +362,7 @@ def test_pictures_without_a_signature_of_ours_are_ffmpeg_s(tmp_path: Path) -> No
     assert (frame.image == picture(64, 48)).all()
 
 
-def test_hidden_colours_are_not_read(tmp_path: Path) -> None:
+def test_hidden_colors_are_not_read(tmp_path: Path) -> None:
     image = np.dstack([picture(64, 48), np.full((48, 64), 255, np.uint8)])
     image[:24, :, 3] = 0
     Pil.fromarray(image).save(tmp_path / "a.png")

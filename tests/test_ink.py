@@ -60,7 +60,7 @@ def test_a_line_stays_where_it_is_and_is_not_softer(degrees):
     assert max(slope[1], slope_x[1]) >= max(slope[0], slope_x[0])
 
 
-def test_flat_colours_stay_as_they_are():
+def test_flat_colors_stay_as_they_are():
     flat = np.full((2, 96, 96, 3), (250, 120, 7), np.uint8)
     flat[1] = 255
     for picture in flat:

@@ -18,7 +18,7 @@ from gnr_video.live.controls import Controls
 from gnr_video.live.keys import KEYS, Keys, split_keys, window_key
 from gnr_video.styles.looks import parse_style
 from tests.live_helpers import until
-from tests.tiny_weights import with_colours
+from tests.tiny_weights import with_colors
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def controls(engine: Engine, tmp_path: Path) -> Controls:
 
 
 @pytest.fixture
-def coloured(tiny: Path, tmp_path: Path) -> Iterator[Controls]:
-    weights = with_colours(load_weights(tiny))
+def colored(tiny: Path, tmp_path: Path) -> Iterator[Controls]:
+    weights = with_colors(load_weights(tiny))
     with engines.create(weights, engine="torch", precision="fp32") as created:
         yield Controls(created, 7, folder=tmp_path)
 
@@ -57,23 +57,23 @@ class TestStyle:
         assert controls.state()["style"] == "6"
         np.testing.assert_array_equal(codes(controls), w(engine, 6))
 
-    def test_colours_stay_from_seed_to_seed(self, coloured: Controls) -> None:
-        shown = coloured.state()["colours"]
+    def test_colors_stay_from_seed_to_seed(self, colored: Controls) -> None:
+        shown = colored.state()["colours"]
         assert shown.keys() == {"skin", "hair", "eyes"}
-        assert coloured.run("colour", "hair:#c03060") == "style 7+hair:#c03060"
-        assert coloured.state()["colours"]["hair"] != shown["hair"]
-        coloured.run("next")
-        assert coloured.state()["style"] == "8+hair:#c03060"
-        coloured.run("colour", "hair:black")
-        coloured.run("colour", "eyes:green")
-        assert coloured.state()["style"] == "8+hair:black+eyes:green"
+        assert colored.run("colour", "hair:#c03060") == "style 7+hair:#c03060"
+        assert colored.state()["colours"]["hair"] != shown["hair"]
+        colored.run("next")
+        assert colored.state()["style"] == "8+hair:#c03060"
+        colored.run("colour", "hair:black")
+        colored.run("colour", "eyes:green")
+        assert colored.state()["style"] == "8+hair:black+eyes:green"
 
     @pytest.mark.parametrize("value", ["hair", "nose:red", "hair:magic", "hair:red+7", None, 3])
-    def test_colours_that_are_none_change_nothing(self, coloured: Controls, value: object) -> None:
-        assert "is wanted" in coloured.run("colour", value)
-        assert coloured.state()["style"] == "7"
+    def test_colors_that_are_none_change_nothing(self, colored: Controls, value: object) -> None:
+        assert "is wanted" in colored.run("colour", value)
+        assert colored.state()["style"] == "7"
 
-    def test_weights_that_know_no_colours_say_so(self, controls: Controls) -> None:
+    def test_weights_that_know_no_colors_say_so(self, controls: Controls) -> None:
         assert controls.state()["colours"] == {}
         assert "do not say which colours" in controls.run("colour", "hair:red")
         assert controls.state()["style"] == "7"

@@ -24,7 +24,7 @@ from gnr_video.web.address import bind
 from tests.browser import Page, chromium, needs_chromium
 from tests.cli_helpers import REPOSITORY
 from tests.live_helpers import live_session, until
-from tests.tiny_weights import with_colours
+from tests.tiny_weights import with_colors
 
 pytest.importorskip("aiohttp", reason="needs aiohttp")
 pytest.importorskip("aiortc", reason="needs aiortc")
@@ -45,7 +45,7 @@ SHOWN = "document.getElementById('video').videoWidth > 0 || document.getElementB
 @pytest.fixture(scope="module")
 def session(tiny: Path, face_clip: Path, face_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("live")
-    known = with_colours(load_weights(tiny))
+    known = with_colors(load_weights(tiny))
     save_weights(folder / "tiny.safetensors", known.architecture, known.tensors)
     with live_session(folder / "tiny.safetensors", face_clip, folder=folder) as running:
         until(lambda: running.counts.faces)

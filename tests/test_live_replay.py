@@ -22,11 +22,11 @@ from tests.media_helpers import frame_times, read_pictures
 RED, BLUE = (220, 20, 20), (20, 20, 220)
 
 
-def plain(colour: tuple[int, int, int], size: tuple[int, int] = (64, 48)) -> Image:
-    return np.full((size[1], size[0], 3), colour, np.uint8)
+def plain(color: tuple[int, int, int], size: tuple[int, int] = (64, 48)) -> Image:
+    return np.full((size[1], size[0], 3), color, np.uint8)
 
 
-def colour_of(image: Image) -> int:
+def color_of(image: Image) -> int:
     """0 for red, 2 for blue."""
     return int(image.reshape(-1, 3).mean(0).argmax())
 
@@ -34,7 +34,7 @@ def colour_of(image: Image) -> int:
 class TestWipe:
     def test_one_picture_over_the_other(self) -> None:
         both = wiped(plain(RED), plain(BLUE), 0.25)
-        assert colour_of(both[:, :14]) == 2 and colour_of(both[:, 18:]) == 0
+        assert color_of(both[:, :14]) == 2 and color_of(both[:, 18:]) == 0
         assert (both[:, 16] == 255).all()
         assert (wiped(plain(RED), plain(BLUE), 0.0) == plain(RED)).all()
         assert (wiped(plain(RED), plain(BLUE), 1.0) == plain(BLUE)).all()
@@ -80,7 +80,7 @@ class TestReplay:
         before, after = decode_jpeg(moment.before), decode_jpeg(moment.after)
         assert before is not None and after is not None
         assert before.shape == after.shape == (360, SIDE, 3)
-        assert colour_of(before) == 0 and colour_of(after) == 2
+        assert color_of(before) == 0 and color_of(after) == 2
 
     def test_what_may_not_be_shown_is_not_kept(self, replay: Replay) -> None:
         """The camera's picture is the session's to give; where it does not, what was shown stands for it."""
@@ -88,7 +88,7 @@ class TestReplay:
         replay.show(Frame(plain(BLUE), 0, Fraction(1, 1000), 0, props))
         (moment,) = until(replay.moments)
         before = decode_jpeg(moment.before)
-        assert before is not None and colour_of(before) == 2
+        assert before is not None and color_of(before) == 2
 
     def test_a_slow_camera_is_kept_whole(self, replay: Replay) -> None:
         for index in range(30):
@@ -103,7 +103,7 @@ class TestReplay:
         replay.show(Frame(plain(RED), 0, Fraction(1, 1000), 0, props))
         (moment,) = until(replay.moments)
         before = decode_jpeg(moment.before)
-        assert before is not None and colour_of(before[:, :30]) == 0 and colour_of(before[:, 34:]) == 2
+        assert before is not None and color_of(before[:, :30]) == 0 and color_of(before[:, 34:]) == 2
         replay.close(20)
 
     def test_what_is_forgotten_does_not_come_back(self, replay: Replay) -> None:
@@ -140,7 +140,7 @@ class TestLoop:
     @pytest.fixture
     def moments(self) -> list[Moment]:
         """A second and a half, red before and blue after."""
-        red, blue = (encode_jpeg(plain(colour, (128, 96))) for colour in (RED, BLUE))
+        red, blue = (encode_jpeg(plain(color, (128, 96))) for color in (RED, BLUE))
         return [Moment(100 + index / 20, red, blue) for index in range(30)]
 
     @pytest.mark.parametrize(("name", "count"), [("loop.mp4", 30), ("loop.gif", 15)])
@@ -150,16 +150,16 @@ class TestLoop:
         assert len(times) == count
         assert float(times[-1] - times[0]) == pytest.approx(1.45, abs=0.06)
         pictures = read_pictures(tmp_path / name)
-        assert all(image.shape == (96, 128, 3) and colour_of(image) == 2 for image in pictures)
+        assert all(image.shape == (96, 128, 3) and color_of(image) == 2 for image in pictures)
 
     @pytest.mark.parametrize("name", ["loop.mp4", "loop.gif"])
     def test_before_and_after(self, moments: list[Moment], tmp_path: Path, name: str) -> None:
         make_loop(moments, tmp_path / name, wipe=True)
         pictures = read_pictures(tmp_path / name)
         count = len(pictures)
-        assert [colour_of(pictures[i]) for i in (0, count // 2, count - 1)] == [0, 2, 0]
+        assert [color_of(pictures[i]) for i in (0, count // 2, count - 1)] == [0, 2, 0]
         quarter = pictures[round(count / 4)]
-        assert colour_of(quarter[:, :40]) == 2 and colour_of(quarter[:, -40:]) == 0
+        assert color_of(quarter[:, :40]) == 2 and color_of(quarter[:, -40:]) == 0
 
     def test_nothing_to_loop(self, moments: list[Moment], tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="no picture yet"):

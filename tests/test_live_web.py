@@ -590,7 +590,7 @@ class TestTransport:
                 await page.socket.send_bytes(encode_jpeg(image))
                 await asyncio.sleep(0.03)
 
-        def colour(page: Visitor) -> int | None:
+        def color(page: Visitor) -> int | None:
             return int(page.jpegs[-1].mean((0, 1)).argmax()) if page.jpegs else None
 
         async def work(http: Any) -> None:

@@ -122,17 +122,17 @@ class TestAboveJaw:
     one = person(Alignment(0, 320.0, 200.0, 1.0, 0.0))
     points = one.head.landmarks
 
-    def colours(self, colour: tuple[int, int, int]) -> np.ndarray:
-        is_colour = (self.one.drawing == colour).all(axis=2).astype(np.uint8)
-        return cv2.erode(is_colour, np.ones((7, 7), np.uint8)) > 0
+    def colors(self, color: tuple[int, int, int]) -> np.ndarray:
+        is_color = (self.one.drawing == color).all(axis=2).astype(np.uint8)
+        return cv2.erode(is_color, np.ones((7, 7), np.uint8)) > 0
 
     def test_keeps_face_and_hair_and_drops_the_collar(self) -> None:
         kept = above_jaw(self.points, self.one.drawing)
         assert kept.shape == self.one.drawing.shape[:2]
         assert kept.dtype == np.uint8
-        assert kept[self.colours(NEW_SKIN)].mean() > 250
-        assert kept[self.colours(COLLAR)].mean() < 40
-        above = self.colours(NEW_HAIR)
+        assert kept[self.colors(NEW_SKIN)].mean() > 250
+        assert kept[self.colors(COLLAR)].mean() < 40
+        above = self.colors(NEW_HAIR)
         above[150:] = False
         assert (kept[above] == 255).all()
 
@@ -150,7 +150,7 @@ class TestAboveJaw:
         assert kept[round(side[1]), round(side[0])] > 150
         assert kept[round(outside[1]), round(outside[0])] < 90
 
-    def test_the_mouth_is_kept_whatever_its_colour(self) -> None:
+    def test_the_mouth_is_kept_whatever_its_color(self) -> None:
         drawing = self.one.drawing.copy()
         lips = (oval_landmarks()[[61, 291]] + (32, 56)).astype(
             int

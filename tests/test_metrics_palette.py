@@ -10,8 +10,8 @@ from train.metrics.palette import PaletteSpace, mean_distances, palette_estimate
 from train.projected import palette_cells, palette_energy
 
 
-def plain(*colours: tuple[int, int, int]) -> list[np.ndarray]:
-    return [np.full((64, 64, 3), colour, np.uint8) for colour in colours]
+def plain(*colors: tuple[int, int, int]) -> list[np.ndarray]:
+    return [np.full((64, 64, 3), color, np.uint8) for color in colors]
 
 
 def random_pictures(count: int, seed: int, low: int = 0) -> list[np.ndarray]:
@@ -19,7 +19,7 @@ def random_pictures(count: int, seed: int, low: int = 0) -> list[np.ndarray]:
     return [rng.integers(low, 256, (16, 16, 3), dtype=np.uint8) for _ in range(count)]
 
 
-def test_colours_are_those_of_the_cells():
+def test_colors_are_those_of_the_cells():
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[:, 32:, 0] = 255
     palettes = PaletteSpace()([picture])

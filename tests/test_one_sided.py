@@ -153,7 +153,7 @@ def test_deviation_heads_see_only_how_much_the_pictures_of_a_group_differ():
         assert not torch.allclose(a, b)
 
 
-def test_palette_head_sees_colours_and_where_they_are_but_no_lines():
+def test_palette_head_sees_colors_and_where_they_are_but_no_lines():
     critic, same = ProjectedDiscriminator().eval(), taps(2, 3)
 
     def palette(shown: torch.Tensor) -> torch.Tensor:
@@ -223,7 +223,7 @@ def test_palettes_are_compared_cell_by_cell():
     assert energy(left, left.flip(3)) == pytest.approx(2 * unit, abs=1e-5)
 
 
-def test_colours_are_drawn_to_those_of_drawings_and_kept_apart():
+def test_colors_are_drawn_to_those_of_drawings_and_kept_apart():
     generator = torch.Generator().manual_seed(0)
     grey, red = torch.zeros(3), torch.tensor([0.5, -0.2, 0.0])
 
@@ -253,10 +253,10 @@ def test_blur_leaves_what_is_coarse_and_takes_what_is_fine():
 
 
 @pytest.mark.slow
-def test_a_style_carries_the_colours_that_the_content_does_not_see(tmp_path, domains, trunk):
+def test_a_style_carries_the_colors_that_the_content_does_not_see(tmp_path, domains, trunk):
     """Reproduced from recoloured pictures, a drawing gets its colours from its style alone."""
-    colours = torch.randint(0, 256, (24, 3, 1, 1), generator=torch.Generator().manual_seed(1))
-    plain = ImagePool(colours.to(torch.uint8).expand(-1, -1, 64, 64).contiguous())
+    colors = torch.randint(0, 256, (24, 3, 1, 1), generator=torch.Generator().manual_seed(1))
+    plain = ImagePool(colors.to(torch.uint8).expand(-1, -1, 64, 64).contiguous())
     data = replace(domains, train_a=plain, train_b=plain)
     recipe = replace(RECIPE, stages=(Stage(32, 200, 4), Stage(64, 1, 4)), warmup_steps=200)
     trainer = OneSidedTrainer(data, recipe, tmp_path, trunk=trunk, bf16=False)
@@ -301,7 +301,7 @@ def test_whole_heads_are_seen_with_what_is_around_them(tmp_path, domains, trunk,
     recipe = replace(RECIPE, stages=(Stage(64, 3, 4),), warmup_steps=0, wide=1.0)
     trainer = OneSidedTrainer(replace(domains, heads=heads), recipe, tmp_path, trunk=trunk, bf16=False)
     seen = []
-    monkeypatch.setattr("train.one_sided.recolour", lambda x, _: seen.append(x) or x)
+    monkeypatch.setattr("train.one_sided.recolor", lambda x, _: seen.append(x) or x)
     for _ in range(8):
         assert all(torch.isfinite(value) for value in trainer.train_step().values())
     shown = [x for x in seen if x.shape == (2, 3, side, side)]

@@ -11,11 +11,11 @@ from PIL import Image
 
 import engines
 from benchmarks.official import OfficialGenerator
-from engines.style_colours import StyleColours
+from engines.style_colors import StyleColors
 from engines.weights import STYLE_ENCODER, Weights, load_weights, save_weights
 from gnr_video.styles.code import style_from_seed
 from tests.golden import golden_weights, narrow
-from tests.tiny_weights import with_colours
+from tests.tiny_weights import with_colors
 from train.finetune.seeds import main, turn_seeds
 from train.metrics.pictures import Folder
 from train.metrics.style_tools import encode_styles
@@ -23,7 +23,7 @@ from train.metrics.style_tools import encode_styles
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
-    return with_colours(
+    return with_colors(
         golden_weights(narrow(size=64, num_down=2, latent_dim=4, style_dim=16), style_encoder=True)
     )
 
@@ -35,7 +35,7 @@ def seeds() -> tuple[torch.Tensor, torch.Tensor]:
     return a, b
 
 
-def test_a_seed_gets_the_look_and_the_colours_of_another(weights, seeds):
+def test_a_seed_gets_the_look_and_the_colors_of_another(weights, seeds):
     turned = turn_seeds(weights, 42, 7)
     a, b = seeds
     scaled = b * a.norm() / b.norm()
@@ -43,15 +43,15 @@ def test_a_seed_gets_the_look_and_the_colours_of_another(weights, seeds):
         before, after = OfficialGenerator(weights).mapping, OfficialGenerator(turned).mapping
         torch.testing.assert_close(after(a), before(scaled), rtol=1e-3, atol=1e-4)
         assert not torch.allclose(after(a), before(a), rtol=0.05)
-        colours = StyleColours.load(turned)(a)
-    torch.testing.assert_close(colours, StyleColours.load(weights)(scaled), rtol=1e-3, atol=1e-4)
+        colors = StyleColors.load(turned)(a)
+    torch.testing.assert_close(colors, StyleColors.load(weights)(scaled), rtol=1e-3, atol=1e-4)
 
 
 def test_styles_of_pictures_stay_what_they_are(weights, tmp_path):
     random = np.random.default_rng(0)
     for number in range(4):
-        colours = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        Image.fromarray(colours).resize((80, 80)).save(tmp_path / f"{number}.png")
+        colors = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(colors).resize((80, 80)).save(tmp_path / f"{number}.png")
     codes = []
     for one in (weights, turn_seeds(weights, 42, 7)):
         with engines.create(one, engine="torch", device="cpu") as engine:
@@ -61,7 +61,7 @@ def test_styles_of_pictures_stay_what_they_are(weights, tmp_path):
     torch.testing.assert_close(codes[0], codes[1], rtol=1e-3, atol=1e-4)
 
 
-def test_weights_without_a_style_head_and_colours_can_be_turned(weights, seeds):
+def test_weights_without_a_style_head_and_colors_can_be_turned(weights, seeds):
     bare = replace(
         weights,
         tensors={n: t for n, t in weights.tensors.items() if not n.startswith((STYLE_ENCODER, "colours."))},

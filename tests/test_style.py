@@ -91,7 +91,7 @@ def test_reference(engine, picture, tmp_path, prefix):
     np.testing.assert_array_equal(style.array(), engine.encode_style(square))
 
 
-def test_reference_keeps_colours_and_centre(tmp_path):
+def test_reference_keeps_colors_and_centre(tmp_path):
     picture = np.zeros((64, 128, 3), np.uint8)
     picture[:, 32:96] = (200, 100, 50)
     path = tmp_path / "a.png"

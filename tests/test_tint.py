@@ -42,7 +42,7 @@ def at(frame: np.ndarray, place: Alignment, x: float, y: float, radius: int = 3)
 @pytest.mark.parametrize(
     "place", [HERE, Alignment(0, 330.0, 210.0, 0.8, 0.3), Alignment(0, 300.0, 180.0, 0.5, -0.5)]
 )
-def test_neck_and_hair_take_on_the_drawings_colours(place):
+def test_neck_and_hair_take_on_the_drawings_colors(place):
     one = person(place)
     out = tinted(one)
     np.testing.assert_allclose(at(one.frame, place, 128, 255), SKIN, atol=4)
@@ -50,9 +50,9 @@ def test_neck_and_hair_take_on_the_drawings_colours(place):
     for x in (43, 213):
         np.testing.assert_allclose(at(one.frame, place, x, 240), HAIR, atol=4)
         np.testing.assert_allclose(at(out, place, x, 240), NEW_HAIR, atol=14)
-    for x, y, colour in ((60, 345, SHIRT), (-20, 60, WALL), (280, 200, WALL)):
+    for x, y, color in ((60, 345, SHIRT), (-20, 60, WALL), (280, 200, WALL)):
         np.testing.assert_allclose(at(out, place, x, y), at(one.frame, place, x, y), atol=1.5)
-        np.testing.assert_allclose(at(out, place, x, y), colour, atol=4)
+        np.testing.assert_allclose(at(out, place, x, y), color, atol=4)
 
 
 def test_shading_stays():
@@ -66,7 +66,7 @@ def test_shading_stays():
     assert step == pytest.approx(25, abs=3)
 
 
-def test_hair_is_seamless_where_its_colour_changes_from_side_to_side():
+def test_hair_is_seamless_where_its_color_changes_from_side_to_side():
     """Lit from the left: the drawing's hair is one colour, so the tinted hair is nearly one."""
     one = person(HERE)
     lit = np.array([30.0, 18.0, 8.0]) * np.linspace(1, 0, 640)[None, :, None]
@@ -89,7 +89,7 @@ def test_a_dark_shirt_is_not_hair_unless_hair_hangs_on_it():
     assert change[is_shirt].mean() < 2.0
 
 
-def test_the_background_is_not_tinted_even_where_it_has_the_colour_of_skin():
+def test_the_background_is_not_tinted_even_where_it_has_the_color_of_skin():
     one = person(HERE)
     frame = one.frame.copy()
     is_wall = np.abs(frame.astype(int) - WALL).max(axis=2) < 20
@@ -137,7 +137,7 @@ def test_a_fading_face_takes_its_tint_along():
     assert unlike.mean() < 0.003, "white is white"
 
 
-def test_colours_settle_and_begin_anew_for_others():
+def test_colors_settle_and_begin_anew_for_others():
     one = person(HERE)
     green = np.full_like(one.drawing, (60, 200, 60))
 
@@ -178,7 +178,7 @@ def test_noise_in_the_picture_does_not_flicker():
     assert moved[tinted_there].mean() < 1.5
 
 
-def test_two_people_have_their_own_colours():
+def test_two_people_have_their_own_colors():
     left, right = person(Alignment(0, 170, 200, 0.6, 0.0)), person(Alignment(1, 470, 200, 0.6, 0.0))
     frame = np.where(np.arange(640)[None, :, None] < 320, left.frame, right.frame)
     busts = [replace(one.bust, picture=crop_face(frame, one.bust.alignment)) for one in (left, right)]

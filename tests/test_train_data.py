@@ -82,7 +82,7 @@ def test_greyscale_in_8_and_16_bits(tmp_path: Path) -> None:
     assert read_image(write(tmp_path / "dark.png", np.full((8, 8), 514, np.uint16))).max() == 2
 
 
-def test_colour_in_16_bits(tmp_path: Path) -> None:
+def test_color_in_16_bits(tmp_path: Path) -> None:
     deep = astronaut().astype(np.uint16) * 257
     assert cv2.imwrite(str(tmp_path / "deep.png"), deep[:, :, ::-1])
     assert np.abs(read_image(tmp_path / "deep.png").astype(int) - astronaut()).max() <= 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from engines.architecture import Architecture
-from engines.style_colours import StyleColours
+from engines.style_colors import StyleColors
 from engines.weights import COLOURS, Weights, inference_tensors, save_weights
 
 TINY = Architecture(
@@ -44,10 +44,10 @@ def make_tiny_weights(path: Path, *, seed: int = 0, style_encoder: bool = True) 
     return path
 
 
-def with_colours(weights: Weights) -> Weights:
+def with_colors(weights: Weights) -> Weights:
     """The weights with random colours of styles, of all brightnesses and hues."""
     torch.manual_seed(0)
-    model = StyleColours(weights.architecture.latent_dim)
+    model = StyleColors(weights.architecture.latent_dim)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3.0)

@@ -42,11 +42,11 @@ class AdaptiveAugment:
             return pictures
         every = len(pictures) * world()
         theta = mine(random_placement(every, pictures.shape[-1], self.p, generator))
-        matrix, offset = (mine(x).to(pictures.device) for x in random_colours(every, self.p, generator))
+        matrix, offset = (mine(x).to(pictures.device) for x in random_colors(every, self.p, generator))
         with torch.autocast(pictures.device.type, enabled=False):
             moved = apply_affine(pictures.float(), theta)
-            coloured = torch.einsum("nij,njhw->nihw", matrix, moved) + offset[:, :, None, None]
-        return coloured.to(pictures.dtype)
+            colored = torch.einsum("nij,njhw->nihw", matrix, moved) + offset[:, :, None, None]
+        return colored.to(pictures.dtype)
 
     def observe(self, real_logits: Sequence[Tensor]) -> None:
         """Take note of what the discriminator says of a batch of real pictures, head by head (N, ...)."""
@@ -92,7 +92,7 @@ def _turn(angle: Tensor) -> Tensor:
     return torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
 
 
-def random_colours(count: int, p: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def random_colors(count: int, p: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw colour matrices (count, 3, 3) and offsets (count, 3) for values in -1..1.
 
     Brightness, contrast, turned-over lightness, hue and saturation, in the paper's ranges (appendix B).

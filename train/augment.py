@@ -157,7 +157,7 @@ def hue_and_saturation(angle: torch.Tensor, saturation: torch.Tensor) -> torch.T
     return grey + saturation[:, None, None] * (cos * (torch.eye(3) - grey) + sin * cross)
 
 
-def recolour(images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+def recolor(images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """Random hue, saturation, contrast and brightness, one draw per image.
 
     What is computed from recoloured pictures cannot hold their palette: it has to come from the style code.

@@ -119,7 +119,7 @@ def resume(trainer: Trainer[Any]) -> bool:
     # Options may be switched on and off on the way.
     for name, average in state.get("path_means", {}).items():
         trainer.path_means[name].copy_(average)
-    trainer.painted = [colours.to(trainer.device) for colours in state.get("painted", [])]
+    trainer.painted = [colors.to(trainer.device) for colors in state.get("painted", [])]
     trainer.codes = state.get("codes", trainer.codes).to(trainer.device)
     for name in trainer.ada.keys() & state.get("ada", {}).keys():
         trainer.ada[name].load_state_dict(state["ada"][name])

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from engines.devices import native_bf16
 from engines.errors import InputError, WeightsError, exit_with
 from gnr_video.media.image_files import read_image
-from train.augment import apply_affine, random_affine, recolour, to_float
+from train.augment import apply_affine, random_affine, recolor, to_float
 from train.data import fit, list_images
 from train.networks import SLOPE
 from train.trunk import CHANNELS, TAP_RMS, Trunk
@@ -230,7 +230,7 @@ def fit_head(
             theta = random_affine(batch, draw)
             x = apply_affine(to_float(images[chosen]), theta)
             as_it_is = torch.rand(batch, 1, 1, 1, generator=draw) < 0.5
-            x = torch.where(as_it_is, x, recolour(x, draw))
+            x = torch.where(as_it_is, x, recolor(x, draw))
             pictures.append(F.avg_pool2d(x, x.shape[-1] // size))
             targets.append(part_maps(moved_points(points[chosen], theta), size // STRIDE))
         with torch.no_grad():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from engines.weights import STYLE_ENCODER, Weights
 from gnr_video.tracking.alignment import HEAD_EXTENT, head_margins, head_side
-from train.augment import blur, recolour, relight, resample, to_float
+from train.augment import blur, recolor, relight, resample, to_float
 from train.data import ImagePool
 from train.distributed import gather, mine, world
 from train.facial_parts import PartsHead, part_centres, part_distance
@@ -76,6 +76,50 @@ class OneSidedNetworks:
 
     def all(self) -> dict[str, nn.Module]:
         return dict(self.__dict__)
+
+
+@dataclass
+class _Given:
+    """What a step is about.
+
+    Attributes:
+        a: faces (N, 3, S, S).
+        seen: what their contents are read off, covered; whole heads in some steps.
+        raw_b, b: drawings as they are, and augmented.
+        seeds: style codes.
+        hair: what drawings have around their faces, in some steps.
+        around, within: faces to what the generator sees, and back.
+    """
+
+    a: Tensor
+    seen: Tensor
+    raw_b: Tensor
+    b: Tensor
+    seeds: Tensor
+    hair: Tensor | None
+    around: Resize
+    within: Resize
+
+
+@dataclass
+class _Shown:
+    """What the discriminator is shown.
+
+    Attributes:
+        real_style, real_taps: of the drawings.
+        styles, fake, taps: codes, translations and the trunk's taps of these.
+        centres: where eyes and mouths are in them.
+        hair, hair_taps: what they have around faces.
+    """
+
+    real_style: Tensor
+    real_taps: list[Tensor]
+    styles: Tensor
+    fake: Tensor
+    taps: list[Tensor]
+    centres: Tensor | None = None
+    hair: Tensor | None = None
+    hair_taps: list[Tensor] = field(default_factory=list)
 
 
 class OneSidedTrainer(Trainer[OneSidedNetworks]):
@@ -161,7 +205,7 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
 
     def _covered(self, x: Tensor) -> Tensor:
         """What contents are read off: recoloured and relit, so that the palette has to come from the style."""
-        return relight(recolour(x, self.generator), self.generator)
+        return relight(recolor(x, self.generator), self.generator)
 
     def _reproduction(self, net: Generator, x: Tensor, again: Tensor) -> tuple[Tensor, Tensor]:
         """How unlike pictures (N, 3, S, S) are to what comes back from their content, read off as they are but covered
@@ -198,101 +242,124 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
         Each face is translated in `Recipe.styles_each` styles, half of them seeds, half those of the batch's anime
         pictures.
         """
-        r, nets = self.recipe, self.networks
-        each, faces = r.styles_each, batch // r.styles_each
-        every = batch * world()
-        a = mine(self._augment(self._pool(self.data.train_a).sample(faces * world(), self.generator)))
-        raw_b = self._pool(self.data.train_b).sample(every, self.generator)
-        b = mine(self._augment(raw_b))
-        seeds = mine(self._normal(every))
-        use_seed = (torch.arange(batch, device=self.device) % 2 == 0)[:, None]
-        is_wide = bool(torch.rand((), generator=self.generator) < r.wide)
-        around, within = (in_head, face_of) if is_wide else (as_it_is, as_it_is)
-        seen, drawn = around(a), None
-        if is_wide and self.data.heads is not None:
-            real = bool(torch.rand((), generator=self.generator) < 0.5)
-            if real:
-                seen = self._heads(self.data.heads, faces)
-                a = within(seen).contiguous(memory_format=self.memory_format)
-            if real and nets.d_b.surroundings and self.data.drawn_heads is not None:
-                drawn = upper_part(self._heads(self.data.drawn_heads, faces))
-        seen = self._covered(seen)
-        terms: dict[str, Tensor] = {}
+        r, judge = self.recipe, self.networks.d_b
+        given = self._draw(batch)
         self.on_part("data")
 
-        nets.d_b.requires_grad_(False)
-        with torch.no_grad(), self._autocast():
-            taps_a, taps_b = self.trunk.features(a), self.trunk.features(b)
-            style_b = nets.g_ab.style(b)
-        with self._autocast():
-            content = nets.g_ab.content(seen)
-            shared = content.repeat_interleave(each, 0)
-            to_b = torch.where(use_seed, seeds, style_b.roll(1, 0))
-            w_b, kept = self._mapped(nets.g_ab, to_b)
-            whole = nets.g_ab.synthesise(shared, w_b)
-            fake = within(whole).contiguous(memory_format=self.memory_format)
-            taps = self.trunk.features(fake)
-            shown = self._shown("d_b", fake)
-            shown_taps = self.trunk.features(shown) if r.ada else taps
-            centres = None
-            if self.parts is not None:
-                wanted = self.parts(taps_a).repeat_interleave(each, 0)
-                centres = part_centres(wanted) if nets.d_b.components else None
-                terms["parts"] = part_distance(self.parts(taps), wanted)
-            terms["adversarial"] = generator_hinge(nets.d_b(shown_taps, shown, to_b, centres))
-            if drawn is not None:
-                hair = upper_part(whole[::each]).contiguous(memory_format=self.memory_format)
-                hair_taps = self.trunk.features(hair)
-                terms["surroundings"] = generator_hinge(nets.d_b.judge_surroundings(hair_taps, hair))
-            terms["content"] = content_distance(
-                taps[CONTENT_TAP], taps_a[CONTENT_TAP].repeat_interleave(each, 0)
-            )
-            if r.loss.palette:
-                terms["palette"] = self._palette(fake)
-            if r.loss.style_reconstruction:
-                terms["style_reconstruction"] = masked_mse(nets.g_ab.style(fake), to_b, kept)
-            if r.loss.motion and self._due(r.motion_every):
-                motion = self._motion(faces)
-                moved_seen = around(resample(within(seen), motion))
-                moved = within(nets.g_ab.synthesise(nets.g_ab.content(moved_seen), w_b[::each]))
-                terms["motion"] = motion_difference(moved, resample(fake[::each], motion), motion)
-            if self._due(r.reproduce_every):
-                some = slice(0, batch - batch // 2)
-                again = mine(self._augment(raw_b))[some]
-                terms["reproduction"], style = self._reproduction(nets.g_ab, b[some], again)
-                terms["latent"] = self._latent(style)
-            self._add_path_length(terms, g_ab=(shared, to_b))
+        judge.requires_grad_(False)
+        terms, shown = self._translate(given)
         total = torch.stack([value * self._weight(name) for name, value in terms.items()]).sum()
         self._update_generators(total)
 
-        nets.d_b.requires_grad_(True)
+        judge.requires_grad_(True)
         with self._autocast():
-            real_b = self._shown("d_b", b)
-            if r.ada:
-                with torch.no_grad():
-                    taps_b = self.trunk.features(real_b)
-            centres_b = None
-            if self.parts is not None and nets.d_b.components:
-                centres_b = part_centres(self.parts(taps_b))
-            of_real = nets.d_b(taps_b, real_b, style_b, centres_b)
-            self._observe(terms, d_b=of_real)
-            of_fake = nets.d_b([tap.detach() for tap in shown_taps], shown.detach(), to_b, centres)
-            terms["discriminator"] = discriminator_hinge(of_real, of_fake)
-            if drawn is not None:
-                with torch.no_grad():
-                    drawn_taps = self.trunk.features(drawn)
-                of_real = nets.d_b.judge_surroundings(drawn_taps, drawn)
-                of_fake = nets.d_b.judge_surroundings([tap.detach() for tap in hair_taps], hair.detach())
-                terms["discriminator"] = terms["discriminator"] + discriminator_hinge(of_real, of_fake)
+            terms["discriminator"] = self._judge(given, shown, terms)
         # `gather` makes all processes decide alike.
         loss = float(gather(terms["discriminator"].detach()[None]).mean()) if r.d_rest else 0.0
-        if loss >= r.d_rest * (1 if drawn is None else 2):
+        if loss >= r.d_rest * (1 if given.hair is None else 2):
             self.d_optimiser.zero_grad(set_to_none=True)
             terms["discriminator"].backward()
             self._descend(self.d_optimiser)
         self.on_part("discriminator")
         terms["discriminator"] = terms["discriminator"].detach()
         return terms
+
+    def _draw(self, batch: int) -> _Given:
+        """What a step is about. Drawn for all processes, so that together they do what one would."""
+        r = self.recipe
+        faces, every = batch // r.styles_each, batch * world()
+        a = mine(self._augment(self._pool(self.data.train_a).sample(faces * world(), self.generator)))
+        raw_b = self._pool(self.data.train_b).sample(every, self.generator)
+        b = mine(self._augment(raw_b))
+        seeds = mine(self._normal(every))
+        is_wide = bool(torch.rand((), generator=self.generator) < r.wide)
+        around, within = (in_head, face_of) if is_wide else (as_it_is, as_it_is)
+        seen, hair = around(a), None
+        if is_wide and self.data.heads is not None:
+            real = bool(torch.rand((), generator=self.generator) < 0.5)
+            if real:
+                seen = self._heads(self.data.heads, faces)
+                a = within(seen).contiguous(memory_format=self.memory_format)
+            if real and self.networks.d_b.surroundings and self.data.drawn_heads is not None:
+                hair = upper_part(self._heads(self.data.drawn_heads, faces))
+        return _Given(a, self._covered(seen), raw_b, b, seeds, hair, around, within)
+
+    def _translate(self, given: _Given) -> tuple[dict[str, Tensor], _Shown]:
+        """The generator's terms, and what the discriminator is shown."""
+        r, net, judge = self.recipe, self.networks.g_ab, self.networks.d_b
+        batch, each = len(given.b), r.styles_each
+        use_seed = (torch.arange(batch, device=self.device) % 2 == 0)[:, None]
+        terms: dict[str, Tensor] = {}
+        with torch.no_grad(), self._autocast():
+            taps_a, taps_b = self.trunk.features(given.a), self.trunk.features(given.b)
+            style_b = net.style(given.b)
+        with self._autocast():
+            shared = net.content(given.seen).repeat_interleave(each, 0)
+            to_b = torch.where(use_seed, given.seeds, style_b.roll(1, 0))
+            w_b, kept = self._mapped(net, to_b)
+            whole = net.synthesise(shared, w_b)
+            fake = given.within(whole).contiguous(memory_format=self.memory_format)
+            taps = self.trunk.features(fake)
+            seen = self._shown("d_b", fake)
+            shown = _Shown(style_b, taps_b, to_b, seen, self.trunk.features(seen) if r.ada else taps)
+            if self.parts is not None:
+                wanted = self.parts(taps_a).repeat_interleave(each, 0)
+                shown.centres = part_centres(wanted) if judge.components else None
+                terms["parts"] = part_distance(self.parts(taps), wanted)
+            terms["adversarial"] = generator_hinge(judge(shown.taps, shown.fake, to_b, shown.centres))
+            if given.hair is not None:
+                shown.hair = upper_part(whole[::each]).contiguous(memory_format=self.memory_format)
+                shown.hair_taps = self.trunk.features(shown.hair)
+                terms["surroundings"] = generator_hinge(judge.judge_surroundings(shown.hair_taps, shown.hair))
+            terms["content"] = content_distance(
+                taps[CONTENT_TAP], taps_a[CONTENT_TAP].repeat_interleave(each, 0)
+            )
+            if r.loss.palette:
+                terms["palette"] = self._palette(fake)
+            if r.loss.style_reconstruction:
+                terms["style_reconstruction"] = masked_mse(net.style(fake), to_b, kept)
+            self._add_lazy(terms, given, fake[::each], w_b[::each])
+            self._add_path_length(terms, g_ab=(shared, to_b))
+        return terms, shown
+
+    def _add_lazy(self, terms: dict[str, Tensor], given: _Given, fake: Tensor, w: Tensor) -> None:
+        """The terms that are not asked at every step.
+
+        Args:
+            fake, w: a translation of each face, and its style.
+        """
+        r, net = self.recipe, self.networks.g_ab
+        if r.loss.motion and self._due(r.motion_every):
+            motion = self._motion(len(fake))
+            moved_seen = given.around(resample(given.within(given.seen), motion))
+            moved = given.within(net.synthesise(net.content(moved_seen), w))
+            terms["motion"] = motion_difference(moved, resample(fake, motion), motion)
+        if self._due(r.reproduce_every):
+            some = slice(0, len(given.b) - len(given.b) // 2)
+            again = mine(self._augment(given.raw_b))[some]
+            terms["reproduction"], style = self._reproduction(net, given.b[some], again)
+            terms["latent"] = self._latent(style)
+
+    def _judge(self, given: _Given, shown: _Shown, terms: dict[str, Tensor]) -> Tensor:
+        """The discriminator's loss; what adaptive augmentation watches goes into `terms`."""
+        judge, taps_b, centres_b = self.networks.d_b, shown.real_taps, None
+        real_b = self._shown("d_b", given.b)
+        if self.recipe.ada:
+            with torch.no_grad():
+                taps_b = self.trunk.features(real_b)
+        if self.parts is not None and judge.components:
+            centres_b = part_centres(self.parts(taps_b))
+        of_real = judge(taps_b, real_b, shown.real_style, centres_b)
+        self._observe(terms, d_b=of_real)
+        of_fake = judge(_detached(shown.taps), shown.fake.detach(), shown.styles, shown.centres)
+        loss = discriminator_hinge(of_real, of_fake)
+        if given.hair is not None and shown.hair is not None:
+            with torch.no_grad():
+                hair_taps = self.trunk.features(given.hair)
+            of_real = judge.judge_surroundings(hair_taps, given.hair)
+            of_fake = judge.judge_surroundings(_detached(shown.hair_taps), shown.hair.detach())
+            loss = loss + discriminator_hinge(of_real, of_fake)
+        return loss
 
     def _heads(self, pool: ImagePool, count: int) -> Tensor:
         """This process's share of whole heads, augmented."""
@@ -328,6 +395,10 @@ def face_of(x: Tensor) -> Tensor:
     """What `in_head` made larger, (N, C, S, S)."""
     left, _, top, _ = head_margins(size := round(x.shape[-1] / HEAD_EXTENT))
     return x[..., top : top + size, left : left + size]
+
+
+def _detached(taps: Sequence[Tensor]) -> list[Tensor]:
+    return [tap.detach() for tap in taps]
 
 
 def as_it_is(x: Tensor) -> Tensor:

@@ -56,6 +56,45 @@ class TwoSidedNetworks:
         return dict(self.__dict__)
 
 
+@dataclass
+class _Given:
+    """What a step is about: pictures for the discriminators, others to be translated, and style codes of seeds."""
+
+    real_a: Tensor
+    real_b: Tensor
+    a: Tensor
+    b: Tensor
+    seeds_b: Tensor
+    seeds_a: Tensor
+
+
+@dataclass
+class _Way:
+    """Pictures on their way into the other domain.
+
+    Attributes:
+        content, style: their own codes.
+        to, w: the style they are given, and what is made of it.
+        kept: which of its numbers can be read off again.
+        fake: the translations.
+    """
+
+    content: Tensor
+    style: Tensor
+    to: Tensor
+    w: Tensor
+    kept: Tensor
+    fake: Tensor
+
+
+@dataclass
+class _Made:
+    """Both ways."""
+
+    ab: _Way
+    ba: _Way
+
+
 class TwoSidedTrainer(Trainer[TwoSidedNetworks]):
     """Trains both directions of GNR.
 
@@ -111,116 +150,152 @@ class TwoSidedTrainer(Trainer[TwoSidedNetworks]):
 
     def _update(self, batch: int) -> dict[str, Tensor]:
         """GNR's step on `batch` pictures of each domain."""
-        r, w, n = self.recipe, self.recipe.loss, self.recipe.contents
-        nets = self.networks
-        # Drawn for all processes, so that together they do what one would; `mine` is this one's share.
+        r, w, nets = self.recipe, self.recipe.loss, self.networks
+        given = self._draw(batch)
+        self.on_part("data")
+
+        for net in nets.discriminators():
+            net.requires_grad_(False)
+        with self._autocast():
+            made = self._translate(given)
+            terms = self._generator_terms(given, made)
+        weights = {name: self._weight(name) for name in terms} | {"identity": self.identity_weight()}
+        self._update_generators(torch.stack([value * weights[name] for name, value in terms.items()]).sum())
+
+        for net in nets.discriminators():
+            net.requires_grad_(True)
+        fakes = self._shown("d_a", made.ba.fake.detach()), self._shown("d_b", made.ab.fake.detach())
+        reals = self._shown("d_a", given.real_a), self._shown("d_b", given.real_b)
+        codes = torch.cat([made.ab.style, made.ba.style]).detach()
+        with self._autocast():
+            judged = self._judge(reals, fakes, codes, terms)
+        self.d_optimiser.zero_grad(set_to_none=True)
+        torch.stack(list(judged.values())).sum().backward()
+        terms |= judged
+        self.on_part("discriminators")
+        if w.r1 and self.step % r.r1_every == 0:
+            terms["r1"] = self._penalise(*reals)
+            self.on_part("R1")
+        self._descend(self.d_optimiser)
+        self.on_part("discriminators update")
+        return terms
+
+    def _draw(self, batch: int) -> _Given:
+        """What a step is about. Drawn for all processes, so that together they do what one would; `mine` is this
+        one's share."""
+        n = self.recipe.contents
         every, contents = batch * world(), n * world()
         raw_a = self._pool(self.data.train_a).sample(every, self.generator)
         raw_b = self._pool(self.data.train_b).sample(every, self.generator)
         real_a, real_b = mine(self._reals(raw_a)), mine(self._reals(raw_b))
         a = mine(self._augment(raw_a[:contents].repeat_interleave(batch // n, 0)))
         b = mine(self._augment(raw_b[:contents].repeat_interleave(batch // n, 0)))
-        seeds = [mine(self._normal(every)) for _ in range(2)]
-        use_seed = (torch.arange(batch, device=self.device) % 2 == 0)[:, None]
+        return _Given(real_a, real_b, a, b, *(mine(self._normal(every)) for _ in range(2)))
+
+    def _translate(self, given: _Given) -> _Made:
+        """Each picture in the other domain, half of them in the style of a seed."""
+        nets = self.networks
+        use_seed = (torch.arange(len(given.a), device=self.device) % 2 == 0)[:, None]
+        content_a, style_a = nets.g_ab.encode(given.a)
+        content_b, style_b = nets.g_ba.encode(given.b)
+        to_b = torch.where(use_seed, given.seeds_b, style_b)
+        to_a = torch.where(use_seed, given.seeds_a, style_a)
+        w_b, kept_b = self._mapped(nets.g_ab, to_b)
+        w_a, kept_a = self._mapped(nets.g_ba, to_a)
+        fake_b = nets.g_ab.synthesise(content_a, w_b).contiguous(memory_format=self.memory_format)
+        fake_a = nets.g_ba.synthesise(content_b, w_a).contiguous(memory_format=self.memory_format)
+        ab = _Way(content_a, style_a, to_b, w_b, kept_b, fake_b)
+        return _Made(ab, _Way(content_b, style_b, to_a, w_a, kept_a, fake_a))
+
+    def _generator_terms(self, given: _Given, made: _Made) -> dict[str, Tensor]:
+        w, n, nets, ab, ba = self.recipe.loss, self.recipe.contents, self.networks, made.ab, made.ba
         terms: dict[str, Tensor] = {}
-        self.on_part("data")
-
-        # Generators.
-        for net in nets.discriminators():
-            net.requires_grad_(False)
-        with self._autocast():
-            content_a, style_a = nets.g_ab.encode(a)
-            content_b, style_b = nets.g_ba.encode(b)
-            to_b = torch.where(use_seed, seeds[0], style_b)
-            to_a = torch.where(use_seed, seeds[1], style_a)
-            w_b, kept_b = self._mapped(nets.g_ab, to_b)
-            w_a, kept_a = self._mapped(nets.g_ba, to_a)
-            fake_b = nets.g_ab.synthesise(content_a, w_b).contiguous(memory_format=self.memory_format)
-            fake_a = nets.g_ba.synthesise(content_b, w_a).contiguous(memory_format=self.memory_format)
-            terms["adversarial"] = generator_adversarial(
-                nets.d_b(self._shown("d_b", fake_b))
-            ) + generator_adversarial(nets.d_a(self._shown("d_a", fake_a)))
-            self._add_path_length(terms, g_ab=(content_a, to_b), g_ba=(content_b, to_a))
-            terms["style_consistency"] = style_consistency(style_a, n) + style_consistency(style_b, n)
-            # From here on only some of each image's augmentations go on.
-            some = torch.arange(batch, device=self.device).unflatten(0, (n, -1))
-            some = some[:, : max(round(some.shape[1] * r.cycle_share), 1)].flatten()
-            a, b, to_a, to_b = a[some], b[some], to_a[some], to_b[some]
-            kept_a, kept_b = kept_a[some], kept_b[some]
-            content_ab, style_ab = nets.g_ba.encode(fake_b[some])
-            content_ba, style_ba = nets.g_ab.encode(fake_a[some])
-            again_a = nets.g_ba.decode(content_ab, shuffle_within(style_a, n, self.generator)[some])
-            again_b = nets.g_ab.decode(content_ba, shuffle_within(style_b, n, self.generator)[some])
-            terms["cycle_l2"] = F.mse_loss(again_a, a) + F.mse_loss(again_b, b)
-            if self.lpips is not None:
-                distance = self.lpips(torch.cat([again_a, again_b]), torch.cat([a, b]))
-                terms["cycle_lpips"] = 2 * distance.mean()
-            if w.style_reconstruction:
-                terms["style_reconstruction"] = masked_mse(style_ab, to_b, kept_b) + masked_mse(
-                    style_ba, to_a, kept_a
-                )
-            if w.latent:
-                logits = [nets.d_latent(style_a), nets.d_latent(style_b)]
-                terms["latent"] = generator_adversarial(logits) / 2
-            identity = self.identity_weight()
-            if identity > 0:
-                same_b = nets.g_ab.decode(content_b[some], style_b[some])
-                same_a = nets.g_ba.decode(content_a[some], style_a[some])
-                terms["identity"] = F.l1_loss(same_a, a) + F.l1_loss(same_b, b)
-            if w.cyclegan_identity:
-                same_b = nets.g_ab.decode(nets.g_ab.content(b), style_b[some])
-                same_a = nets.g_ba.decode(nets.g_ba.content(a), style_a[some])
-                terms["cyclegan_identity"] = F.l1_loss(same_a, a) + F.l1_loss(same_b, b)
-            if w.motion:
-                motion = self._motion(len(some))
-                moved_b = nets.g_ab.synthesise(nets.g_ab.content(resample(a, motion)), w_b[some])
-                moved_a = nets.g_ba.synthesise(nets.g_ba.content(resample(b, motion)), w_a[some])
-                terms["motion"] = motion_difference(
-                    moved_b, resample(fake_b[some], motion), motion
-                ) + motion_difference(moved_a, resample(fake_a[some], motion), motion)
-        total = torch.stack(
-            [
-                value * (identity if name == "identity" else self._weight(name))
-                for name, value in terms.items()
-            ]
-        ).sum()
-        self._update_generators(total)
-
-        # Discriminators.
-        for net in nets.discriminators():
-            net.requires_grad_(True)
-        fake_a, fake_b = self._shown("d_a", fake_a.detach()), self._shown("d_b", fake_b.detach())
-        real_a, real_b = self._shown("d_a", real_a), self._shown("d_b", real_b)
-        with self._autocast():
-            of_real_b, of_real_a = nets.d_b(real_b), nets.d_a(real_a)
-            terms["discriminator"] = discriminator_adversarial(
-                of_real_b, nets.d_b(fake_b)
-            ) + discriminator_adversarial(of_real_a, nets.d_a(fake_a))
-            self._observe(terms, d_a=of_real_a, d_b=of_real_b)
-            d_total = terms["discriminator"]
-            if w.latent:
-                prior = mine(self._normal(2 * every))
-                codes = torch.cat([style_a, style_b]).detach()
-                terms["latent_discriminator"] = discriminator_adversarial(
-                    [nets.d_latent(prior)], [nets.d_latent(codes)]
-                )
-                d_total = d_total + terms["latent_discriminator"]
-        self.d_optimiser.zero_grad(set_to_none=True)
-        d_total.backward()
-        self.on_part("discriminators")
-        if w.r1 and self.step % r.r1_every == 0:
-            penalty = torch.zeros((), device=self.device)
-            for net, real in ((nets.d_a, real_a), (nets.d_b, real_b)):
-                real = real.detach().requires_grad_(True)
-                with self._autocast():
-                    heads = net.forward(real)  # not what is compiled: it is differentiated twice
-                penalty = penalty + r1_penalty(heads, real, w.r1_form)
-            (penalty * (w.r1 / 2 * r.r1_every)).backward()
-            terms["r1"] = penalty
-            self.on_part("R1")
-        self._descend(self.d_optimiser)
-        self.on_part("discriminators update")
+        terms["adversarial"] = generator_adversarial(
+            nets.d_b(self._shown("d_b", ab.fake))
+        ) + generator_adversarial(nets.d_a(self._shown("d_a", ba.fake)))
+        self._add_path_length(terms, g_ab=(ab.content, ab.to), g_ba=(ba.content, ba.to))
+        terms["style_consistency"] = style_consistency(ab.style, n) + style_consistency(ba.style, n)
+        # From here on only some of each image's augmentations go on.
+        some = torch.arange(len(given.a), device=self.device).unflatten(0, (n, -1))
+        some = some[:, : max(round(some.shape[1] * self.recipe.cycle_share), 1)].flatten()
+        self._add_cycle(terms, given, made, some)
+        if w.latent:
+            logits = [nets.d_latent(ab.style), nets.d_latent(ba.style)]
+            terms["latent"] = generator_adversarial(logits) / 2
+        a, b = given.a[some], given.b[some]
+        if self.identity_weight() > 0:
+            same_b = nets.g_ab.decode(ba.content[some], ba.style[some])
+            same_a = nets.g_ba.decode(ab.content[some], ab.style[some])
+            terms["identity"] = F.l1_loss(same_a, a) + F.l1_loss(same_b, b)
+        if w.cyclegan_identity:
+            same_b = nets.g_ab.decode(nets.g_ab.content(b), ba.style[some])
+            same_a = nets.g_ba.decode(nets.g_ba.content(a), ab.style[some])
+            terms["cyclegan_identity"] = F.l1_loss(same_a, a) + F.l1_loss(same_b, b)
+        if w.motion:
+            motion = self._motion(len(some))
+            moved_b = nets.g_ab.synthesise(nets.g_ab.content(resample(a, motion)), ab.w[some])
+            moved_a = nets.g_ba.synthesise(nets.g_ba.content(resample(b, motion)), ba.w[some])
+            terms["motion"] = motion_difference(
+                moved_b, resample(ab.fake[some], motion), motion
+            ) + motion_difference(moved_a, resample(ba.fake[some], motion), motion)
         return terms
+
+    def _add_cycle(self, terms: dict[str, Tensor], given: _Given, made: _Made, some: Tensor) -> None:
+        """What comes back of `some` pictures from the other domain, in a style of their group, and which style."""
+        w, n, nets, ab, ba = self.recipe.loss, self.recipe.contents, self.networks, made.ab, made.ba
+        a, b = given.a[some], given.b[some]
+        content_ab, style_ab = nets.g_ba.encode(ab.fake[some])
+        content_ba, style_ba = nets.g_ab.encode(ba.fake[some])
+        again_a = nets.g_ba.decode(content_ab, shuffle_within(ab.style, n, self.generator)[some])
+        again_b = nets.g_ab.decode(content_ba, shuffle_within(ba.style, n, self.generator)[some])
+        terms["cycle_l2"] = F.mse_loss(again_a, a) + F.mse_loss(again_b, b)
+        if self.lpips is not None:
+            distance = self.lpips(torch.cat([again_a, again_b]), torch.cat([a, b]))
+            terms["cycle_lpips"] = 2 * distance.mean()
+        if w.style_reconstruction:
+            terms["style_reconstruction"] = masked_mse(style_ab, ab.to[some], ab.kept[some]) + masked_mse(
+                style_ba, ba.to[some], ba.kept[some]
+            )
+
+    def _judge(
+        self,
+        reals: tuple[Tensor, Tensor],
+        fakes: tuple[Tensor, Tensor],
+        codes: Tensor,
+        seen: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """The discriminators' losses.
+
+        Args:
+            reals, fakes: faces and drawings, as the discriminators are shown them.
+            codes: the styles of both.
+            seen: takes what adaptive augmentation watches.
+        """
+        nets, (real_a, real_b), (fake_a, fake_b) = self.networks, reals, fakes
+        of_real_b, of_real_a = nets.d_b(real_b), nets.d_a(real_a)
+        terms = {
+            "discriminator": discriminator_adversarial(of_real_b, nets.d_b(fake_b))
+            + discriminator_adversarial(of_real_a, nets.d_a(fake_a))
+        }
+        self._observe(seen, d_a=of_real_a, d_b=of_real_b)
+        if self.recipe.loss.latent:
+            prior = mine(self._normal(len(codes) * world()))
+            terms["latent_discriminator"] = discriminator_adversarial(
+                [nets.d_latent(prior)], [nets.d_latent(codes)]
+            )
+        return terms
+
+    def _penalise(self, real_a: Tensor, real_b: Tensor) -> Tensor:
+        """R1, whose gradient is added to the discriminators'."""
+        r, w, nets = self.recipe, self.recipe.loss, self.networks
+        penalty = torch.zeros((), device=self.device)
+        for net, real in ((nets.d_a, real_a), (nets.d_b, real_b)):
+            real = real.detach().requires_grad_(True)
+            with self._autocast():
+                heads = net.forward(real)  # not what is compiled: it is differentiated twice
+            penalty = penalty + r1_penalty(heads, real, w.r1_form)
+        (penalty * (w.r1 / 2 * r.r1_every)).backward()
+        return penalty
 
     def _warmup_step(self, batch: int) -> dict[str, Tensor]:
         """One update of a single generator as an autoencoder of both domains.

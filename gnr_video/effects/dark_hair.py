@@ -16,7 +16,7 @@ from gnr_video.compositing.masks import guided
 from gnr_video.effects.base import Effect
 from gnr_video.effects.skin_and_hair import (
     LEAST_HAIR,
-    Colours,
+    Colors,
     Floats,
     likelihood,
     opponent,
@@ -60,7 +60,7 @@ _AT_LEAST = np.float32(0.4)
 
 
 @dataclass(frozen=True)
-class HairColours(Colours):
+class HairColors(Colors):
     """Of skin and hair.
 
     Attributes:
@@ -82,16 +82,16 @@ class DarkHair(Effect):
     stage = "cut"
 
     def __init__(self) -> None:
-        self._before: dict[int, HairColours] = {}
+        self._before: dict[int, HairColors] = {}
 
     def reset(self) -> None:
         """Forget the frames before."""
         self._before = {}
 
-    def state(self) -> dict[int, HairColours]:
+    def state(self) -> dict[int, HairColors]:
         return dict(self._before)
 
-    def restore(self, state: dict[int, HairColours]) -> None:
+    def restore(self, state: dict[int, HairColors]) -> None:
         self._before = state
 
     def before(self, faces: Sequence[FaceLayer]) -> None:
@@ -122,15 +122,15 @@ class DarkHair(Effect):
                 continue
             matte = nearest_part(bust.matte, bust.alignment, [b.alignment for b in busts if b is not bust])
             head = _Head(crop, matte[bust_head(matte.shape[0])], place.landmarks)
-            colours = before.get(place.track_id)
-            if colours is None or bust.seconds != colours.seconds:
-                measured = head.colours(bust.seconds)
-                if measured and colours and measured.seconds > colours.seconds:
-                    measured = colours.towards(measured, SETTLE_SECONDS)
-                colours = measured or colours
-            if colours is not None:
-                self._before[place.track_id] = colours
-                crop = head.darkened(colours)
+            colors = before.get(place.track_id)
+            if colors is None or bust.seconds != colors.seconds:
+                measured = head.colors(bust.seconds)
+                if measured and colors and measured.seconds > colors.seconds:
+                    measured = colors.towards(measured, SETTLE_SECONDS)
+                colors = measured or colors
+            if colors is not None:
+                self._before[place.track_id] = colors
+                crop = head.darkened(colors)
             made.append(crop)
         return made
 
@@ -149,7 +149,7 @@ class _Head:
     def _oval(self, factor: float) -> Mask:
         return polygon(scaled(self.points[list(FACE_OVAL)], factor), SIDE)
 
-    def colours(self, seconds: float) -> HairColours | None:
+    def colors(self, seconds: float) -> HairColors | None:
         """Colours of skin and hair; None where little of either is seen."""
         is_skin = self._oval(0.8) > 127
         is_skin[: max(int(self.eyes + 0.05 * self.height), 0)] = False
@@ -163,7 +163,7 @@ class _Head:
         # A bald head is skin above the face too.
         apart = np.linalg.norm((hair - skin) / skin_spread)
         is_there = smoothstep(np.array([(apart - 0.8) / 0.8], np.float32))
-        return HairColours(seconds, skin, skin_spread, hair, hair_spread, is_there)
+        return HairColors(seconds, skin, skin_spread, hair, hair_spread, is_there)
 
     def _place(self) -> Floats:
         """How likely hair rather than skin is by place alone; nothing from the brows down to the chin."""
@@ -186,20 +186,20 @@ class _Head:
         away[0] = np.where(away[0] > 0, np.float32(0.5) * away[0], away[0])
         return likelihood(away, np.zeros((3, 1, 1), np.float32), spread)
 
-    def darkened(self, colours: HairColours) -> Image:
+    def darkened(self, colors: HairColors) -> Image:
         """The crop with hair of brightness `DARK`."""
-        light = float(colours.hair[0])
-        if colours.is_there[0] == 0 or light <= DARK:
+        light = float(colors.hair[0])
+        if colors.is_there[0] == 0 or light <= DARK:
             return self.crop
         skin, hair = (
-            self._likelihood(colours.skin, colours.skin_spread),
-            self._likelihood(colours.hair, colours.hair_spread),
+            self._likelihood(colors.skin, colors.skin_spread),
+            self._likelihood(colors.hair, colors.hair_spread),
         )
         hair = np.maximum(hair, _AT_LEAST * (1 - skin))
         place = self._place()
         hair = hair * place
         grey = self.opponent[0]
-        weight = hair * self.matte * colours.is_there[0] / (hair + skin * (1 - place) + _NEITHER)
+        weight = hair * self.matte * colors.is_there[0] / (hair + skin * (1 - place) + _NEITHER)
         weight = guided(weight, grey / np.float32(255))
         evenness = np.float32(EVENNESS * min(light / DARK - 1, 1))
         dark = np.float32(DARK / light) * np.power(np.maximum(grey, 1) / np.float32(light), -evenness)

@@ -65,7 +65,7 @@ _FINE = 2
 
 Outline = NDArray[np.float64]
 """Float64 Nx2."""
-Colours = NDArray[np.float32]
+Colors = NDArray[np.float32]
 """RGB of a drawing's skin and of its lines, float32 2x3."""
 Layers = list[tuple[Outline, NDArray[np.float32]]]
 """Outlines and the colours that they are filled with. All lie within the first."""
@@ -75,7 +75,7 @@ class Expression(Effect):
     """Draws the mouths and eyelids of one video."""
 
     def __init__(self) -> None:
-        self._before: dict[tuple[int, int], tuple[Points, Colours]] = {}
+        self._before: dict[tuple[int, int], tuple[Points, Colors]] = {}
         self._seconds = 0.0
 
     def reset(self) -> None:
@@ -120,14 +120,14 @@ class Expression(Effect):
             last = before.get(key)
             landmarks = place.landmarks if last is None else _calmed(place.landmarks, last[0], since)
             face = _Face(picture, landmarks)
-            colours = face.colours()
+            colors = face.colors()
             if last is not None:
-                colours = last[1] + np.float32(share_followed(SETTLE, since)) * (colours - last[1])
-            self._before[key] = landmarks, colours
+                colors = last[1] + np.float32(share_followed(SETTLE, since)) * (colors - last[1])
+            self._before[key] = landmarks, colors
             result = picture.copy()
             eyes = (_Eye(face, *eye[:2], shut) for eye, shut in zip(_EYES, face.shut()) if shut > 0)
             for part in (_Mouth(face), *eyes):
-                part.draw(result, colours)
+                part.draw(result, colors)
             made.append((place, result))
         return made
 
@@ -157,7 +157,7 @@ def unlike_skin(place: Alignment, picture: Image) -> tuple[float, tuple[int, int
     assert place.landmarks is not None
     face = _Face(picture, place.landmarks)
     x0, y0, x1, y1 = part = _Mouth(face).window(0.0)
-    return 1 - float(_is_skin(picture[y0:y1, x0:x1], face.colours()[0]).mean()), part
+    return 1 - float(_is_skin(picture[y0:y1, x0:x1], face.colors()[0]).mean()), part
 
 
 class _Face:
@@ -169,7 +169,7 @@ class _Face:
         self.points = in_pixels(landmarks, self.side)
         self.height = face_height(self.points)
 
-    def colours(self) -> Colours:
+    def colors(self) -> Colors:
         """Those of cheeks and lashes."""
         last = self.side - 1
         cheeks = np.clip(np.rint(self.points[list(_CHEEKS)]), 0, last).astype(int)
@@ -179,8 +179,8 @@ class _Face:
         lashes = [number for eye in _EYES for number in eye[:3]]
         for x, y in np.clip(np.rint(self.points[lashes]), 0, last).astype(int):
             around = self.picture[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
-            colours = around.reshape(-1, 3)
-            dark.append(colours[np.argsort(colours.sum(axis=1))[: max(len(colours) // 16, 1)]])
+            colors = around.reshape(-1, 3)
+            dark.append(colors[np.argsort(colors.sum(axis=1))[: max(len(colors) // 16, 1)]])
         return np.stack([skin, np.median(np.concatenate(dark), axis=0)]).astype(np.float32)
 
     def shut(self) -> NDArray[np.float64]:
@@ -228,7 +228,7 @@ class _Part(ABC):
         """What is drawn anew."""
 
     @abstractmethod
-    def layers(self, colours: Colours) -> tuple[Outline | None, Layers]:
+    def layers(self, colors: Colors) -> tuple[Outline | None, Layers]:
         """What of it is bared (None: all), and what is drawn there."""
 
     def window(self, margin: float) -> tuple[int, int, int, int]:
@@ -238,7 +238,7 @@ class _Part(ABC):
         x1, y1 = np.minimum(np.ceil(around.max(axis=0) + margin).astype(int) + 1, self.face.side)
         return int(x0), int(y0), int(x1), int(y1)
 
-    def draw(self, result: Image, colours: Colours) -> None:
+    def draw(self, result: Image, colors: Colors) -> None:
         """Draw it into a copy of the picture."""
         soft = 0.02 * self.height + 0.1
         x0, y0, x1, y1 = self.window(3 * soft)
@@ -250,8 +250,8 @@ class _Part(ABC):
             return _filled(self.placed(outline) - (x0, y0), window.shape[:2])
 
         region = np.asarray(cv2.GaussianBlur(filled(self.around()), (0, 0), soft), np.uint8)
-        skin, sure = _bare(window, region, colours[0], self.height, keep_lines=self.keeps_lines)
-        cover, layers = self.layers(colours)
+        skin, sure = _bare(window, region, colors[0], self.height, keep_lines=self.keeps_lines)
+        cover, layers = self.layers(colors)
         shown = region if cover is None else cv2.multiply(region, filled(cover), scale=1 / 255)
         shown = shown.astype(np.float32)
         inner = self.placed(layers[0][0]) - (x0, y0)
@@ -259,10 +259,10 @@ class _Part(ABC):
         right, bottom = np.maximum(inner.max(axis=0).astype(int) + 3, 0)
         drawn = slice(top, bottom), slice(left, right)
         shape = skin[drawn].shape[:2]
-        for outline, colour in layers if all(shape) else []:
+        for outline, color in layers if all(shape) else []:
             share = _filled(self.placed(outline) - (x0 + left, y0 + top), shape).astype(np.float32)
             shown[drawn] = np.maximum(shown[drawn], share)
-            skin[drawn] += (share / np.float32(255))[..., None] * (colour - skin[drawn])
+            skin[drawn] += (share / np.float32(255))[..., None] * (color - skin[drawn])
         shown *= np.float32(sure * self.strength / 255)
         window[...] = np.rint(window + shown[..., None] * (skin - window))
 
@@ -281,8 +281,8 @@ class _Mouth(_Part):
         )
         return wide
 
-    def layers(self, colours: Colours) -> tuple[Outline | None, Layers]:
-        skin, ink = colours
+    def layers(self, colors: Colors) -> tuple[Outline | None, Layers]:
+        skin, ink = colors
         upper, lower = self.own(_UPPER), self.own(_LOWER)
         x = np.linspace(-1.0, 1.0, 33)
         edges = []
@@ -324,7 +324,7 @@ class _Eye(_Part):
             [0.85 * self.width * np.cos(turn), (top + bottom) / 2 + (bottom - top) / 2 * np.sin(turn)], axis=1
         )
 
-    def layers(self, colours: Colours) -> tuple[Outline | None, Layers]:
+    def layers(self, colors: Colors) -> tuple[Outline | None, Layers]:
         x = np.linspace(-1.0, 1.0, 33)
         along = 0.72 * self.width * x
         top = _LID_TOP + (_LID_REST - _LID_TOP) * self.shut
@@ -335,7 +335,7 @@ class _Eye(_Part):
         below = self.height * (1.0 if self.shut > 0.9 else 0.0)
         ends = np.array([[2.0 * self.width, below + lid[-1]], [2.0 * self.width, -self.height]])
         cover = np.vstack([np.stack([along, lid + below], axis=1), ends, ends[::-1] * (-1, 1)])
-        return cover, [(_between(along, lid - half, lid + half), colours[1])]
+        return cover, [(_between(along, lid - half, lid + half), colors[1])]
 
 
 def _between(along: NDArray[np.float64], top: NDArray[np.float64], bottom: NDArray[np.float64]) -> Outline:
@@ -370,8 +370,8 @@ def _bare(
         cv2.bitwise_and(is_skin * 255, cv2.bitwise_not(region)), small, interpolation=cv2.INTER_AREA
     )
     weight = weight[..., None].astype(np.float32)
-    colours = cv2.resize(part, small, interpolation=cv2.INTER_AREA).astype(np.float32)
-    known = np.dstack([colours * weight + skin, weight + np.float32(1)])
+    colors = cv2.resize(part, small, interpolation=cv2.INTER_AREA).astype(np.float32)
+    known = np.dstack([colors * weight + skin, weight + np.float32(1)])
     sums = cv2.GaussianBlur(known, (0, 0), 0.015 * height + 0.1)
     fill = cv2.resize(np.asarray(sums[..., :3] / sums[..., 3:], np.float32), (shape[1], shape[0]))
     if keep_lines:

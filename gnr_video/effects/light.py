@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from gnr_video.effects.base import Effect
-from gnr_video.effects.skin_and_hair import Colours, Floats, coordinates, planes, small
+from gnr_video.effects.skin_and_hair import Colors, Floats, coordinates, planes, small
 from gnr_video.frame import FaceLayer, Image, Points
 from gnr_video.tracking.face_mesh import FACE_OVAL, in_pixels, polygon, scaled, smoothstep
 
@@ -40,7 +40,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
-class Light(Colours):
+class Light(Colors):
     """The light on a face.
 
     Attributes:

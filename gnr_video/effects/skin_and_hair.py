@@ -26,7 +26,7 @@ _OPPONENT = np.array([[0.299, 0.587, 0.114], [0.5, -0.419, -0.081], [-0.169, -0.
 
 
 @dataclass(frozen=True)
-class Colours:
+class Colors:
     """What is known of a person's colours: `seconds`, when, and arrays, which subclasses name."""
 
     seconds: float

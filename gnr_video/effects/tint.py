@@ -20,7 +20,7 @@ from gnr_video.compositing.masks import above_jaw, guided
 from gnr_video.effects.base import Effect
 from gnr_video.effects.skin_and_hair import (
     LEAST_HAIR,
-    Colours,
+    Colors,
     Floats,
     coordinates,
     likelihood,
@@ -62,7 +62,7 @@ _NEITHER = np.float32(0.12)
 
 
 @dataclass(frozen=True)
-class TintColours(Colours):
+class TintColors(Colors):
     """Of skin and hair.
 
     Attributes:
@@ -83,7 +83,7 @@ class _Tinted:
     """What was done to a person's bust: good for as long as the same picture of it comes."""
 
     picture: Image | None
-    colours: TintColours
+    colors: TintColors
     correction: Floats
 
 
@@ -108,12 +108,12 @@ class Tint(Effect):
         """Forget the frames before."""
         self._before = {}
 
-    def state(self) -> dict[int, TintColours]:
-        return {number: known.colours for number, known in self._before.items()}
+    def state(self) -> dict[int, TintColors]:
+        return {number: known.colors for number, known in self._before.items()}
 
-    def restore(self, state: dict[int, TintColours]) -> None:
+    def restore(self, state: dict[int, TintColors]) -> None:
         nothing = np.zeros((SIDE, SIDE, 3), np.float32)
-        self._before = {number: _Tinted(None, colours, nothing) for number, colours in state.items()}
+        self._before = {number: _Tinted(None, colors, nothing) for number, colors in state.items()}
 
     def frame(self, image: Image, faces: Sequence[FaceLayer]) -> None:
         people: list[tuple[Bust, Image, Mask]] = []
@@ -149,12 +149,12 @@ class Tint(Effect):
             if last is None or last.picture is not bust.picture:
                 matte = nearest_part(bust.matte, place, [b.alignment for b in busts if b is not bust])
                 person = _Person(bust.picture, matte, place.landmarks, drawing, mask)
-                colours = person.colours(bust.seconds)
-                if last is not None and bust.seconds > last.colours.seconds:
-                    colours = last.colours.towards(colours, SETTLE_SECONDS)
+                colors = person.colors(bust.seconds)
+                if last is not None and bust.seconds > last.colors.seconds:
+                    colors = last.colors.towards(colors, SETTLE_SECONDS)
                 elif last is not None and last.picture is None:
-                    colours = last.colours  # of the same picture
-                last = _Tinted(bust.picture, colours, person.correction(colours))
+                    colors = last.colors  # of the same picture
+                last = _Tinted(bust.picture, colors, person.correction(colors))
             self._before[place.track_id] = last
             _add(image, place, last.correction)
 
@@ -189,9 +189,9 @@ class _Person:
         soft = cv2.GaussianBlur(place, (0, 0), 0.05 * h + 0.1).astype(np.float32)
         return np.float32(0.06) + np.float32(0.88 / 255) * soft
 
-    def colours(self, seconds: float) -> TintColours:
+    def colors(self, seconds: float) -> TintColors:
         """Colours of skin and hair, in the photograph and in the drawing."""
-        rgb, seen = (colour[:, self.head[0], self.head[1]] for colour in (self.rgb, self.opponent))
+        rgb, seen = (color[:, self.head[0], self.head[1]] for color in (self.rgb, self.opponent))
         eyes = self.points[list(EYES), 1].mean() - self.head[0].start
         is_skin = polygon(self._oval(0.8), SIDE)[self.head] > 127
         is_skin[: max(int(eyes + 0.05 * self.height), 0)] = False
@@ -215,17 +215,17 @@ class _Person:
             window = tuple(slice(pixels.start // _CELL, pixels.stop // _CELL) for pixels in self.head)
             values = np.concatenate([weight * rgb, weight * self.drawing, weight[None]])
             hair[:, window[0], window[1]] = [_by_cells(plane) for plane in values]
-        return TintColours(seconds, skin, skin_spread, hair, hair_spread)
+        return TintColors(seconds, skin, skin_spread, hair, hair_spread)
 
-    def correction(self, colours: TintColours) -> Floats:
+    def correction(self, colors: TintColors) -> Floats:
         """What to add to the photograph, float32 SIDExSIDEx3."""
         grey = self.opponent[0] / np.float32(255)
         near_skin, near_hair = self._near()
-        photo, drawn = (colour[:, None, None] for colour in colours.skin)
-        skin = likelihood(self.opponent, opponent(photo), colours.skin_spread) * self.skin_place
-        hair, fields = np.zeros_like(skin), self._hair(colours.hair)
+        photo, drawn = (color[:, None, None] for color in colors.skin)
+        skin = likelihood(self.opponent, opponent(photo), colors.skin_spread) * self.skin_place
+        hair, fields = np.zeros_like(skin), self._hair(colors.hair)
         if fields is not None:
-            hair = likelihood(self.opponent, opponent(fields[0]), colours.hair_spread) * (1 - self.skin_place)
+            hair = likelihood(self.opponent, opponent(fields[0]), colors.hair_spread) * (1 - self.skin_place)
         neither = np.where(self._face > 127, _NEITHER / 8, _NEITHER)  # a beard is hair
         share = (1 + neither) * self.matte / (skin + hair + neither)
         skin = np.minimum(guided(skin * share * near_skin, grey), self.matte)

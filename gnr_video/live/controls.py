@@ -19,7 +19,7 @@ from gnr_video.compositing.compositor import MODES
 from gnr_video.effects.chain import Effects
 from gnr_video.live.styles import LiveStyles
 from gnr_video.styles.code import DEFAULT_SEED, SAVED
-from gnr_video.styles.grammar import parse_colour
+from gnr_video.styles.grammar import parse_color
 from gnr_video.styles.looks import Looks
 from gnr_video.styles.saved import save_style
 
@@ -88,7 +88,7 @@ class Controls:
             "next": lambda _: self._step(1),
             "previous": lambda _: self._step(-1),
             "style": self._set_style,
-            "colour": self._set_colour,
+            "colour": self._set_color,
             "other": self._set_other,
             "mix": self._set_mix,
             "blend": self._blend,
@@ -182,7 +182,7 @@ class Controls:
             "style": styles.looks.label if styles else "",
             "other": styles.other.label if styles and styles.other else "",
             "mix": round(mix, 3),
-            "colours": styles.colours() if styles else {},
+            "colours": styles.colors() if styles else {},
             "paste": self.paste,
             "view": self.view,
             "mirror": self.mirror,
@@ -211,8 +211,8 @@ class Controls:
     def _set_style(self, value: Any) -> str:
         return self._show(self._check_styles().parse(value))
 
-    def _set_colour(self, value: Any) -> str:
-        return self._show(self._check_styles().coloured(*parse_colour(str(value))))
+    def _set_color(self, value: Any) -> str:
+        return self._show(self._check_styles().colored(*parse_color(str(value))))
 
     def _set_other(self, value: Any) -> None:
         styles = self._check_styles()

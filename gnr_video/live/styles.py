@@ -12,7 +12,7 @@ import numpy as np
 from engines.errors import StyleError
 from gnr_video.styles.code import Saved, Seed, StyleCode
 from gnr_video.styles.grammar import StyleExpression
-from gnr_video.styles.looks import Looks, style_colours
+from gnr_video.styles.looks import Looks, style_colors
 from gnr_video.styles.schedule import Row, StyleSchedule
 
 if TYPE_CHECKING:
@@ -58,13 +58,13 @@ class LiveStyles(StyleSchedule):
         """The look in a file; StyleError where there is none."""
         return self._looks(StyleExpression(((Saved(path), 1.0),)))
 
-    def coloured(self, place: str, name: str) -> Looks:
+    def colored(self, place: str, name: str) -> Looks:
         """The styles on show with another colour of hair, eyes or skin; StyleError where that cannot be had."""
-        return self._looks([look.expression.coloured(place, name) for look in self.looks.looks])
+        return self._looks([look.expression.colored(place, name) for look in self.looks.looks])
 
-    def colours(self) -> dict[str, str]:
-        """Of the first style on show, see `gnr_video.styles.looks.style_colours`."""
-        return style_colours(self.looks.codes[0], self._engine)
+    def colors(self) -> dict[str, str]:
+        """Of the first style on show, see `gnr_video.styles.looks.style_colors`."""
+        return style_colors(self.looks.codes[0], self._engine)
 
     def _looks(self, styles: str | StyleExpression | list[StyleExpression]) -> Looks:
         return Looks(styles, self._engine, face_model=self._face_model)
@@ -101,7 +101,7 @@ class LiveStyles(StyleSchedule):
         """The seed after (or before) the first one on show, in the colours asked for; 0 where there is none."""
         shown = self.looks.looks[0].expression
         seed = Seed(0 if shown.seed is None else shown.seed + by)
-        return self._looks(StyleExpression(((seed, 1.0),), colours=shown.colours))
+        return self._looks(StyleExpression(((seed, 1.0),), colors=shown.colors))
 
     def code_at(self, time_seconds: float, track_id: int = 0) -> Row:
         with self._lock:

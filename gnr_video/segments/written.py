@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gnr_video.effects.dark_hair import HairColours
+from gnr_video.effects.dark_hair import HairColors
 from gnr_video.effects.light import Light
-from gnr_video.effects.tint import TintColours
+from gnr_video.effects.tint import TintColors
 from gnr_video.frame import Alignment, Bust, Face
 from gnr_video.privacy import KnownHead
 from gnr_video.tracking.boxes import Track
@@ -27,7 +27,7 @@ CLASSES: dict[str, type] = {
         Alignment,
         Bust,
         Face,
-        HairColours,
+        HairColors,
         HeadPlace,
         Identities,
         KnownHead,
@@ -36,7 +36,7 @@ CLASSES: dict[str, type] = {
         Rounds,
         Search,
         Step,
-        TintColours,
+        TintColors,
         Track,
         UnfoundHead,
     )

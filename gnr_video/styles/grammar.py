@@ -31,13 +31,13 @@ class StyleExpression:
         terms: looks and their shares, which sum to 1.
         truncation: 1 leaves the mix, 0 is the mean look.
         edits: (direction, amount) pairs.
-        colours: (place, what was written) pairs.
+        colors: (place, what was written) pairs.
     """
 
     terms: tuple[tuple[Atom, float], ...]
     truncation: float = 1.0
     edits: tuple[tuple[int, float], ...] = ()
-    colours: tuple[tuple[str, str], ...] = ()
+    colors: tuple[tuple[str, str], ...] = ()
 
     @property
     def has_z(self) -> bool:
@@ -47,7 +47,7 @@ class StyleExpression:
     @property
     def is_plain(self) -> bool:
         """Whether it is a look by itself, neither mixed nor changed."""
-        return self.has_z and not self.colours
+        return self.has_z and not self.colors
 
     @property
     def seed(self) -> int | None:
@@ -62,9 +62,9 @@ class StyleExpression:
         )
         return replace(self, terms=terms)
 
-    def coloured(self, place: str, name: str) -> StyleExpression:
+    def colored(self, place: str, name: str) -> StyleExpression:
         """The same with another colour of a place."""
-        return replace(self, colours=tuple({**dict(self.colours), place: name}.items()))
+        return replace(self, colors=tuple({**dict(self.colors), place: name}.items()))
 
     def __str__(self) -> str:
         if len(self.terms) == 1:
@@ -73,7 +73,7 @@ class StyleExpression:
             text = "+".join(f"{atom}*{share:.4g}" for atom, share in self.terms)
         if self.truncation != 1.0:
             text += f"~{self.truncation:g}"
-        text += "".join(f"+{place}:{name}" for place, name in self.colours)
+        text += "".join(f"+{place}:{name}" for place, name in self.colors)
         return text + "".join(f"+sefa{index}:{amount:g}" for index, amount in self.edits)
 
 
@@ -150,7 +150,7 @@ class _Scanner:
             raise self.fail(_ATOM)
         return Reference(path)
 
-    def colour(self) -> str:
+    def color(self) -> str:
         before = self.at
         match = self.take(_COLOUR)
         try:
@@ -162,15 +162,15 @@ class _Scanner:
 
     def expression(self) -> StyleExpression:
         start = self.at
-        colours: dict[str, str] = {}
+        colors: dict[str, str] = {}
         terms: list[tuple[Atom, float]] = []
         edits: list[tuple[int, float]] = []
         truncation: float | None = None
         while True:
             if place := self.take(rf"\+\s*{_PLACE}" if terms else _PLACE):
-                if place[1] in colours:
+                if place[1] in colors:
                     raise self.fail(f"one colour only for the {place[1]}")
-                colours[place[1]] = self.colour()
+                colors[place[1]] = self.color()
                 terms = terms or [(Seed(DEFAULT_SEED), 1.0)]
             elif terms and (edit := self.take(r"\+\s*sefa(\d*)")):
                 if not edit[1]:
@@ -180,7 +180,7 @@ class _Scanner:
                 edits.append((int(edit[1]), self.number("':'")))
             elif terms and truncation is None and self.take("~"):
                 truncation = self.number("'~'")
-            elif not terms or (truncation is None and not edits and not colours and self.take(r"\+")):
+            elif not terms or (truncation is None and not edits and not colors and self.take(r"\+")):
                 atom = self.atom()
                 terms.append((atom, self.number("'*'") if self.take(r"\*") else 1.0))
             elif self.take(r"\+"):
@@ -196,7 +196,7 @@ class _Scanner:
             raise self.fail("a mix whose shares do not cancel out")
         terms = [(atom, share / total) for atom, share in terms]
         truncation = 1.0 if truncation is None else truncation
-        return StyleExpression(tuple(terms), truncation, tuple(edits), tuple(colours.items()))
+        return StyleExpression(tuple(terms), truncation, tuple(edits), tuple(colors.items()))
 
     def end(self, wanted: str) -> None:
         if not self.take("$"):
@@ -230,7 +230,7 @@ def parse_expressions(text: str | int) -> list[StyleExpression]:
     return expressions
 
 
-def parse_colour(text: str) -> tuple[str, str]:
+def parse_color(text: str) -> tuple[str, str]:
     """Place and colour of "hair:pink".
 
     Raises:
@@ -240,7 +240,7 @@ def parse_colour(text: str) -> tuple[str, str]:
     place = scanner.take(_PLACE)
     if place is None:
         raise scanner.fail(f"a place and its colour ({', '.join(f'{place}:' for place in ASKED)})")
-    found = place[1], scanner.colour()
+    found = place[1], scanner.color()
     scanner.end("the end")
     return found
 

@@ -47,7 +47,7 @@ class Look:
         self._face_model = face_model
         self._own = style if isinstance(style, StyleCode) else None
         self._read: dict[Atom, StyleCode] = {}
-        self._recoloured: dict[Atom, StyleCode] = {}
+        self._recolored: dict[Atom, StyleCode] = {}
         if isinstance(style, StyleExpression):
             self.expression = style
         else:
@@ -59,7 +59,7 @@ class Look:
         if self._own is not None:
             return self._own
         expression = self.expression.drawn(draw)
-        codes = [self._coloured(atom) for atom, _ in expression.terms]
+        codes = [self._colored(atom) for atom, _ in expression.terms]
         warnings = tuple(text for code in codes for text in code.warnings)
         if expression.has_z:
             return replace(codes[0], label=str(expression))
@@ -91,26 +91,25 @@ class Look:
         template = replace(self.expression, terms=((Seed(0), 1.0),))
         return Look(template, self._engine).code(draw)
 
-    def _coloured(self, atom: Atom) -> StyleCode:
+    def _colored(self, atom: Atom) -> StyleCode:
         """The look with the colours that are asked for."""
         code = self._atom(atom)
-        if not self.expression.colours:
+        if not self.expression.colors:
             return code
-        if atom not in self._recoloured:
+        if atom not in self._recolored:
             if len(code.z) != self._engine.architecture.latent_dim:
                 raise StyleError(f"{atom} is a mix or edited, so no colours can be asked of it")
             try:
-                known = self._engine.style_colours()
+                known = self._engine.style_colors()
             except WeightsError as error:
                 raise StyleError(f"{self.expression}: {error.message}", error.hint) from error
             wanted = {
-                place: [value / 127.5 - 1 for value in rgb_of(name)]
-                for place, name in self.expression.colours
+                place: [value / 127.5 - 1 for value in rgb_of(name)] for place, name in self.expression.colors
             }
-            if len(self._recoloured) >= ROLES:
-                self._recoloured.clear()
-            self._recoloured[atom] = replace(code, z=tuple(known.find(code.array(), wanted).tolist()))
-        return self._recoloured[atom]
+            if len(self._recolored) >= ROLES:
+                self._recolored.clear()
+            self._recolored[atom] = replace(code, z=tuple(known.find(code.array(), wanted).tolist()))
+        return self._recolored[atom]
 
     def _atom(self, atom: Atom) -> StyleCode:
         if isinstance(atom, Seed):
@@ -213,13 +212,13 @@ def parse_style(
     return style_from_seed(atom.number, latent_dim, atom.draw)
 
 
-def style_colours(code: StyleCode, engine: Engine) -> dict[str, str]:
+def style_colors(code: StyleCode, engine: Engine) -> dict[str, str]:
     """Colours that a look gives, "#c0ffee" by place; none of a mix, nor where the weights do not say."""
     import torch
 
-    if len(code.z) != engine.architecture.latent_dim or not engine.has_style_colours:
+    if len(code.z) != engine.architecture.latent_dim or not engine.has_style_colors:
         return {}
-    row = engine.style_colours()(torch.from_numpy(code.array()[None]))[0].numpy()
+    row = engine.style_colors()(torch.from_numpy(code.array()[None]))[0].numpy()
     levels = np.clip(np.rint((row + 1) * 127.5), 0, 255).astype(np.uint8).reshape(-1, 3)
     return {place: f"#{rgb.tobytes().hex()}" for place, rgb in zip(ASKED, levels)}
 
@@ -232,7 +231,7 @@ def describe_style(code: StyleCode, engine: Engine) -> str:
     along = space.directions @ offset
     strongest = np.argsort(-np.abs(along))[:5]
     head = " ".join(f"{value:.3f}" for value in code.z[:8])
-    colours = style_colours(code, engine)
+    colors = style_colors(code, engine)
     return "\n".join(
         (
             f"style      {code.label}",
@@ -241,8 +240,8 @@ def describe_style(code: StyleCode, engine: Engine) -> str:
             f"distance   {float(np.linalg.norm(offset)) / space.spread:.2f} from the mean look, "
             f"in spreads of {space.spread:.2f}",
             *(
-                [f"colours    {', '.join(f'{place} {rgb}' for place, rgb in colours.items())}"]
-                if colours
+                [f"colours    {', '.join(f'{place} {rgb}' for place, rgb in colors.items())}"]
+                if colors
                 else []
             ),
             "directions " + " ".join(f"sefa{i}:{along[i]:.2f}" for i in strongest),

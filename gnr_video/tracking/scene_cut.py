@@ -70,15 +70,15 @@ class SceneCut:
 
     def is_cut(self, image: Image) -> bool:
         """Whether this frame (uint8 HxWx3 RGB) begins a new scene. The first frame does not."""
-        luma, colours = _describe(image)
+        luma, colors = _describe(image)
         self.is_flat = bool(luma.std() < FLAT)
         if self.is_flat:
             return False
-        last, self._last = self._last, (luma, colours)
+        last, self._last = self._last, (luma, colors)
         if last is None:
             return False
         structure = _structure_change(last[0], luma)
-        histogram = 0.5 * float(np.abs(colours - last[1]).sum())
+        histogram = 0.5 * float(np.abs(colors - last[1]).sum())
         score = structure * histogram
         limits = [(self.structure, self.histogram, self.contrast)]
         if self._seen >= KNOWN:
@@ -100,8 +100,8 @@ def _describe(image: Image) -> _Description:
     small = cv2.resize(image[::step, ::step], (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     luma = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
     bins = (np.asarray(small) // 64).astype(np.int64) @ np.array([16, 4, 1])
-    colours = np.bincount(bins.ravel(), minlength=64).astype(np.float32) / bins.size
-    return luma, colours
+    colors = np.bincount(bins.ravel(), minlength=64).astype(np.float32) / bins.size
+    return luma, colors
 
 
 def _structure_change(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

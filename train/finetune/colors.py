@@ -3,7 +3,7 @@
     python -m train.finetune.colors WEIGHTS PREPARED -o OUT [--faces FOLDER] [--trunk FILE]
 
 Skin, hair and irises of a translation are nearly a function of its style code alone, and so smooth a one that a small
-network learns it from some thousand translations (`engines.style_colours`). Through it, two things can be fitted in
+network learns it from some thousand translations (`engines.style_colors`). Through it, two things can be fitted in
 minutes without one picture being decoded: where in the old space of styles seeds have to lie so that their colours are
 spread as drawings' are (`Warp`), and what the style head has to read off a drawing so that the drawing's own colours
 come out. The warp is then learned by the mapping network. Nothing that draws is touched: a look that could be had
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.errors import exit_with
-from engines.style_colours import StyleColours
+from engines.style_colors import StyleColors
 from engines.weights import COLOURS, PLACES, STYLE_ENCODER, Weights, save_weights
 from train.augment import to_float
 from train.data import Domains, ImagePool
@@ -86,7 +86,7 @@ class Effort:
     head: int = 900
 
 
-def place_colours(pictures: Tensor, eyes: Tensor | None = None) -> Tensor:
+def place_colors(pictures: Tensor, eyes: Tensor | None = None) -> Tensor:
     """Colours of `PLACES`.
 
     Args:
@@ -121,11 +121,11 @@ def place_colours(pictures: Tensor, eyes: Tensor | None = None) -> Tensor:
     return torch.cat([skin, hair, irises, sides], 1)
 
 
-def drawing_colours(drawings: Tensor, eyes: Tensor) -> Tensor:
+def drawing_colors(drawings: Tensor, eyes: Tensor) -> Tensor:
     """The same of drawings, uint8 (N, 3, S, S), whose hair is of one colour, beside the face too."""
     found = torch.cat(
         [
-            place_colours(to_float(some), theirs)
+            place_colors(to_float(some), theirs)
             for some, theirs in zip(drawings.split(64), eyes.split(64), strict=True)
         ]
     )
@@ -173,23 +173,23 @@ def descend(
         optimiser.step()
 
 
-def learn_colours(
-    styles: Tensor, colours: Tensor, draw: torch.Generator, *, steps: int, decay: float = DECAY
-) -> StyleColours:
+def learn_colors(
+    styles: Tensor, colors: Tensor, draw: torch.Generator, *, steps: int, decay: float = DECAY
+) -> StyleColors:
     """The model of the colours (N, 12) of translations in styles (N, D): their median over faces. It must not learn
     single faces by heart: what is sought through it is found in its errors first."""
-    model = StyleColours(styles.shape[1])
+    model = StyleColors(styles.shape[1])
 
     def loss() -> Tensor:
         chosen = torch.randint(len(styles), (512,), generator=draw)
-        return F.l1_loss(model(styles[chosen]), colours[chosen])
+        return F.l1_loss(model(styles[chosen]), colors[chosen])
 
     descend(model.parameters(), loss, steps=steps, lr=2e-3, decay=decay)
     return model.requires_grad_(False)
 
 
 def fit_warp(
-    model: StyleColours, colours: Tensor, latent_dim: int, draw: torch.Generator, *, steps: int
+    model: StyleColors, colors: Tensor, latent_dim: int, draw: torch.Generator, *, steps: int
 ) -> Warp:
     """The warp after which the colours of seeds are spread as those of drawings (N, 12) are, by the energy distance
     (Székely and Rizzo 2013) of each of `views`."""
@@ -198,7 +198,7 @@ def fit_warp(
     def loss() -> Tensor:
         seeds = torch.randn(384, latent_dim, generator=draw)
         styles = warp(seeds)
-        real = colours[torch.randint(len(colours), (512,), generator=draw)]
+        real = colors[torch.randint(len(colors), (512,), generator=draw)]
         apart = torch.stack([energy(a, b) for a, b in zip(views(model(styles)), views(real), strict=True)])
         moved = (styles - seeds).square().sum(1).mean()
         return apart.sum() + STAY * moved + too_long(styles, OUTERMOST)
@@ -207,11 +207,11 @@ def fit_warp(
     return warp.requires_grad_(False)
 
 
-def views(colours: Tensor) -> list[Tensor]:
+def views(colors: Tensor) -> list[Tensor]:
     """What `fit_warp` compares of colours (N, 12): all, each place, and how skin and hair differ. Not the sides: asked
     to be like the hair above, pale looks went white altogether."""
-    skin, hair, irises, _ = colours.split(3, dim=1)
-    return [colours[:, :9], skin, hair, irises, skin - hair]
+    skin, hair, irises, _ = colors.split(3, dim=1)
+    return [colors[:, :9], skin, hair, irises, skin - hair]
 
 
 def energy(a: Tensor, b: Tensor) -> Tensor:
@@ -247,8 +247,8 @@ def teach_mapping(mapping: nn.Module, warp: Warp, draw: torch.Generator, *, step
 def teach_head(
     head: nn.Module,
     stems: Tensor,
-    colours: Tensor,
-    colours_of: Callable[[Tensor], Tensor],
+    colors: Tensor,
+    colors_of: Callable[[Tensor], Tensor],
     draw: torch.Generator,
     *,
     steps: int,
@@ -257,16 +257,16 @@ def teach_head(
 
     Args:
         stems: what it reads, (N, views, C, H, W) of drawings that were seen in several ways.
-        colours: theirs (N, 12).
-        colours_of: style codes (N, D) -> colours (N, 12).
+        colors: theirs (N, 12).
+        colors_of: style codes (N, D) -> colours (N, 12).
     """
-    spread = colours.std(0)
+    spread = colors.std(0)
 
     def loss() -> Tensor:
         chosen = torch.randint(len(stems), (64,), generator=draw)
         view = torch.randint(stems.shape[1], (64,), generator=draw)
         codes = head(stems[chosen, view].float())
-        apart = ((colours_of(codes) - colours[chosen]).square() / spread)[:, :9]
+        apart = ((colors_of(codes) - colors[chosen]).square() / spread)[:, :9]
         return apart.mean() + too_long(codes, CODE_LENGTH)
 
     descend(head.parameters(), loss, steps=steps, lr=2e-3)
@@ -294,14 +294,14 @@ class Painter:
             some = faces.sample(FACES, draw).split(BATCH)
             self.contents = torch.cat([network.content(to_float(pictures)) for pictures in some])
         styles = REACH * torch.randn(probe, network.architecture.latent_dim, generator=draw)
-        colours = self(styles)
-        aim = colours.new_tensor([*PROBE["skin"], *PROBE["hair"]])
-        telling = styles[(colours[:, :6] - aim).square().sum(1).argmin()]
-        colours = self._paint(self.contents, telling.expand(len(self.contents), -1))
-        skin, hair = colours[:, :6].median(0)[0].split(3)
+        colors = self(styles)
+        aim = colors.new_tensor([*PROBE["skin"], *PROBE["hair"]])
+        telling = styles[(colors[:, :6] - aim).square().sum(1).argmin()]
+        colors = self._paint(self.contents, telling.expand(len(self.contents), -1))
+        skin, hair = colors[:, :6].median(0)[0].split(3)
         usual = [
             (there - hair).norm(dim=1) < (there - skin).norm(dim=1)
-            for there in (colours[:, 3:6], colours[:, 9:])
+            for there in (colors[:, 3:6], colors[:, 9:])
         ]
         self.contents = self.contents[usual[0] & usual[1]]
 
@@ -315,7 +315,7 @@ class Painter:
         with torch.no_grad():
             return torch.cat(
                 [
-                    place_colours(self.network.decode(content, style).clamp(-1, 1))
+                    place_colors(self.network.decode(content, style).clamp(-1, 1))
                     for content, style in zip(contents.split(BATCH), styles.split(BATCH), strict=True)
                 ]
             )
@@ -348,7 +348,7 @@ def fit_looks(
     for frozen in (network, reader):
         frozen.requires_grad_(False).eval()
     drawings, latent_dim = data.train_b.images, weights.architecture.latent_dim
-    wanted = drawing_colours(drawings, eyes)
+    wanted = drawing_colors(drawings, eyes)
     paint = Painter(network, data.train_a, draw, effort.probe)
     log(f"{len(paint.contents)} of {FACES} faces have hair above the forehead and beside it")
     seeds = torch.randn(effort.checks, latent_dim, generator=draw)
@@ -369,16 +369,16 @@ def fit_looks(
     report()
     half = effort.samples // 2
     styles = REACH * torch.randn(half, latent_dim, generator=draw)
-    colours = paint(styles)
-    model = learn_colours(styles, colours, draw, steps=effort.model)
+    colors = paint(styles)
+    model = learn_colors(styles, colors, draw, steps=effort.model)
     # Half of what it learns from lies where seeds will: pale skin beside hair of any colour is rare before.
     warp = fit_warp(model, wanted, latent_dim, draw, steps=effort.warp // 2)
     with torch.no_grad():
         usual = warp(SEEDS_REACH * torch.randn(half, latent_dim, generator=draw))
-    styles, colours = torch.cat([styles, usual]), torch.cat([colours, paint(usual)])
+    styles, colors = torch.cat([styles, usual]), torch.cat([colors, paint(usual)])
     tried, learned = torch.randperm(len(styles), generator=draw).tensor_split([len(styles) // HELD_OUT])
-    model = learn_colours(styles[learned], colours[learned], draw, steps=effort.model)
-    missed = F.mse_loss(model(styles[tried]), colours[tried]) / colours[tried].var(0).mean()
+    model = learn_colors(styles[learned], colors[learned], draw, steps=effort.model)
+    missed = F.mse_loss(model(styles[tried]), colors[tried]) / colors[tried].var(0).mean()
     log(f"model of colours: of their variance, {float(missed):.0%} is not the style's, but the face's")
     warp = fit_warp(model, wanted, latent_dim, draw, steps=effort.warp)
     network.mapping.requires_grad_(True)
@@ -386,14 +386,14 @@ def fit_looks(
     log(f"mapping network: {float(missed):.1%} of the variance is missed")
     reader.style.requires_grad_(True)
 
-    def colours_of(codes: Tensor) -> Tensor:
+    def colors_of(codes: Tensor) -> Tensor:
         return torch.as_tensor(model(warp(codes)))
 
-    teach_head(reader.style, stems[rest], wanted[rest], colours_of, draw, steps=effort.head)
+    teach_head(reader.style, stems[rest], wanted[rest], colors_of, draw, steps=effort.head)
     log("after:")
     report()
     spread_out = REACH * torch.randn(4 * effort.samples, latent_dim, generator=draw)
-    known = learn_colours(spread_out, colours_of(spread_out), draw, steps=effort.model, decay=0)
+    known = learn_colors(spread_out, colors_of(spread_out), draw, steps=effort.model, decay=0)
     asked = wanted[tests[: effort.checks // 6]]
     painted = paint(ask(known, seeds, asked))
     log(f"  correlation of colours asked for with those painted: {per_place(correlations(painted, asked))}")
@@ -407,11 +407,11 @@ def fit_looks(
     return replace(weights, tensors=tensors, metadata=metadata, sha256="")
 
 
-def ask(known: StyleColours, seeds: Tensor, colours: Tensor) -> Tensor:
+def ask(known: StyleColors, seeds: Tensor, colors: Tensor) -> Tensor:
     """Styles (N, D) that are to give colours (N, 12), found from seeds (N or more, D)."""
     styles = [
         known.find(seed.numpy(), dict(zip(PLACES, asked.unflatten(0, (-1, 3)).tolist(), strict=True)))
-        for seed, asked in zip(seeds, colours, strict=False)
+        for seed, asked in zip(seeds, colors, strict=False)
     ]
     return torch.from_numpy(np.stack(styles))
 

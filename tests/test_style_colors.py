@@ -22,13 +22,13 @@ from gnr_video.styles.color_names import NAMES, SPELLINGS, rgb_of
 from gnr_video.styles.grammar import StyleExpression, parse_expression, parse_expressions, parse_keys
 from gnr_video.styles.looks import Look, Looks, parse_style
 from gnr_video.styles.saved import FORMAT
-from tests.tiny_weights import TINY, with_colours
-from train.finetune.colors import place_colours
+from tests.tiny_weights import TINY, with_colors
+from train.finetune.colors import place_colors
 
 
 @pytest.fixture(scope="module")
 def weights(tiny: Path) -> Weights:
-    return with_colours(load_weights(tiny))
+    return with_colors(load_weights(tiny))
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +36,16 @@ def engine(weights: Weights) -> Engine:
     return engines.create(weights, engine="torch", device="cpu", precision="fp32")
 
 
-def colours_of(engine: Engine, text: str) -> np.ndarray:
+def colors_of(engine: Engine, text: str) -> np.ndarray:
     """RGB by place (4, 3), as the model says."""
     code = parse_style(text, engine).array()[None]
-    return engine.style_colours()(torch.from_numpy(code))[0].numpy().reshape(4, 3)
+    return engine.style_colors()(torch.from_numpy(code))[0].numpy().reshape(4, 3)
 
 
 @settings(max_examples=15, deadline=None)
 @given(start=st.integers(0, 99), other=st.integers(100, 199), place=st.sampled_from(PLACES))
-def test_a_colour_that_some_style_has_is_found(engine: Engine, start: int, other: int, place: str) -> None:
-    model = engine.style_colours()
+def test_a_color_that_some_style_has_is_found(engine: Engine, start: int, other: int, place: str) -> None:
+    model = engine.style_colors()
     first, donor = (style_from_seed(seed).array() for seed in (start, other))
     row = PLACES.index(place)
     with torch.no_grad():
@@ -60,20 +60,20 @@ def test_a_colour_that_some_style_has_is_found(engine: Engine, start: int, other
 
 def test_what_it_has_already_leaves_a_style_where_it_is(engine: Engine) -> None:
     start = style_from_seed(3).array()
-    has = colours_of(engine, "3")
-    found = engine.style_colours().find(start, {place: has[i].tolist() for i, place in enumerate(PLACES)})
+    has = colors_of(engine, "3")
+    found = engine.style_colors().find(start, {place: has[i].tolist() for i, place in enumerate(PLACES)})
     np.testing.assert_allclose(found, start, atol=0.05)
 
 
 def test_the_same_question_has_the_same_answer(engine: Engine) -> None:
     start = style_from_seed(5).array()
     wanted = {"hair": [0.5, -0.5, 0.0]}
-    model = engine.style_colours()
+    model = engine.style_colors()
     np.testing.assert_array_equal(model.find(start, wanted), model.find(start, wanted))
 
 
-def test_other_places_keep_their_colours_where_they_can(engine: Engine) -> None:
-    before, after = colours_of(engine, "7"), colours_of(engine, "7+hair:black")
+def test_other_places_keep_their_colors_where_they_can(engine: Engine) -> None:
+    before, after = colors_of(engine, "7"), colors_of(engine, "7+hair:black")
     moved = np.abs(after - before).max(1)
     assert np.abs(after[1] - np.array(NAMES["black"]) / 127.5 + 1).max() < np.abs(before[1] + 0.7).max()
     assert moved[1] > 2 * max(moved[0], moved[2])
@@ -83,7 +83,7 @@ def test_weights_files_keep_them(weights: Weights, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_weights(path, weights.architecture, weights.tensors, weights.metadata)
     again = load_weights(path)
-    assert again.has_colours
+    assert again.has_colors
     names = [name for name in weights.tensors if name.startswith(COLOURS)]
     for name in names:
         torch.testing.assert_close(again.tensors[name], weights.tensors[name], atol=1e-3, rtol=1e-3)
@@ -109,12 +109,12 @@ def test_weights_without_them_say_so(tiny: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expression"),
     [
-        ("42+hair:pink", StyleExpression(((Seed(42), 1.0),), colours=(("hair", "pink"),))),
-        ("hair:Pink", StyleExpression(((Seed(42), 1.0),), colours=(("hair", "pink"),))),
-        ("7 + eyes : #C0FFEE", StyleExpression(((Seed(7), 1.0),), colours=(("eyes", "#c0ffee"),))),
+        ("42+hair:pink", StyleExpression(((Seed(42), 1.0),), colors=(("hair", "pink"),))),
+        ("hair:Pink", StyleExpression(((Seed(42), 1.0),), colors=(("hair", "pink"),))),
+        ("7 + eyes : #C0FFEE", StyleExpression(((Seed(7), 1.0),), colors=(("eyes", "#c0ffee"),))),
         (
             "hair:blonde+skin:tan",
-            StyleExpression(((Seed(42), 1.0),), colours=(("hair", "blonde"), ("skin", "tan"))),
+            StyleExpression(((Seed(42), 1.0),), colors=(("hair", "blonde"), ("skin", "tan"))),
         ),
         ("7~0.5+hair:red+sefa1:2", StyleExpression(((Seed(7), 1.0),), 0.5, ((1, 2.0),), (("hair", "red"),))),
     ],
@@ -149,7 +149,7 @@ def test_lists_and_schedules() -> None:
     assert [str(e) for _, e in parse_keys("0=42,5s=hair:green")] == ["42", "42+hair:green"]
 
 
-def test_colours_are_given_to_each_look_of_a_mix(engine: Engine) -> None:
+def test_colors_are_given_to_each_look_of_a_mix(engine: Engine) -> None:
     a, b = (engine.to_w(parse_style(f"{seed}+hair:red", engine).array())[0] for seed in (3, 4))
     mixed = parse_style("3*0.25+4*0.75+hair:red", engine)
     np.testing.assert_allclose(mixed.z, 0.25 * a + 0.75 * b, atol=1e-5)
@@ -157,7 +157,7 @@ def test_colours_are_given_to_each_look_of_a_mix(engine: Engine) -> None:
     assert len(parse_style("3+hair:red", engine).z) == TINY.latent_dim
 
 
-def test_further_draws_are_others_with_the_same_colours(engine: Engine) -> None:
+def test_further_draws_are_others_with_the_same_colors(engine: Engine) -> None:
     look = Look("3+hair:red", engine)
     one, other = look.code(0), look.code(1)
     assert other.label == "3#1+hair:red" and one.z != other.z
@@ -165,7 +165,7 @@ def test_further_draws_are_others_with_the_same_colours(engine: Engine) -> None:
     np.testing.assert_array_equal(looks.w(1), engine.to_w(other.array())[0])
 
 
-def test_a_saved_mix_has_no_colours_to_change(engine: Engine, tmp_path: Path) -> None:
+def test_a_saved_mix_has_no_colors_to_change(engine: Engine, tmp_path: Path) -> None:
     path = tmp_path / "a.style.json"
     for space, length in (("z", TINY.latent_dim), ("w", TINY.style_dim)):
         content = {"format": FORMAT, "label": "", "weights": "", "space": space, "code": [0.1] * length}
@@ -177,7 +177,7 @@ def test_a_saved_mix_has_no_colours_to_change(engine: Engine, tmp_path: Path) ->
                 parse_style(f"{path}+hair:red", engine)
 
 
-def test_names_and_numbers_are_colours() -> None:
+def test_names_and_numbers_are_colors() -> None:
     assert rgb_of("#c0ffee") == rgb_of("C0FFEE") == (192, 255, 238)
     assert rgb_of("Gray") == rgb_of("grey") == NAMES["grey"]
     assert set(SPELLINGS.values()) <= NAMES.keys() and list(NAMES) == sorted(NAMES)
@@ -189,7 +189,7 @@ def test_names_and_numbers_are_colours() -> None:
 # The default weights
 
 
-def test_the_default_weights_paint_the_colours_asked_for() -> None:
+def test_the_default_weights_paint_the_colors_asked_for() -> None:
     weights = load_weights(resolve_weights("default"))
     face = np.stack(list(sample_crops(weights.architecture.size, 1)))
     with engines.create(weights, engine="torch", device="cpu", precision="fp32") as engine:
@@ -198,7 +198,7 @@ def test_the_default_weights_paint_the_colours_asked_for() -> None:
             """RGB by place (4, 3), 0..255."""
             picture = engine.translate(face, parse_style(text, engine).array()[None])
             x = torch.from_numpy(picture).permute(0, 3, 1, 2).float() / 127.5 - 1
-            return (place_colours(x)[0].numpy().reshape(4, 3) + 1) * 127.5
+            return (place_colors(x)[0].numpy().reshape(4, 3) + 1) * 127.5
 
         hair = {name: painted(f"hair:{name}")[1] for name in ("black", "blond", "blue", "red")}
         eyes = {name: painted(f"eyes:{name}")[2] for name in ("blue", "crimson")}

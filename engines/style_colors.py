@@ -35,7 +35,7 @@ OUTERMOST = 3.5
 """Length of a style beyond which hardly a seed lies, so that pictures get worse."""
 
 
-class StyleColours(nn.Sequential):
+class StyleColors(nn.Sequential):
     """Style codes z (N, D) -> RGB of `PLACES` in [-1, 1], (N, 12), as translations have it on average over faces."""
 
     def __init__(self, latent_dim: int) -> None:
@@ -49,13 +49,13 @@ class StyleColours(nn.Sequential):
         )
 
     @classmethod
-    def load(cls, weights: Weights) -> StyleColours:
+    def load(cls, weights: Weights) -> StyleColors:
         """That of a weights file.
 
         Raises:
             WeightsError: it has none.
         """
-        if not weights.has_colours:
+        if not weights.has_colors:
             raise WeightsError(
                 "these weights do not say which colours a style gives",
                 "python -m train.finetune.colors teaches them",
@@ -78,7 +78,7 @@ class StyleColours(nn.Sequential):
         Returns:
             z, float32 (D,).
         """
-        model = StyleColours(self.latent_dim).double()
+        model = StyleColors(self.latent_dim).double()
         model.load_state_dict(self.state_dict())
         model.requires_grad_(False)
         first = torch.from_numpy(np.asarray(start, np.float64))
@@ -86,8 +86,8 @@ class StyleColours(nn.Sequential):
         weight = torch.tensor([ELSEWHERE[place] for place in PLACES], dtype=torch.float64)
         if "hair" in wanted:
             wanted = {"sides": wanted["hair"], **wanted}
-        for place, colour in wanted.items():
-            target[PLACES.index(place)] = torch.tensor(colour, dtype=torch.float64)
+        for place, color in wanted.items():
+            target[PLACES.index(place)] = torch.tensor(color, dtype=torch.float64)
             weight[PLACES.index(place)] = ASKED[place]
         weight = weight.repeat_interleave(3)
         around = torch.randn(
