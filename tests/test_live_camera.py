@@ -78,7 +78,7 @@ class TestPacing:
                 shots.append(shot)
         camera.close()
         spent = shots[9].captured - shots[0].captured
-        assert 0.28 <= spent < 1.0
+        assert 0.28 <= spent < 5.0
         assert all(b.captured > a.captured for a, b in pairwise(shots))
         assert np.array_equal(shots[0].image, shots[10].image)
 
@@ -89,7 +89,7 @@ class TestPacing:
         threading.Timer(0.05, stop.set).start()
         start = time.perf_counter()
         assert camera.read(stop) is None
-        assert time.perf_counter() - start < 2
+        assert time.perf_counter() - start < 4
         camera.close()
 
     def test_a_picture_is_no_busy_loop(self, tmp_path: Path) -> None:

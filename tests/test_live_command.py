@@ -74,8 +74,8 @@ class TestEnding:
         assert "recorded" in done.stderr
         assert len(read_pictures(tmp_path / "out.mp4")) >= 3
         assert not list(tmp_path.glob(".*"))
-        # The bar is one second on a machine that is idle; this one may not be.
-        assert spent < 10.0
+        # It takes one second on a machine that is idle; this one may not be.
+        assert spent < 30.0
 
     def test_a_recording_that_fails_is_how_the_session_ends(
         self, options: list[object], tmp_path: Path, face_model: Path

@@ -251,7 +251,7 @@ class TestEnding:
             until(lambda: session.counts.frames > 10)
             start = time.perf_counter()
             session.stop()
-            assert time.perf_counter() - start < 1.0
+            assert time.perf_counter() - start < 10.0
             recorder.stop()
             session.stop()
         assert recorder.last == tmp_path / "out.mp4"

@@ -175,7 +175,7 @@ def _join(ray: Any, address: str | None) -> None:
             ray.init(address="local", include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises it as such when it does not start
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         where = f"the cluster at {address}" if address else "a Ray of this machine's own"
         raise EngineError(
