@@ -2,11 +2,13 @@
 
     python -m benchmarks.live [--seconds 30] [--size 640x480] [--hold N] [--weights ...] [--json FILE]
     python -m benchmarks.live --soak 30                      30 minutes: memory, queues, threads
+    python -m benchmarks.live --pairs 5 --record             what --private, light and sound cost, in turn
 
 The camera is the demo clip in real time, the virtual camera a pyvirtualcam backend in this process that takes
 every picture. The bars: with 2 CPU cores and the default weights at 640x480, 20 fps or more and at most
 120 ms at p95; and where the pipeline keeps up with the camera, at most two frame intervals at p95. In a soak,
-memory after its first tenth (at least a minute) may grow by 5 %, and no thread or queue may be left.
+memory after its first tenth (at least a minute) may grow by 5 %, and no thread or queue may be left. In pairs, the
+median rate with everything on may be 10 % less than without.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import statistics
 import tempfile
 import threading
 import time
@@ -26,9 +29,11 @@ from engines.errors import exit_with
 from gnr_video.live import Capture, Controls, LiveSession, open_camera
 from gnr_video.live.memory import share_heaps
 from gnr_video.live.recorder import Recorder
+from gnr_video.live.sound import Sound
+from gnr_video.live.sound.voice import AUTO, NONE, Voice
 from gnr_video.live.virtual_camera import VirtualCameraSink
 from gnr_video.machine import hardware
-from gnr_video.options import EngineOptions
+from gnr_video.options import EngineOptions, LookOptions
 from gnr_video.report import Report
 from gnr_video.samples.portrait import make_demo_clip
 from gnr_video.timing import stage_table
@@ -36,6 +41,7 @@ from gnr_video.translator import Translator
 
 FPS_BAR, P95_BAR_MS = 20.0, 120.0
 GROWTH_BAR = 0.05
+COST_BAR = 0.1
 WARM_UP_SECONDS = 3.0
 
 
@@ -87,26 +93,43 @@ def own_threads() -> list[str]:
     return sorted(t.name for t in threading.enumerate() if t.name.startswith("gnr-video "))
 
 
-def measure(options: argparse.Namespace, clip: Path, folder: Path) -> tuple[Report, Soak]:
-    """Run a session; its report, and what was watched (every ten seconds in a soak)."""
+def measure(
+    options: argparse.Namespace, clip: Path, folder: Path, everything: bool | None = None
+) -> tuple[Report, Soak]:
+    """Run a session; its report, and what was watched (every ten seconds in a soak).
+
+    Args:
+        everything: whether faces are kept private, light is taken on and the clip's sound is heard; None: as in a
+            `Translator` by default, without sound.
+    """
     import pyvirtualcam
 
     pyvirtualcam.register_backend("memory", MemoryBackend)
     share_heaps()  # as the command does
     soak = Soak(options.soak or 0.0)
-    camera = open_camera(str(clip))
-    capture = Capture(camera, lambda: open_camera(str(clip)))
+    sound = Sound()
+    voice = Voice(AUTO if everything else NONE, sound, print)
+    reopen = voice.opener(lambda: open_camera(str(clip)))
+    camera = reopen()
+    capture = Capture(camera, reopen)
+    look = (
+        LookOptions()
+        if everything is None
+        else LookOptions(private=everything, effects={"light": everything})
+    )
     with Translator(
         options.weights,
         engine=EngineOptions(options.engine, precision=options.precision, threads=options.threads),
+        look=look,
     ) as translator:
         controls = Controls(translator.engine, 42, effects=translator.effects)
-        session = LiveSession(translator, capture, controls, hold=options.hold)
+        session = LiveSession(translator, capture, controls, hold=options.hold, sound=sound)
         session.add_sink(VirtualCameraSink(session.size, camera.fps or 30.0, backend="memory"))
-        recorder = Recorder(session, folder / "live.mp4")
+        recorder = Recorder(session, folder / "live.mp4", overwrite=True)
         if options.record:
             recorder.start()
         session.start()
+        voice.start()
         try:
             session.wait(WARM_UP_SECONDS)
             session.times.reset()
@@ -129,9 +152,33 @@ def measure(options: argparse.Namespace, clip: Path, folder: Path) -> tuple[Repo
             start = time.perf_counter()
             session.stop()
             recorder.stop()
+            voice.stop()
             soak.stop_seconds = time.perf_counter() - start
     soak.threads_left = own_threads()
     return report, soak
+
+
+def cost(options: argparse.Namespace, clip: Path, folder: Path) -> int:
+    """Sessions without and with everything on, in turn; the exit status."""
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    for turn in range(2 * options.pairs):
+        everything = turn % 2 == 1
+        report, _ = measure(options, clip, folder, everything)
+        rates[everything].append(report.fps)
+        late = report.stages["to virtual camera"]
+        print(
+            f"{'everything' if everything else 'plain':11}{report.fps:5.1f} fps,"
+            f" {late.p50_ms:.0f} ms (p95 {late.p95_ms:.0f})"
+        )
+    plain, full = (statistics.median(rates[on]) for on in (False, True))
+    reached = full >= (1 - COST_BAR) * plain
+    print(
+        f"{'ok' if reached else 'MISSED':7}{full:.1f} fps against {plain:.1f} (medians): {full / plain:.2f}"
+    )
+    if options.json:
+        result = {"hardware": hardware(), "plain": rates[False], "everything": rates[True]}
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0 if reached else 1
 
 
 def watch(session: LiveSession, soak: Soak) -> None:
@@ -193,12 +240,17 @@ def main() -> int:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads of the network")
+    parser.add_argument(
+        "--pairs", type=int, metavar="N", help="sessions without and with everything on, in turn"
+    )
     parser.add_argument("--record", action="store_true", help="record to a file as well")
     parser.add_argument("--json", type=Path, help="write everything there")
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
     with tempfile.TemporaryDirectory(prefix="gnr-video-live-") as name:
         clip = make_demo_clip(Path(name) / "camera.mp4", seconds=4, fps=options.fps, size=(width, height))
+        if options.pairs:
+            return cost(options, clip, Path(name))
         report, soak = measure(options, clip, Path(name))
     print(f"{report.settings['size']} at {options.fps} fps, {report.engine}, {report.weights}")
     drawn = report.stages["network"].count / report.seconds

@@ -84,7 +84,7 @@ def test_highlights_lose_contrast():
     assert contrast(shown) < 0.9 * contrast(crop)
 
 
-@pytest.mark.parametrize("colour", [HAIR, SKIN], ids=["dark hair", "a bald head"])
+@pytest.mark.parametrize("color", [HAIR, SKIN], ids=["dark hair", "a bald head"])
 def test_what_needs_no_darkening_is_handed_on(color):
     crop, shown = darkened(haired(color))
     assert shown is crop

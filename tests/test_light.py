@@ -55,7 +55,7 @@ def test_dark_skin_in_a_bright_room_is_no_dark_room() -> None:
     assert drawn(image).mean() > 1.3 * drawn(under(crop(), 0.4)).mean()
 
 
-@pytest.mark.parametrize(("colour", "more", "less"), [((1.0, 0.7, 0.4), 0, 2), ((0.6, 0.8, 1.0), 2, 0)])
+@pytest.mark.parametrize(("color", "more", "less"), [((1.0, 0.7, 0.4), 0, 2), ((0.6, 0.8, 1.0), 2, 0)])
 def test_colored_light(color: tuple[float, ...], more: int, less: int) -> None:
     picture = drawn(under(crop(), np.array(color))).mean((0, 1))
     assert picture[more] > 1.1 * picture[less]

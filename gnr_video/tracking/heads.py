@@ -92,6 +92,8 @@ def bare_heads(matte: Mask, size: tuple[int, int], known: Sequence[Alignment]) -
         cv2.rectangle(people, (round(x - body), chin), (round(x + body), side), 0, -1)
     if known:
         thin = max(thin, THIN * WIDE * min(face.scale for face in known) / across)
+    if not people.any():
+        return []
     people = _without_thin(people, thin)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(people)
     found: list[_Outline] = []
@@ -113,9 +115,18 @@ def bare_heads(matte: Mask, size: tuple[int, int], known: Sequence[Alignment]) -
 def _without_thin(mask: Mask, radius: float) -> Mask:
     """A mask without what is thinner than a disc of that radius, pixels; it does not end at the picture's border."""
     reach = max(round(radius), 1)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     wide = cv2.copyMakeBorder(mask, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.morphologyEx(wide, cv2.MORPH_OPEN, disc)[reach:-reach, reach:-reach], np.uint8)
+    # By distances: a disc as a structuring element takes ten times as long.
+    outside = np.asarray(_distances(wide) <= reach, np.uint8)
+    if outside.all():
+        return np.zeros_like(mask)
+    opened = _distances(outside) <= reach
+    return np.asarray(opened[reach:-reach, reach:-reach] * 255, np.uint8)
+
+
+def _distances(mask: Mask) -> NDArray[np.float32]:
+    """How far each pixel of a mask is from the nearest that is none."""
+    return np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
 
 
 @dataclass(frozen=True)
