@@ -115,7 +115,7 @@ def bare_heads(matte: Mask, size: tuple[int, int], known: Sequence[Alignment]) -
 def _without_thin(mask: Mask, radius: float) -> Mask:
     """A mask without what is thinner than a disc of that radius, pixels; it does not end at the picture's border."""
     reach = max(round(radius), 1)
-    wide = cv2.copyMakeBorder(mask, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
+    wide = np.pad(mask, reach, mode="edge")
     # By distances: a disc as a structuring element takes ten times as long.
     outside = np.asarray(_distances(wide) <= reach, np.uint8)
     if outside.all():
