@@ -173,7 +173,7 @@ class DelayLine:
         heard = np.zeros(len(times), bool)
         with self._lock:
             for segment in self._segments:
-                if not segment.clock.ready:
+                if not segment.clock.ready or min(segment.limit, segment.until) < times[0]:
                     continue
                 positions = segment.clock.index_at(times)
                 inside = (positions >= segment.first) & (positions <= segment.whole) & (times < segment.limit)
