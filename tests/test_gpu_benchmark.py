@@ -157,7 +157,8 @@ def test_clips_and_live_are_judged():
     table = {bar.what: bar for bar in bars(found)}
     assert table["file 720p"].holds is True and table["file 1080p"].holds is False
     assert table["file 720p"].found == "60.0 fps, tensorrt fp16; slowest stage: compose, 15.2 ms"
-    assert table["file 720p"].official == "its network alone: 50 fps"
+    assert table["file 720p"].official == "its network alone: 50 fps, 20.0 ms a picture"
+    assert table["live"].official == table["file 720p"].official
     assert table["live"].holds is True and "33 ms at p95 (2.0 frames)" in table["live"].found
     report["engine"] = "openvino bf16 on cpu"  # the card was lost on the way
     assert {bar.what: bar for bar in bars(found)}["live"].holds is False
