@@ -40,7 +40,7 @@ from gnr_video.options import EngineOptions, LookOptions
 from gnr_video.samples.portrait import make_demo_clip
 from gnr_video.translator import Translator
 
-PARTS = ("network", "file", "live", "cold")
+MEASURED = ("network", "file", "live", "cold")
 OFFICIAL, DEFAULT = "official size", "default weights"
 FILE_FPS = 30.0
 """Frames per second that the default weights must reach on the 1280x720 clip, from file to file."""
@@ -203,11 +203,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
     def chosen(text: str) -> list[str]:
         parts = [part.strip() for part in text.split(",") if part.strip()]
-        if wrong := [part for part in parts if part not in PARTS]:
-            raise argparse.ArgumentTypeError(f"no part is called {wrong[0]!r}; there are {', '.join(PARTS)}")
+        if wrong := [part for part in parts if part not in MEASURED]:
+            raise argparse.ArgumentTypeError(
+                f"no part is called {wrong[0]!r}; there are {', '.join(MEASURED)}"
+            )
         return parts
 
-    parser.add_argument("--parts", type=chosen, default=list(PARTS), help="network,file,live,cold")
+    parser.add_argument("--parts", type=chosen, default=list(MEASURED), help="network,file,live,cold")
     parser.add_argument("--networks", choices=("both", "official", "default"), default="both")
     parser.add_argument(
         "--only", action="append", metavar="TEXT", help="executions named so; may be repeated"

@@ -121,9 +121,7 @@ def quantise(
         EngineError: NNCF is missing or failed.
     """
     started = time.perf_counter()
-    held_out = np.arange(0, len(crops), 4)[:CHECK_FACES]
-    check, rest = crops[held_out], np.delete(crops, held_out, axis=0)
-    rest = rest if len(rest) else crops
+    check, rest = _held_out(crops)
     random = np.random.default_rng(0)
     styles = graphs.vectors(random.standard_normal((CALIBRATION_STYLES, latent_dim)).astype(np.float32))
     unseen = graphs.vectors(random.standard_normal((CHECK_STYLES, latent_dim)).astype(np.float32))
@@ -189,6 +187,13 @@ def quantise(
     pattern = keep("pattern", made, clipped, graphs.baked(styles[:1]), BAR, pattern_psnr)
     facts["seconds"] = round(time.perf_counter() - started, 1)
     return Int8Graphs(encoder, decoder, pattern, facts)
+
+
+def _held_out(crops: Crops) -> tuple[Crops, Crops]:
+    """Those for the check, and the rest for the calibration: all of them where there is one only."""
+    chosen = np.arange(0, len(crops), 4)[:CHECK_FACES]
+    rest = np.delete(crops, chosen, axis=0)
+    return crops[chosen], rest if len(rest) else crops
 
 
 def bake(pattern: Any, baked: Any) -> Any:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 STARTS = 64
 """Styles that a search begins from: the one given, and some around it."""
 STEPS = 150
-ELSEWHERE = {"skin": 0.6, "hair": 0.15, "eyes": 0.15, "sides": 0.1}
+KEPT_WEIGHT = {"skin": 0.6, "hair": 0.15, "eyes": 0.15, "sides": 0.1}
 """How much the colours count that are not asked for, which should stay: of skin, one sees it at once."""
-ASKED = {"skin": 1.0, "hair": 1.0, "eyes": 1.0, "sides": 0.5}
+ASKED_WEIGHT = {"skin": 1.0, "hair": 1.0, "eyes": 1.0, "sides": 0.5}
 """How much those count that are."""
 NEAR = 0.01
 """What it costs to move a style by 1."""
@@ -83,12 +83,12 @@ class StyleColors(nn.Sequential):
         model.requires_grad_(False)
         first = torch.from_numpy(np.asarray(start, np.float64))
         target = model(first[None])[0].unflatten(0, (len(PLACES), 3))
-        weight = torch.tensor([ELSEWHERE[place] for place in PLACES], dtype=torch.float64)
+        weight = torch.tensor([KEPT_WEIGHT[place] for place in PLACES], dtype=torch.float64)
         if "hair" in wanted:
             wanted = {"sides": wanted["hair"], **wanted}
         for place, color in wanted.items():
             target[PLACES.index(place)] = torch.tensor(color, dtype=torch.float64)
-            weight[PLACES.index(place)] = ASKED[place]
+            weight[PLACES.index(place)] = ASKED_WEIGHT[place]
         weight = weight.repeat_interleave(3)
         around = torch.randn(
             STARTS - 1, self.latent_dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64

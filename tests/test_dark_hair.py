@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnr_video.effects.dark_hair import BROWS, DARK, SETTLE_SECONDS, DarkHair
+from gnr_video.effects.dark_hair import BROWS, DARK, HAIR_SECONDS, DarkHair
 from gnr_video.frame import Alignment, Image
 from gnr_video.options import EngineOptions
 from gnr_video.samples.portrait import portrait
@@ -140,7 +140,7 @@ def test_colors_settle_and_begin_anew_for_others():
     first = seen(light_one, 0.0)
     step = seen(lighter_one, 1 / 30)
     assert step > first + 5, "what is known of the hair is of before"
-    for frame in range(2, int(8 * 30 * SETTLE_SECONDS)):
+    for frame in range(2, int(8 * 30 * HAIR_SECONDS)):
         last = seen(lighter_one, frame / 30)
     alone = float(at(darkened(lighter_one)[1], 128, 10) @ GREY)
     assert last == pytest.approx(alone, abs=2)

@@ -18,8 +18,8 @@ from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains
 from train.augment import apply_affine, random_affine
 from train.facial_parts import (
+    FACIAL_PARTS,
     LANDMARKS,
-    PARTS,
     PartsHead,
     centre_of_mass,
     centres_of_drawings,
@@ -47,20 +47,20 @@ def face_points(count: int, seed: int = 0) -> Tensor:
 def test_spots_lie_where_the_parts_are(side: int):
     points = face_points(3)
     maps = part_maps(points, side)
-    assert maps.shape == (3, len(PARTS), side, side) and maps.min() >= 0 and maps.max() <= 1
+    assert maps.shape == (3, len(FACIAL_PARTS), side, side) and maps.min() >= 0 and maps.max() <= 1
     for name, centre in {
         "eyes": points[:, :4].mean(1),
         "mouth": points[:, 4:12].mean(1),
         "nose": points[:, 14],
         "chin": points[:, 15],
     }.items():
-        assert (centre_of_mass(maps[:, PARTS.index(name)]) - centre).abs().max() < 4
+        assert (centre_of_mass(maps[:, FACIAL_PARTS.index(name)]) - centre).abs().max() < 4
 
 
 def test_the_opening_grows_with_the_gap_between_the_lips():
     points = face_points(1).expand(4, -1, -1).clone()
     points[:, 13, 1] = points[:, 12, 1] + torch.tensor([0.0, 2.0, 8.0, 30.0])
-    heights = part_maps(points, 32)[:, PARTS.index("opening")].amax((1, 2))
+    heights = part_maps(points, 32)[:, FACIAL_PARTS.index("opening")].amax((1, 2))
     assert heights[0] == heights[1] == 0 and 0.3 < heights[2] < 0.6 and heights[3] > 0.75
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gnr_video.effects.light import DARKEST, SETTLE_SECONDS, LightEffect, light_on, lit
+from gnr_video.effects.light import DARKEST, LIGHT_SECONDS, LightEffect, light_on, lit
 from gnr_video.frame import Alignment, FaceLayer, Image
 from gnr_video.tracking.face_mesh import FACE_OVAL, in_pixels, polygon
 from tests.drawn_people import person
@@ -84,7 +84,7 @@ def test_it_settles_by_seconds(fps: int) -> None:
         assert face.drawing is not None
         after.append(face.drawing.mean())
     end, start = drawn(under(crop(), 0.4)).mean(), drawn(crop()).mean()
-    share = (start - after[round(SETTLE_SECONDS * fps) - 1]) / (start - end)
+    share = (start - after[round(LIGHT_SECONDS * fps) - 1]) / (start - end)
     assert share == pytest.approx(1 - 1 / np.e, abs=0.03)
     assert np.abs(np.diff(after)).max() < 6 * 60 / fps
 

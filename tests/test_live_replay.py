@@ -14,7 +14,17 @@ import pytest
 
 from engines.errors import OutputError
 from gnr_video.frame import Frame, Image
-from gnr_video.live.replay import FPS, SECONDS, SIDE, Moment, Replay, Stopped, make_loop, smaller, wipe_share
+from gnr_video.live.replay import (
+    FPS,
+    REPLAY_SIDE,
+    SECONDS,
+    Moment,
+    Replay,
+    Stopped,
+    make_loop,
+    smaller,
+    wipe_share,
+)
 from gnr_video.media.images import decode_jpeg, encode_jpeg, wiped
 from tests.live_helpers import until
 from tests.media_helpers import frame_times, read_pictures
@@ -79,7 +89,7 @@ class TestReplay:
         (moment,) = until(replay.moments)
         before, after = decode_jpeg(moment.before), decode_jpeg(moment.after)
         assert before is not None and after is not None
-        assert before.shape == after.shape == (360, SIDE, 3)
+        assert before.shape == after.shape == (360, REPLAY_SIDE, 3)
         assert color_of(before) == 0 and color_of(after) == 2
 
     def test_what_may_not_be_shown_is_not_kept(self, replay: Replay) -> None:
@@ -130,8 +140,8 @@ class TestReplay:
 
     @pytest.mark.parametrize("size", [(1920, 1080), (640, 480), (33, 21), (720, 1280), (2, 2)])
     def test_sizes_that_encoders_take(self, size: tuple[int, int]) -> None:
-        width, height = smaller(size, SIDE)
-        assert max(width, height) <= SIDE and width % 2 == height % 2 == 0
+        width, height = smaller(size, REPLAY_SIDE)
+        assert max(width, height) <= REPLAY_SIDE and width % 2 == height % 2 == 0
         if min(size) > 100:
             assert width / height == pytest.approx(size[0] / size[1], rel=0.02)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,8 @@ import engines
 from engines.base import Engine
 from engines.errors import StyleError
 from engines.weights import load_weights
-from gnr_video.styles.looks import Looks, parse_style
-from gnr_video.styles.schedule import BeatTimes, FixedStyles, LiveStyles, Metronome, StylePlan, make_schedule
+from gnr_video.styles.looks import parse_style
+from gnr_video.styles.schedule import BeatTimes, Metronome, StylePlan, make_schedule
 
 
 @pytest.fixture(scope="module")
@@ -136,49 +135,6 @@ def test_plans_that_contradict_themselves(engine: Engine) -> None:
     assert "--bpm" in caught.value.hint
     assert StylePlan(mode="beat").needs_beats
     assert not StylePlan(mode="beat", bpm=100).needs_beats
-
-
-# Live
-
-
-def test_a_switch_takes_effect_on_the_next_frame(engine: Engine) -> None:
-    live = LiveStyles(make_schedule(engine, 42))
-    np.testing.assert_array_equal(live.code_at(1.0), w(engine, "42"))
-    live.switch(make_schedule(engine, "7"))
-    np.testing.assert_array_equal(live.code_at(1.033), w(engine, "7"))
-    assert live.looks.label == "7"
-
-
-def test_a_switch_with_a_transition_starts_from_what_was_shown(engine: Engine) -> None:
-    live = LiveStyles(make_schedule(engine, 42))
-    live.code_at(1.0)
-    live.switch(make_schedule(engine, 7), 1.0, transition=1.0)
-    half = live.code_at(1.5)
-    np.testing.assert_allclose(half, (w(engine, "42") + w(engine, "7")) / 2, atol=1e-5)
-    live.switch(make_schedule(engine, 3), 1.5, transition=1.0)
-    np.testing.assert_array_equal(live.code_at(1.5), half)
-    np.testing.assert_array_equal(live.code_at(2.5), w(engine, "3"))
-    np.testing.assert_array_equal(live.code_at(1.6, 1), w(engine, "3#1"))  # somebody new
-
-
-def test_switches_from_another_thread(engine: Engine) -> None:
-    live = LiveStyles(make_schedule(engine, 0))
-    schedules = [FixedStyles(Looks(seed, engine)) for seed in range(8)]
-    rows = {s.code_at(0).tobytes() for s in schedules}
-    done = threading.Event()
-
-    def switch() -> None:
-        for _ in range(30):
-            for schedule in schedules:
-                live.switch(schedule)
-        done.set()
-
-    thread = threading.Thread(target=switch)
-    thread.start()
-    while not done.is_set():
-        assert live.code_at(0.0).tobytes() in rows
-    thread.join()
-    np.testing.assert_array_equal(live.code_at(0.0), w(engine, "7"))
 
 
 # The engine

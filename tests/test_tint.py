@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnr_video.compositing.compositor import Compositor
-from gnr_video.effects.tint import SETTLE_SECONDS, Tint, black_bars
+from gnr_video.effects.tint import TINT_SECONDS, Tint, black_bars
 from gnr_video.frame import Alignment, Bust
 from gnr_video.tracking.alignment import bust, crop_face
 from gnr_video.tracking.face_mesh import Mask
@@ -151,13 +151,13 @@ def test_colors_settle_and_begin_anew_for_others():
     tint = Tint()
     start = neck(tint, 0.0, one.drawing)
     end = neck(Tint(), 0.0, green)
-    after = neck(tint, SETTLE_SECONDS, green)
+    after = neck(tint, TINT_SECONDS, green)
     way = (after - start)[0] / (end - start)[0]
     assert way == pytest.approx(1 - math.exp(-1), abs=0.08)
-    np.testing.assert_allclose(neck(tint, 20 * SETTLE_SECONDS, green), end, atol=1)
-    np.testing.assert_allclose(neck(tint, 20 * SETTLE_SECONDS, one.drawing, track=1), start, atol=1)
+    np.testing.assert_allclose(neck(tint, 20 * TINT_SECONDS, green), end, atol=1)
+    np.testing.assert_allclose(neck(tint, 20 * TINT_SECONDS, one.drawing, track=1), start, atol=1)
     tint.reset()
-    np.testing.assert_allclose(neck(tint, 30 * SETTLE_SECONDS, one.drawing), start, atol=1)
+    np.testing.assert_allclose(neck(tint, 30 * TINT_SECONDS, one.drawing), start, atol=1)
 
 
 def test_noise_in_the_picture_does_not_flicker():

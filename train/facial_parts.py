@@ -29,7 +29,7 @@ from train.data import fit, list_images
 from train.networks import SLOPE
 from train.trunk import CHANNELS, TAP_RMS, Trunk
 
-PARTS = ("eyes", "mouth", "opening", "nose", "chin")
+FACIAL_PARTS = ("eyes", "mouth", "opening", "nose", "chin")
 """The channels of the maps. Opening: a spot on the mouth, the brighter the further the lips are apart."""
 
 STRIDE = 8
@@ -59,7 +59,7 @@ class PartsHead(nn.Module):
             nn.LeakyReLU(SLOPE),
             nn.Conv2d(width, width, 3, padding=2, dilation=2),
             nn.LeakyReLU(SLOPE),
-            nn.Conv2d(width, len(PARTS), 1),
+            nn.Conv2d(width, len(FACIAL_PARTS), 1),
         )
 
     def forward(self, taps: Sequence[Tensor]) -> Tensor:
@@ -145,7 +145,7 @@ def part_centres(logits: Tensor) -> Tensor:
         (N, 3, 2), x and y in [-1, 1], the eye on the left of the picture first; without a gradient.
     """
     maps = torch.sigmoid(logits.detach())
-    eyes, mouth = maps[:, PARTS.index("eyes")], maps[:, PARTS.index("mouth")]
+    eyes, mouth = maps[:, FACIAL_PARTS.index("eyes")], maps[:, FACIAL_PARTS.index("mouth")]
     is_left = _cells(eyes) < centre_of_mass(eyes)[:, :1]
     halves = [eyes * side[:, None] for side in (is_left, ~is_left)]
     return torch.stack([centre_of_mass(spot) for spot in (*halves, mouth)], 1) / 128 - 1
@@ -257,7 +257,7 @@ def part_errors(head: PartsHead, trunk: Trunk, images: Tensor, points: Tensor) -
         )
     wanted = part_maps(points, found.shape[-1])
     errors = {}
-    for i, name in enumerate(PARTS):
+    for i, name in enumerate(FACIAL_PARTS):
         if name == "opening":
             heights = (m[:, i].flatten(1).amax(1) for m in (found, wanted))
             errors[name] = float((next(heights) - next(heights)).abs().mean())

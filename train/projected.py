@@ -44,7 +44,7 @@ SURROUNDINGS_DOWNS = (1, 1, 0)
 UPPER = (1 / 20, 9 / 20)
 """Rows of a whole head's picture that hold it, as shares of the side. Above them few data sets' drawings go on."""
 
-PLACES = 4
+PLACE_CHANNELS = 4
 """Channels that `with_place` adds."""
 
 
@@ -86,16 +86,16 @@ class ProjectedDiscriminator(nn.Module):
                 self.register_buffer(f"upwards{level}", fixed(width, widths[level - 1], 1))
         self.levels, self.group = len(channels), group
         self.heads = nn.ModuleList(
-            PatchHead(width + PLACES, width, down, latent_dim) for width, down in zip(widths, downs)
+            PatchHead(width + PLACE_CHANNELS, width, down, latent_dim) for width, down in zip(widths, downs)
         )
-        self.palette = PatchHead(3 + PLACES, 64, 2, latent_dim)
-        deviations = [widths[level] + PLACES for level in GROUPED] if group > 1 else []
+        self.palette = PatchHead(3 + PLACE_CHANNELS, 64, 2, latent_dim)
+        deviations = [widths[level] + PLACE_CHANNELS for level in GROUPED] if group > 1 else []
         self.deviations = nn.ModuleList(PatchHead(count, 64, 1) for count in deviations)
         kinds = [(level, kind) for level in COMPONENT_LEVELS for kind in range(2)] if components else []
         self.components = nn.ModuleList(PatchHead(widths[level], widths[level], 1) for level, _ in kinds)
         around = [*zip((widths[level] for level in SURROUNDINGS), SURROUNDINGS_DOWNS), (3, 2)]
         self.surroundings = nn.ModuleList(
-            PatchHead(count + PLACES, max(count, 64), down) for count, down in around if surroundings
+            PatchHead(count + PLACE_CHANNELS, max(count, 64), down) for count, down in around if surroundings
         )
 
     def project(self, taps: Sequence[Tensor]) -> list[Tensor]:

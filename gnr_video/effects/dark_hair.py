@@ -38,7 +38,7 @@ from gnr_video.tracking.face_mesh import (
     smoothstep,
 )
 
-SIDE = 80
+HAIR_SIDE = 80
 """Of the crop that is worked on, pixels."""
 DARK = 55.0
 """Brightness that hair is brought to; hair that is darker stays as it is."""
@@ -46,7 +46,7 @@ EVENNESS = 0.4
 """How much of its contrast hair loses, from 0 to 1: highlights are drawn as holes in it."""
 LEAST = 0.2
 """What pixels are multiplied by at least."""
-SETTLE_SECONDS = 0.5
+HAIR_SECONDS = 0.5
 """Time constant of a person's colours."""
 BROWS = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300)
 """MediaPipe's landmarks of their upper edges."""
@@ -126,7 +126,7 @@ class DarkHair(Effect):
             if colors is None or bust.seconds != colors.seconds:
                 measured = head.colors(bust.seconds)
                 if measured and colors and measured.seconds > colors.seconds:
-                    measured = colors.towards(measured, SETTLE_SECONDS)
+                    measured = colors.towards(measured, HAIR_SECONDS)
                 colors = measured or colors
             if colors is not None:
                 self._before[place.track_id] = colors
@@ -140,14 +140,14 @@ class _Head:
 
     def __init__(self, crop: Image, matte: Mask, landmarks: Points) -> None:
         self.crop = crop
-        self.points = in_pixels(landmarks, SIDE)
-        self.opponent = opponent(planes(small(crop, SIDE)))
-        self.matte = cv2.resize(matte, (SIDE, SIDE)).astype(np.float32) / np.float32(255)
+        self.points = in_pixels(landmarks, HAIR_SIDE)
+        self.opponent = opponent(planes(small(crop, HAIR_SIDE)))
+        self.matte = cv2.resize(matte, (HAIR_SIDE, HAIR_SIDE)).astype(np.float32) / np.float32(255)
         self.height = face_height(self.points)
         self.eyes = float(self.points[list(EYES), 1].mean())
 
     def _oval(self, factor: float) -> Mask:
-        return polygon(scaled(self.points[list(FACE_OVAL)], factor), SIDE)
+        return polygon(scaled(self.points[list(FACE_OVAL)], factor), HAIR_SIDE)
 
     def colors(self, seconds: float) -> HairColors | None:
         """Colours of skin and hair; None where little of either is seen."""
@@ -168,7 +168,7 @@ class _Head:
     def _place(self) -> Floats:
         """How likely hair rather than skin is by place alone; nothing from the brows down to the chin."""
         h = self.height
-        x = np.arange(SIDE, dtype=np.float32)
+        x = np.arange(HAIR_SIDE, dtype=np.float32)
         face = self._oval(1.0).astype(np.float32) / np.float32(255)
         likely = np.float32(0.85) - np.float32(0.7) * cv2.GaussianBlur(face, (0, 0), 0.05 * h + 0.1)
         brows = self.points[list(BROWS), 1].min() - 0.02 * h

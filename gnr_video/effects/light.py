@@ -18,9 +18,9 @@ from gnr_video.effects.skin_and_hair import Colors, Floats, coordinates, planes,
 from gnr_video.frame import FaceLayer, Image, Points
 from gnr_video.tracking.face_mesh import FACE_OVAL, in_pixels, polygon, scaled, smoothstep
 
-SIDE = 64
+LIGHT_SIDE = 64
 """Of the crop that light is read off, pixels: it changes slowly from place to place."""
-SETTLE_SECONDS = 0.4
+LIGHT_SECONDS = 0.4
 """Time constant of the light: slow enough for noise and gestures, quick enough for a lamp."""
 
 USUAL = 0.6
@@ -45,7 +45,7 @@ class Light(Colors):
 
     Attributes:
         level: float32 3, what a drawing's RGB is multiplied by.
-        shade: float32 SIDExSIDE, brightness from place to place in that of the whole face.
+        shade: float32 (LIGHT_SIDE, LIGHT_SIDE), brightness from place to place in that of the whole face.
     """
 
     level: Floats
@@ -75,7 +75,7 @@ class LightEffect(Effect):
             if face.crop is not None and face.alignment.landmarks is not None:
                 found = light_on(face.crop, face.alignment.landmarks, face.seconds)
                 is_later = last is not None and found.seconds > last.seconds
-                last = last.towards(found, SETTLE_SECONDS) if last is not None and is_later else last or found
+                last = last.towards(found, LIGHT_SECONDS) if last is not None and is_later else last or found
             if last is None or face.drawing is None:
                 continue
             self._lights[track] = last
@@ -90,10 +90,10 @@ def light_on(crop: Image, landmarks: Points, seconds: float) -> Light:
         landmarks: float32 Nx2, as `Alignment.landmarks` of that crop.
         seconds: the time.
     """
-    rgb = planes(small(crop, SIDE)) / np.float32(255)
+    rgb = planes(small(crop, LIGHT_SIDE)) / np.float32(255)
     luma = np.tensordot(_LUMA, rgb, 1).astype(np.float32)
-    oval = in_pixels(landmarks, SIDE)[list(FACE_OVAL)]
-    skin = polygon(scaled(oval, 0.9), SIDE).astype(np.float32) / np.float32(255)
+    oval = in_pixels(landmarks, LIGHT_SIDE)[list(FACE_OVAL)]
+    skin = polygon(scaled(oval, 0.9), LIGHT_SIDE).astype(np.float32) / np.float32(255)
     area = max(float(skin.sum()), 1.0)
     face = max(float((luma * skin).sum()) / area, 0.02)
     exposure = min(max((face + float(np.percentile(luma, 95))) / 2 / USUAL, DARKEST), 1.0)
@@ -102,11 +102,11 @@ def light_on(crop: Image, landmarks: Points, seconds: float) -> Light:
     cast = np.power(mean + 1e-6, 1 / CAST_POWER)
     cast = np.clip(1 + CAST_SHARE * (cast / float(_LUMA @ cast) - 1), *CAST_BOUNDS)
     # Of a face's own features a plane knows nothing, beards and brows included.
-    x, y = coordinates(SIDE, -1, 1)
+    x, y = coordinates(LIGHT_SIDE, -1, 1)
     terms = np.stack([np.ones_like(x), x, y]).reshape(3, -1)
     weighted = terms * skin.reshape(-1)
     plane = np.linalg.solve(weighted @ terms.T + np.eye(3), weighted @ (luma / face).reshape(-1))
-    shade = (plane @ terms).reshape(SIDE, SIDE)
+    shade = (plane @ terms).reshape(LIGHT_SIDE, LIGHT_SIDE)
     return Light(seconds, (exposure * cast).astype(np.float32), np.asarray(shade, np.float32))
 
 

@@ -43,9 +43,9 @@ from gnr_video.tracking.face_mesh import (
     smoothstep,
 )
 
-SIDE = 128
+TINT_SIDE = 128
 """Of the bust that is worked on, pixels: colours are smooth enough for so few."""
-SETTLE_SECONDS = 0.25
+TINT_SECONDS = 0.25
 """Time constant of the colours: slow enough for noise, quick enough for a change of style."""
 
 _CELL = 4
@@ -112,7 +112,7 @@ class Tint(Effect):
         return {number: known.colors for number, known in self._before.items()}
 
     def restore(self, state: dict[int, TintColors]) -> None:
-        nothing = np.zeros((SIDE, SIDE, 3), np.float32)
+        nothing = np.zeros((TINT_SIDE, TINT_SIDE, 3), np.float32)
         self._before = {number: _Tinted(None, colors, nothing) for number, colors in state.items()}
 
     def frame(self, image: Image, faces: Sequence[FaceLayer]) -> None:
@@ -151,7 +151,7 @@ class Tint(Effect):
                 person = _Person(bust.picture, matte, place.landmarks, drawing, mask)
                 colors = person.colors(bust.seconds)
                 if last is not None and bust.seconds > last.colors.seconds:
-                    colors = last.colors.towards(colors, SETTLE_SECONDS)
+                    colors = last.colors.towards(colors, TINT_SECONDS)
                 elif last is not None and last.picture is None:
                     colors = last.colors  # of the same picture
                 last = _Tinted(bust.picture, colors, person.correction(colors))
@@ -163,16 +163,16 @@ class _Person:
     """A person in a frame, in pixels of a small bust. Colours are planes, CxHxW."""
 
     def __init__(self, picture: Image, matte: Mask, landmarks: Points, drawing: Image, mask: Mask) -> None:
-        self.points = in_pixels(landmarks, SIDE)
+        self.points = in_pixels(landmarks, TINT_SIDE)
         self.height = face_height(self.points)
-        self.rgb = planes(small(picture, SIDE))
+        self.rgb = planes(small(picture, TINT_SIDE))
         self.opponent = opponent(self.rgb)
-        self.matte = small(matte, SIDE).astype(np.float32) / np.float32(255)
-        self.head = bust_head(SIDE)
+        self.matte = small(matte, TINT_SIDE).astype(np.float32) / np.float32(255)
+        self.head = bust_head(TINT_SIDE)
         side = self.head[0].stop - self.head[0].start
         self.drawing = planes(small(drawing, side))
         self.mask = small(mask, side)
-        self._face = polygon(self._oval(0.97), SIDE)
+        self._face = polygon(self._oval(0.97), TINT_SIDE)
         self.skin_place = self._skin_place()
 
     def _oval(self, factor: float) -> NDArray[np.float64]:
@@ -182,10 +182,18 @@ class _Person:
         """How likely skin rather than hair is by place alone: face, neck, and the chest below it."""
         right, left = self.points[list(_JAW_CORNERS)]
         chin, h = self.points[CHIN, 1], self.height
-        half = [[right[0], chin + 0.15 * h], [right[0] + 0.8 * h, chin + 0.6 * h], [right[0] + 0.8 * h, SIDE]]
-        other = [[left[0] - 0.8 * h, SIDE], [left[0] - 0.8 * h, chin + 0.6 * h], [left[0], chin + 0.15 * h]]
+        half = [
+            [right[0], chin + 0.15 * h],
+            [right[0] + 0.8 * h, chin + 0.6 * h],
+            [right[0] + 0.8 * h, TINT_SIDE],
+        ]
+        other = [
+            [left[0] - 0.8 * h, TINT_SIDE],
+            [left[0] - 0.8 * h, chin + 0.6 * h],
+            [left[0], chin + 0.15 * h],
+        ]
         neck = np.array([right, *half, *other, left])
-        place = cv2.bitwise_or(self._face, polygon(neck, SIDE))
+        place = cv2.bitwise_or(self._face, polygon(neck, TINT_SIDE))
         soft = cv2.GaussianBlur(place, (0, 0), 0.05 * h + 0.1).astype(np.float32)
         return np.float32(0.06) + np.float32(0.88 / 255) * soft
 
@@ -193,17 +201,17 @@ class _Person:
         """Colours of skin and hair, in the photograph and in the drawing."""
         rgb, seen = (color[:, self.head[0], self.head[1]] for color in (self.rgb, self.opponent))
         eyes = self.points[list(EYES), 1].mean() - self.head[0].start
-        is_skin = polygon(self._oval(0.8), SIDE)[self.head] > 127
+        is_skin = polygon(self._oval(0.8), TINT_SIDE)[self.head] > 127
         is_skin[: max(int(eyes + 0.05 * self.height), 0)] = False
         if not is_skin.any():
             is_skin[...] = True
         skin = np.stack([np.median(rgb[:, is_skin], axis=1), np.median(self.drawing[:, is_skin], axis=1)])
         skin_spread = np.clip(1.5 * seen[:, is_skin].std(axis=1), *_SKIN)
         # Around the face, down to the cheeks.
-        is_hair = (polygon(self._oval(1.12), SIDE)[self.head] < 8) & (self.mask > 240)
+        is_hair = (polygon(self._oval(1.12), TINT_SIDE)[self.head] < 8) & (self.mask > 240)
         is_hair &= self.matte[self.head] > 0.9
         is_hair[max(int(eyes + 0.3 * self.height), 0) :] = False
-        hair, hair_spread = np.zeros((7, SIDE // _CELL, SIDE // _CELL), np.float32), _HAIR[0]
+        hair, hair_spread = np.zeros((7, TINT_SIDE // _CELL, TINT_SIDE // _CELL), np.float32), _HAIR[0]
         if np.count_nonzero(is_hair) >= LEAST_HAIR:
             # Once more without what is far from most of it: ears, background.
             middle = np.median(seen[:, is_hair], axis=1)
@@ -218,7 +226,7 @@ class _Person:
         return TintColors(seconds, skin, skin_spread, hair, hair_spread)
 
     def correction(self, colors: TintColors) -> Floats:
-        """What to add to the photograph, float32 SIDExSIDEx3."""
+        """What to add to the photograph, float32 (TINT_SIDE, TINT_SIDE, 3)."""
         grey = self.opponent[0] / np.float32(255)
         near_skin, near_hair = self._near()
         photo, drawn = (color[:, None, None] for color in colors.skin)
@@ -245,7 +253,7 @@ class _Person:
         # Where there is no hair near, that of the whole head.
         sums += np.float32(0.02) * cells.mean(axis=(1, 2), keepdims=True)
         mean = sums[:6] / np.maximum(sums[6], np.float32(1e-6))
-        full = np.stack([cv2.resize(plane, (SIDE, SIDE)) for plane in mean])
+        full = np.stack([cv2.resize(plane, (TINT_SIDE, TINT_SIDE)) for plane in mean])
         return full[:3], full[3:]
 
     def _change(self, photo: Floats, drawn: Floats) -> Floats:
@@ -261,7 +269,7 @@ class _Person:
 
     def _near(self) -> tuple[Floats, Floats]:
         """How far from the head skin and hair are tinted, fading."""
-        x, y = coordinates(SIDE, 0, SIDE - 1)
+        x, y = coordinates(TINT_SIDE, 0, TINT_SIDE - 1)
         middle = self._oval(1.0).mean(axis=0).astype(np.float32)
         across, down = ((x - middle[0]) / np.float32(self.height), (y - middle[1]) / np.float32(self.height))
         down *= np.float32(0.85)
@@ -282,7 +290,9 @@ class _Person:
             np.maximum(reach[1:], above[:-1], out=reach[1:])
             np.maximum(reach[:-1], above[1:], out=reach[:-1])
             np.minimum(rows[row], reach, out=rows[row])
-        return np.minimum(hair, cv2.resize(cv2.dilate(rows, np.ones((3, 3), np.uint8)), (SIDE, SIDE)))
+        return np.minimum(
+            hair, cv2.resize(cv2.dilate(rows, np.ones((3, 3), np.uint8)), (TINT_SIDE, TINT_SIDE))
+        )
 
 
 def _by_cells(plane: Floats) -> Floats:
@@ -326,7 +336,9 @@ def _add(image: Image, place: Alignment, correction: Floats) -> None:
 @lru_cache(maxsize=1)
 def _border() -> Floats:
     """0 at the border of the bust, 1 within."""
-    x, y = coordinates(SIDE, 0, SIDE - 1)
+    x, y = coordinates(TINT_SIDE, 0, TINT_SIDE - 1)
     # Much hair reaches up there.
-    edge: Floats = np.minimum(np.minimum(x, SIDE - 1 - x), np.minimum(np.float32(2.5) * y, SIDE - 1 - y))
-    return smoothstep(edge * np.float32(10 / SIDE))
+    edge: Floats = np.minimum(
+        np.minimum(x, TINT_SIDE - 1 - x), np.minimum(np.float32(2.5) * y, TINT_SIDE - 1 - y)
+    )
+    return smoothstep(edge * np.float32(10 / TINT_SIDE))

@@ -28,7 +28,7 @@ SECONDS = 5.0
 FPS = 20.0
 GIF_FPS = 10.0
 """Pictures a second at most that are kept, and that a GIF has: it is ten times a video's size."""
-SIDE = 640
+REPLAY_SIDE = 640
 GIF_SIDE = 400
 """Longer side in pixels of what is kept, and of a GIF."""
 KEPT_QUALITY, PHOTO_QUALITY = 88, 95
@@ -93,7 +93,7 @@ class Replay(ThreadedSink):
 
     def deliver(self, frame: Frame) -> None:
         height, width = frame.image.shape[:2]
-        size = smaller((width, height), SIDE)
+        size = smaller((width, height), REPLAY_SIDE)
         before = encode_jpeg(camera_picture(frame, size), KEPT_QUALITY)
         after = encode_jpeg(shrunk(frame.image, size), KEPT_QUALITY)
         moment = Moment(frame.props["captured"], before, after)
@@ -161,7 +161,7 @@ def make_loop(
         raise OutputError("there is no picture yet", "wait a moment")
     first = decode_jpeg(moments[0].after)
     assert first is not None
-    size = smaller((first.shape[1], first.shape[0]), GIF_SIDE if is_gif else SIDE)
+    size = smaller((first.shape[1], first.shape[0]), GIF_SIDE if is_gif else REPLAY_SIDE)
     begin, length = moments[0].captured, moments[-1].captured - moments[0].captured
     fps = (len(moments) - 1) / length if length > 0 else FPS
     sink = open_sink(target, LiveInput(size, fps), overwrite=True)

@@ -84,9 +84,9 @@ _SEED = re.compile(rf"([+-]?\d+)(?:#(\d+))?{_END}")
 _QUOTED = re.compile(r"\"([^\"]+)\"|'([^']+)'")
 _PATH = re.compile(rf"[^,].*?(?:{_EXTENSIONS}){_END}", re.IGNORECASE)
 _WORD = re.compile(r"[^*~+,\s][^*~+,]*")
-ASKED = PLACES[:3]
+COLORED = PLACES[:3]
 """Places whose colours can be asked for."""
-_PLACE = rf"({'|'.join(ASKED)})\s*:\s*"
+_PLACE = rf"({'|'.join(COLORED)})\s*:\s*"
 _COLOUR = re.compile(r"#?\w+")
 _TIME = re.compile(rf"(?:(\d+):)?({_NUMBER})\s*(ms|s|min|m)?\s*")
 _SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0}
@@ -239,7 +239,7 @@ def parse_color(text: str) -> tuple[str, str]:
     scanner = _Scanner(text)
     place = scanner.take(_PLACE)
     if place is None:
-        raise scanner.fail(f"a place and its colour ({', '.join(f'{place}:' for place in ASKED)})")
+        raise scanner.fail(f"a place and its colour ({', '.join(f'{place}:' for place in COLORED)})")
     found = place[1], scanner.color()
     scanner.end("the end")
     return found

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engines.errors import StyleError, WeightsError
 from gnr_video.styles.code import Atom, Reference, Seed, StyleCode, style_from_seed
 from gnr_video.styles.color_names import rgb_of
-from gnr_video.styles.grammar import ASKED, StyleExpression, parse_expression, parse_expressions
+from gnr_video.styles.grammar import COLORED, StyleExpression, parse_expression, parse_expressions
 from gnr_video.styles.reference import encode_reference
 from gnr_video.styles.saved import load_style
 
@@ -220,7 +220,7 @@ def style_colors(code: StyleCode, engine: Engine) -> dict[str, str]:
         return {}
     row = engine.style_colors()(torch.from_numpy(code.array()[None]))[0].numpy()
     levels = np.clip(np.rint((row + 1) * 127.5), 0, 255).astype(np.uint8).reshape(-1, 3)
-    return {place: f"#{rgb.tobytes().hex()}" for place, rgb in zip(ASKED, levels)}
+    return {place: f"#{rgb.tobytes().hex()}" for place, rgb in zip(COLORED, levels)}
 
 
 def describe_style(code: StyleCode, engine: Engine) -> str:

@@ -219,44 +219,6 @@ class OnBeats(StyleSchedule):
         return row
 
 
-class LiveStyles(StyleSchedule):
-    """A schedule that can be changed for another while frames are running, from any thread.
-
-    Args:
-        schedule: the one to begin with.
-    """
-
-    def __init__(self, schedule: StyleSchedule) -> None:
-        self._state: tuple[StyleSchedule, dict[int, Row], float, float] = (schedule, {}, 0.0, 0.0)
-        self._shown: dict[int, Row] = {}
-
-    @property
-    def looks(self) -> Looks:  # type: ignore[override]
-        return self._state[0].looks
-
-    @property
-    def constant(self) -> bool:  # type: ignore[override]
-        return False
-
-    def switch(self, schedule: StyleSchedule, time_seconds: float = 0.0, transition: float = 0.0) -> None:
-        """Use another schedule from the next `code_at` on.
-
-        Args:
-            schedule: the new one.
-            time_seconds, transition: with a transition, its beginning and length on the clock of `code_at`;
-                it starts from what was shown last.
-        """
-        self._state = (schedule, dict(self._shown), time_seconds, transition)
-
-    def code_at(self, time_seconds: float, track_id: int = 0) -> Row:
-        schedule, before, begun, transition = self._state
-        row = schedule.code_at(time_seconds, track_id)
-        if track_id in before and transition > 0:
-            row = _mixed(before[track_id], row, time_seconds - begun, transition)
-        self._shown[track_id] = row
-        return row
-
-
 def _mixed(before: Row, after: Row, elapsed: float, duration: float) -> Row:
     """From one row to another in `duration` seconds, slow at both ends; both kept exactly outside."""
     if elapsed >= duration:

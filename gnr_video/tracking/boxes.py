@@ -21,7 +21,7 @@ Appearance = NDArray[np.float32]
 
 COAST_SECONDS = 1.0
 """How long a face that is gone is taken to move on as it did."""
-SETTLE_SECONDS = 0.1
+VELOCITY_SECONDS = 0.1
 """Time constant of a face's velocity."""
 
 
@@ -44,7 +44,7 @@ class Track:
         """Take in where it is now."""
         dt = time_seconds - self.seen_at
         if dt > 0:
-            share = 1 - math.exp(-dt / SETTLE_SECONDS)
+            share = 1 - math.exp(-dt / VELOCITY_SECONDS)
             speeds = [(box[i] + box[i + 2] - self.box[i] - self.box[i + 2]) / 2 / dt for i in (0, 1)]
             vx, vy = (v + share * (m - v) for v, m in zip(self.velocity, speeds))
             self.velocity = vx, vy

@@ -21,7 +21,7 @@ from gnr_video.frame import Alignment, Image, Points
 from gnr_video.tracking.alignment import crop_face
 from gnr_video.tracking.boxes import Box, Tile, Track, around, box_of, iou, match_cost, size_of
 from gnr_video.tracking.landmarker import Landmarker, MillisecondClock
-from gnr_video.tracking.mediapipe_networks import SIDE, LandmarkNetwork
+from gnr_video.tracking.mediapipe_networks import NETWORK_SIDE, LandmarkNetwork
 
 CLOCK_SPEED = 5
 """How much faster than the video MediaPipe's clock runs.
@@ -204,19 +204,21 @@ class NetworkFollower(Follower):
     def _look(self, image: Image, region: Vector, sure: float) -> Points | None:
         """The landmarks of the face in a region; None where the network is less sure than that of a face there."""
         x, y, log_side, angle = (float(v) for v in region)
-        scale = math.exp(log_side) / SIDE
+        scale = math.exp(log_side) / NETWORK_SIDE
         along, across = scale * math.cos(angle), scale * math.sin(angle)
         turned = np.array([[along, -across], [across, along]], np.float32)
         # Landmarks have 0 at a pixel's edge, alignments at its middle.
         dx, dy = turned.sum(1) / 2 - 0.5
         place = Alignment(0, x + float(dx), y + float(dy), scale, angle)
         # Not mirrored beyond the frame's border: a face that leaves would be followed into its own mirror image.
-        crop = _blurred(crop_face(image, place, SIDE, mirror=False), BLUR * min(1.0, 2 * (scale - 0.5)))
+        crop = _blurred(
+            crop_face(image, place, NETWORK_SIDE, mirror=False), BLUR * min(1.0, 2 * (scale - 0.5))
+        )
         points, presence = self._network(crop)
         if presence < sure:
             return None
         in_frame = points * np.float32(scale)
-        in_frame[:, :2] = (points[:, :2] - SIDE / 2) @ turned.T + np.array([x, y], np.float32)
+        in_frame[:, :2] = (points[:, :2] - NETWORK_SIDE / 2) @ turned.T + np.array([x, y], np.float32)
         return in_frame
 
 

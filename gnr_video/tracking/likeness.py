@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gnr_video.frame import Image
 
-SIDE = 24
+LIKENESS_SIDE = 24
 """Of a face in the pictures that are compared, pixels."""
 LIKE = 0.75
 """Correlation from which on two pictures show the same, usually."""
@@ -46,7 +46,7 @@ class Likeness:
     """A face as it was in one picture.
 
     Attributes:
-        seen: a square of it, float32 SIDE x SIDE, grey.
+        seen: a square of it, float32 LIKENESS_SIDE x LIKENESS_SIDE, grey.
         side: of the square, pixels of the picture.
         like: correlation from which on another picture shows the same.
     """
@@ -58,7 +58,7 @@ class Likeness:
     @classmethod
     def of(cls, image: Image, x: float, y: float, side: float, like: float = LIKE) -> Likeness:
         """That of a picture (uint8 HxWx3 RGB), around (x, y), pixels."""
-        return cls(_square(image, x, y, side, SIDE), side, like)
+        return cls(_square(image, x, y, side, LIKENESS_SIDE), side, like)
 
     @property
     def brightness(self) -> float:
@@ -72,17 +72,17 @@ class Likeness:
             x, y: where its middle should be, pixels.
             reach: how far from there it may be, in sides.
         """
-        wide = SIDE + 2 * max(round(reach * SIDE), 1)
-        around = _square(image, x, y, self.side * wide / SIDE, wide)
+        wide = LIKENESS_SIDE + 2 * max(round(reach * LIKENESS_SIDE), 1)
+        around = _square(image, x, y, self.side * wide / LIKENESS_SIDE, wide)
         scores = cv2.matchTemplate(around, self.seen, cv2.TM_CCOEFF_NORMED)
         # Where nothing can be told apart the correlation is 0 / 0.
         scores = np.where(np.isfinite(scores) & (np.abs(scores) <= 1.0001), scores, 0.0)
         row, column = np.unravel_index(int(scores.argmax()), scores.shape)
-        step, middle = self.side / SIDE, (wide - SIDE) // 2
+        step, middle = self.side / LIKENESS_SIDE, (wide - LIKENESS_SIDE) // 2
         is_like = bool(scores[row, column] >= self.like)
         if not is_like:
             row = column = np.intp(middle)
-        found = around[row : row + SIDE, column : column + SIDE]
+        found = around[row : row + LIKENESS_SIDE, column : column + LIKENESS_SIDE]
         contrast = float(found.std())
         x, y = x + (float(column) - middle) * step, y + (float(row) - middle) * step
         return Match(x, y, is_like and contrast >= VISIBLE, contrast, float(found.mean()))

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 REFRESH_SECONDS = 0.05
 """A bust is cut and its matte made when the last is so old: every second frame at 30 a second. Little moves faster,
 seen from the head."""
-SETTLE_SECONDS = 0.05
+STEADY_SECONDS = 0.05
 """Time constant of a matte: hair at the edge of what the network is sure of would flicker."""
 SURE = (0.15, 0.85)
 """Confidences that count as background and as person; a straight line lies between them."""
@@ -103,7 +103,7 @@ class PersonMatte:
             matte = _sure(self._network(crop))
             then, before = self._before.get(one, (seconds, matte))
             if before.shape == matte.shape and seconds > then:
-                kept = math.exp(-(seconds - then) / SETTLE_SECONDS)
+                kept = math.exp(-(seconds - then) / STEADY_SECONDS)
                 matte = np.asarray(cv2.addWeighted(before, kept, matte, 1.0 - kept, 0.0), np.float32)
             now[one] = seconds, matte
         self._before = now

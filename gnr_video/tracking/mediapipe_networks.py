@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 LANDMARKS_MEMBER = "face_landmarks_detector.tflite"
 """The landmark network in face_landmarker.task, which is a zip archive."""
-SIDE = 256
+NETWORK_SIDE = 256
 """Of the pictures that both networks take, pixels."""
 
 
@@ -71,10 +71,10 @@ class PersonNetwork:
         import cv2
 
         side = len(picture)
-        seen = picture if side == SIDE else cv2.resize(picture, (SIDE, SIDE))
+        seen = picture if side == NETWORK_SIDE else cv2.resize(picture, (NETWORK_SIDE, NETWORK_SIDE))
         found = self._request.infer([seen[None]], share_inputs=True, share_outputs=True)[0]
-        person = found.reshape(SIDE, SIDE).copy()
-        if side != SIDE:
+        person = found.reshape(NETWORK_SIDE, NETWORK_SIDE).copy()
+        if side != NETWORK_SIDE:
             person = cv2.resize(person, (side, side))
         return np.asarray(person, np.float32)
 
@@ -144,7 +144,7 @@ def _compiled(file: str | Path) -> Any:
     core = ov.Core()
     core.add_extension(ConversionExtension("Convolution2DTransposeBias", _transposed_convolution))
     model = core.read_model(file)
-    model.reshape([1, SIDE, SIDE, 3])
+    model.reshape([1, NETWORK_SIDE, NETWORK_SIDE, 3])
     process = PrePostProcessor(model)
     process.input().tensor().set_element_type(ov.Type.u8)
     process.input().preprocess().convert_element_type(ov.Type.f32).scale(255.0)

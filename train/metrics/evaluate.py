@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from engines.weights import Weights
     from train.lpips import Lpips
 
-SIDE = 256
+COMPARED_SIDE = 256
 """Side that pictures are brought to for LPIPS, MS-SSIM and equivariance, whatever the generator's size."""
 
 Advance = Callable[[str], None]
@@ -249,7 +249,7 @@ class Evaluator:
         self._real_features: dict[str, NDArray[np.float32]] = {}
         self._spaces: list[Space] = [*networks.spaces, PaletteSpace()]
         if settings.patches:
-            self._spaces.append(TextureSpace(settings.patches, SIDE, settings.seed))
+            self._spaces.append(TextureSpace(settings.patches, COMPARED_SIDE, settings.seed))
 
     def units(
         self, faces: int = 0, outputs: Iterable[int] = (), generators: int = 0, clip_frames: int = 0
@@ -360,7 +360,7 @@ class Evaluator:
     def _diversity(self, faces: Sequence[Sequence[Picture]]) -> dict[str, Estimate]:
         perceptual, structural = [], []
         for pictures in faces:
-            images = to_tensor(pictures, SIDE)
+            images = to_tensor(pictures, COMPARED_SIDE)
             structural.append(pairwise_ms_ssim(images))
             if self.networks.lpips is not None:
                 perceptual.append(pairwise_lpips(self.networks.lpips, images))
@@ -429,11 +429,11 @@ class Evaluator:
         except WeightsError as error:
             remarks.append(f"no style drift: {error.message}")
         for clip in clips:
-            source = [fit(picture, SIDE) for picture in clip]
+            source = [fit(picture, COMPARED_SIDE) for picture in clip]
             results, codes = [], []
             for picture in source:
                 made = _translate(engine, fit(picture, engine.size), style)
-                results.append(fit(made, SIDE))
+                results.append(fit(made, COMPARED_SIDE))
                 if spread > 0:
                     codes.append(engine.encode_style(made))
                 self.advance("clips")

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from train.lpips import SCALE, SHIFT, load_trunk
-from train.metrics.inception import SIDE, load_inception
+from train.metrics.inception import INCEPTION_SIDE, load_inception
 from train.metrics.pictures import Picture, to_tensor
 
 _BATCH = 4
@@ -61,7 +61,7 @@ class InceptionSpace(FeatureSpace):
         WeightsError: see `train.metrics.inception.load_inception`.
     """
 
-    name, side = "inception", SIDE
+    name, side = "inception", INCEPTION_SIDE
 
     def __init__(self, weights: Path | None = None, *, download: bool = False, device: str = "cpu") -> None:
         self._device = device

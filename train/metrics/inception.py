@@ -24,7 +24,7 @@ URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
     "weights-inception-2015-12-05-6726825d.pth"
 )
-SIDE = 299
+INCEPTION_SIDE = 299
 FEATURES = 2048
 
 # Kernel, stride and padding of the two halves of a 7x7 convolution.

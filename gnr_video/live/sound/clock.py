@@ -14,10 +14,10 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-SETTLE_SECONDS = 0.25
+START_SECONDS = 0.25
 """Sound that is there before the first times are given: the first block alone may be late."""
 GAP_SECONDS = 0.04
-"""Blocks that are later by more, for `SETTLE_SECONDS` on end, come after a gap: samples were lost."""
+"""Blocks that are later by more, for `START_SECONDS` on end, come after a gap: samples were lost."""
 KEPT = 64
 """Corrections that are remembered: about as many seconds can be read back."""
 _WINDOW_SECONDS = 1.0
@@ -44,7 +44,7 @@ class SampleClock:
 
     def __init__(self, rate: float, *, exact: bool = False) -> None:
         self.rate = rate
-        self._settle_seconds = 0.0 if exact else SETTLE_SECONDS
+        self._settle_seconds = 0.0 if exact else START_SECONDS
         self.period = 1 / rate
         self.ready = False
         self._slope = self.period
@@ -104,7 +104,7 @@ class SampleClock:
         if not self._late or error < self._late[0][1] - GAP_SECONDS / 2:  # they catch up: not after a gap yet
             self._late, self._late_index = [], index
         self._late.append((captured, error))
-        if captured - self._late[0][0] < SETTLE_SECONDS:
+        if captured - self._late[0][0] < START_SECONDS:
             return None
         return self._late_index, min(error for _, error in self._late)
 
