@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import EngineError
+from engines.openvino_runtime import Request
 
 HALVED = 63
 """Largest weight where `sums_overflow`."""
@@ -114,17 +115,12 @@ class Runner:
         self.core, self.config = core, config
 
     def __call__(self, model: Any, **options: str) -> Callable[..., NDArray[Any]]:
-        request = self.core.compile_model(model, "CPU", {**self.config, **options}).create_infer_request()
-
-        def run(*inputs: NDArray[Any]) -> NDArray[Any]:
-            return np.array(next(iter(request.infer(list(inputs)).values())))
-
-        return run
+        request = Request(self.core, model, {**self.config, **options})
+        return lambda *inputs: request(*inputs)[0]
 
     def all_outputs(self, model: Any) -> Callable[..., list[NDArray[Any]]]:
         """The same with all outputs, in the model's order; they are overwritten by the next call."""
-        request = self.core.compile_model(model, "CPU", self.config).create_infer_request()
-        return lambda *inputs: list(request.infer(list(inputs), share_outputs=True).values())
+        return partial(Request(self.core, model, self.config), is_view=True)
 
     def exact(self, model: Any) -> Callable[..., NDArray[Any]]:
         return self(model, INFERENCE_PRECISION_HINT="f32")

@@ -136,7 +136,10 @@ def _person(model: Path) -> Any:
 
 
 def _compiled(file: str | Path) -> Any:
-    """A network whose input is bytes, for one core, in float32: landmarks are finer than bf16 is."""
+    """A network whose input is bytes, for one core, in float32: landmarks are finer than bf16 is.
+
+    It is kept for good, so that callers' threads may run it (see `engines.openvino_runtime.Request`).
+    """
     ov = import_openvino()
     from openvino.frontend import ConversionExtension
     from openvino.preprocess import PrePostProcessor
