@@ -29,7 +29,7 @@ from gnr_video.translator import Translator
 FOLDER = Path(__file__).parent.parent / "docs" / "images"
 SEEDS = (0, 1, 2, 3, 4, 42)
 PEOPLE_SEEDS = (42, 6, 9, 7)
-COLOURS = ("hair:blond", "hair:red", "hair:blue", "hair:pink+skin:tan")
+COLORS = ("hair:blond", "hair:red", "hair:blue", "hair:pink+skin:tan")
 
 
 def found_faces(translator: Translator, folder: Path, count: int) -> tuple[list[Image], list[Image]]:
@@ -81,8 +81,8 @@ def main() -> int:
             save_png(folder / "card.png", contact_sheet(rows, column_labels=labels, cell=128))
             people = [in_styles(translator, picture, PEOPLE_SEEDS) for picture in pictures[:4]]
             save_png(folder / "people.png", contact_sheet(people, cell=192))
-            colored = [in_styles(translator, picture, COLOURS) for picture in pictures[5:7]]
-            labels = ["input", *COLOURS]
+            colored = [in_styles(translator, picture, COLORS) for picture in pictures[5:7]]
+            labels = ["input", *COLORS]
             save_png(folder / "colours.png", contact_sheet(colored, column_labels=labels, cell=192))
         for picture in sorted(folder.glob("*.png")):
             pixels = cv2.imread(str(picture))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.errors import WeightsError
-from engines.weights import COLOURS, COLOURS_WIDTH, PLACES
+from engines.weights import COLORS, COLORS_WIDTH, PLACES
 
 if TYPE_CHECKING:
     from engines.weights import Weights
@@ -41,11 +41,11 @@ class StyleColors(nn.Sequential):
     def __init__(self, latent_dim: int) -> None:
         self.latent_dim = latent_dim
         super().__init__(
-            nn.Linear(latent_dim, COLOURS_WIDTH),
+            nn.Linear(latent_dim, COLORS_WIDTH),
             nn.SiLU(),
-            nn.Linear(COLOURS_WIDTH, COLOURS_WIDTH),
+            nn.Linear(COLORS_WIDTH, COLORS_WIDTH),
             nn.SiLU(),
-            nn.Linear(COLOURS_WIDTH, 3 * len(PLACES)),
+            nn.Linear(COLORS_WIDTH, 3 * len(PLACES)),
         )
 
     @classmethod
@@ -62,7 +62,7 @@ class StyleColors(nn.Sequential):
             )
         model = cls(weights.architecture.latent_dim)
         model.load_state_dict(
-            {name.removeprefix(COLOURS): t for name, t in weights.tensors.items() if name.startswith(COLOURS)}
+            {name.removeprefix(COLORS): t for name, t in weights.tensors.items() if name.startswith(COLORS)}
         )
         return model.requires_grad_(False)
 

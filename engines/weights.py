@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 FORMAT = "gnr-video-1"
 STYLE_ENCODER = "style_encoder."
-COLOURS = "colours."
-COLOURS_WIDTH = 128
+COLORS = "colours."
+COLORS_WIDTH = 128
 PLACES = ("skin", "hair", "eyes", "sides")
 """Whose colours `engines.style_colors` knows: cheeks, hair above the forehead, irises, hair beside the face."""
 
@@ -53,7 +53,7 @@ class Weights:
     @property
     def has_colors(self) -> bool:
         """Whether colours can be asked of a style."""
-        return _has(self.tensors, COLOURS)
+        return _has(self.tensors, COLORS)
 
     @property
     def parameters(self) -> int:
@@ -81,15 +81,15 @@ def inference_tensors(a: Architecture, *, style_encoder: bool, colors: bool = Fa
             if not name.startswith(f"{STYLE_ENCODER}content.")
         }
     if colors:
-        widths = (a.latent_dim, COLOURS_WIDTH, COLOURS_WIDTH, 3 * len(PLACES))
+        widths = (a.latent_dim, COLORS_WIDTH, COLORS_WIDTH, 3 * len(PLACES))
         for i, (n_in, n_out) in enumerate(pairwise(widths)):
-            t |= {f"{COLOURS}{2 * i}.weight": (n_out, n_in), f"{COLOURS}{2 * i}.bias": (n_out,)}
+            t |= {f"{COLORS}{2 * i}.weight": (n_out, n_in), f"{COLORS}{2 * i}.bias": (n_out,)}
     return {name: shape for name, shape in t.items() if not name.endswith(".kernel")}
 
 
 def stored_tensors(a: Architecture, tensors: Mapping[str, object]) -> dict[str, Shape]:
     """`inference_tensors` with the optional parts that `tensors` have."""
-    return inference_tensors(a, style_encoder=_has(tensors, STYLE_ENCODER), colors=_has(tensors, COLOURS))
+    return inference_tensors(a, style_encoder=_has(tensors, STYLE_ENCODER), colors=_has(tensors, COLORS))
 
 
 def _has(tensors: Mapping[str, object], prefix: str) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.errors import WeightsError
-from engines.weights import COLOURS, STYLE_ENCODER, Weights, load_weights, save_weights
+from engines.weights import COLORS, STYLE_ENCODER, Weights, load_weights, save_weights
 from tests.golden import golden_weights, narrow
 from tests.random_trunk import random_trunk
 from tests.toy_domains import toy_domains, write_domains
@@ -209,7 +209,7 @@ def fitted(weights, domains):
 @pytest.mark.slow
 def test_only_mapping_network_and_style_head_change(weights, fitted):
     after = fitted[0].tensors
-    assert {name for name in after if not name.startswith(COLOURS)} == weights.tensors.keys()
+    assert {name for name in after if not name.startswith(COLORS)} == weights.tensors.keys()
     assert fitted[0].has_colors and not weights.has_colors
     for name, tensor in weights.tensors.items():
         learns = name.startswith(("mapping.", f"{STYLE_ENCODER}style."))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import engines
 from engines.base import Engine
 from engines.errors import StyleError, WeightsError
-from engines.weights import COLOURS, PLACES, Weights, load_weights, save_weights
+from engines.weights import COLORS, PLACES, Weights, load_weights, save_weights
 from gnr_video.checkpoints import describe_weights, resolve_weights
 from gnr_video.samples.calibration import sample_crops
 from gnr_video.styles.code import Seed, style_from_seed
@@ -84,7 +84,7 @@ def test_weights_files_keep_them(weights: Weights, tmp_path: Path) -> None:
     save_weights(path, weights.architecture, weights.tensors, weights.metadata)
     again = load_weights(path)
     assert again.has_colors
-    names = [name for name in weights.tensors if name.startswith(COLOURS)]
+    names = [name for name in weights.tensors if name.startswith(COLORS)]
     for name in names:
         torch.testing.assert_close(again.tensors[name], weights.tensors[name], atol=1e-3, rtol=1e-3)
     assert "hair, eyes and skin can be asked for" in describe_weights(path)

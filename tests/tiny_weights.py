@@ -10,7 +10,7 @@ import torch
 
 from engines.architecture import Architecture
 from engines.style_colors import StyleColors
-from engines.weights import COLOURS, Weights, inference_tensors, save_weights
+from engines.weights import COLORS, Weights, inference_tensors, save_weights
 
 TINY = Architecture(
     size=64, num_down=2, n_res=1, style_dim=32, n_mlp=2, channels={4: 16, 8: 16, 16: 16, 32: 12, 64: 8}
@@ -51,5 +51,5 @@ def with_colors(weights: Weights) -> Weights:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3.0)
-    tensors = {f"{COLOURS}{name}": t.detach() for name, t in model.state_dict().items()}
+    tensors = {f"{COLORS}{name}": t.detach() for name, t in model.state_dict().items()}
     return replace(weights, tensors={**weights.tensors, **tensors}, sha256="")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from engines.errors import exit_with
 from engines.style_colors import StyleColors
-from engines.weights import COLOURS, PLACES, STYLE_ENCODER, Weights, save_weights
+from engines.weights import COLORS, PLACES, STYLE_ENCODER, Weights, save_weights
 from train.augment import to_float
 from train.data import Domains, ImagePool
 from train.facial_parts import centres_of_drawings
@@ -398,7 +398,7 @@ def fit_looks(
     painted = paint(ask(known, seeds, asked))
     log(f"  correlation of colours asked for with those painted: {per_place(correlations(painted, asked))}")
     tensors = dict(weights.tensors)
-    modules = {"mapping.": network.mapping, f"{STYLE_ENCODER}style.": reader.style, COLOURS: known}
+    modules = {"mapping.": network.mapping, f"{STYLE_ENCODER}style.": reader.style, COLORS: known}
     for prefix, module in modules.items():
         for name, tensor in module.state_dict().items():
             if not name.endswith(".kernel"):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from engines.errors import exit_with
-from engines.weights import COLOURS, STYLE_ENCODER, Weights, load_weights, save_weights
+from engines.weights import COLORS, STYLE_ENCODER, Weights, load_weights, save_weights
 from gnr_video.checkpoints import resolve_weights
 from gnr_video.styles.code import DEFAULT_SEED, style_from_seed
 
@@ -37,7 +37,7 @@ def turn_seeds(weights: Weights, seed: int, look: int) -> Weights:
     )
     tensors = dict(weights.tensors)
     # What takes style codes is given the mirrored ones, what says them says those.
-    for name in ("mapping.0.weight", f"{COLOURS}0.weight"):
+    for name in ("mapping.0.weight", f"{COLORS}0.weight"):
         if name in tensors:
             tensors[name] = (tensors[name].double() @ mirror).float()
     for name in (f"{head}{last}.weight", f"{head}{last}.bias"):
