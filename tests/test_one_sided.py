@@ -23,7 +23,7 @@ from tests.toy_domains import toy_domains
 from train import checkpoint, loop
 from train.augment import blur, to_float
 from train.data import Domains, ImagePool
-from train.one_sided import PALETTE_DRAWINGS, OneSidedTrainer, face_of, in_head
+from train.one_sided import PALETTE_DRAWINGS, OneSidedTrainer, face_of, in_head, reproduction_error
 from train.projected import (
     ProjectedDiscriminator,
     content_distance,
@@ -250,6 +250,17 @@ def test_blur_leaves_what_is_coarse_and_takes_what_is_fine():
     lines[::2] = -1
     left = [(blur(coarse + lines, generator) - coarse).abs().mean().item() for _ in range(12)]
     assert {round(amount) for amount in left} == {0, 1} and max(left) < 1.01
+
+
+@pytest.mark.parametrize("side", [32, 128])
+def test_a_wrong_hue_counts_more_than_as_much_of_wrong_lines(side):
+    x = picture(2, 9, side) * 0.5
+    hue = torch.tensor([0.2, -0.1, -0.1]).reshape(3, 1, 1)
+    lines = torch.tensor([1.0, -1.0]).repeat(side // 2) * hue
+    pixels = 2 * float(hue.abs().mean())
+    assert float(reproduction_error(x, x)) == 0
+    assert float(reproduction_error(x + lines, x)) == pytest.approx(pixels, rel=1e-4)
+    assert float(reproduction_error(x + hue, x)) == pytest.approx(4 * pixels, rel=1e-4)
 
 
 @pytest.mark.slow

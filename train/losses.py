@@ -31,7 +31,7 @@ class LossWeights:
         identity: an image decoded from its own content and style is itself; faded out by the trainer. Without
             it a short training settles on tone-inverted translations.
         reproduction: a drawing comes back from its content, recoloured, relit and blurred, and its style (one-way
-            training): mean absolute differences of the picture and of the trunk's taps.
+            training): mean absolute differences of the picture, of its colours over cells and of the trunk's taps.
         content: domain-invariant perceptual distance between a face and its translation (one-way training).
         parts: a translation has its eyes, mouth, nose and chin where the face has them, and its lips as far apart
             (one-way training, `train.facial_parts`).
