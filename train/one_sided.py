@@ -49,8 +49,8 @@ Resize: TypeAlias = Callable[[Tensor], Tensor]
 FIT_STEPS = 300
 PALETTE_DRAWINGS = 64
 """How many drawings' colours, and earlier translations', a step's translations are compared with."""
-COLOR_CELLS, COLOR_WEIGHT = 16, 6.0
-"""Cells along a side whose mean colours a reproduction is asked for besides its pixels, and the weight of that."""
+COLOR_WEIGHT = 6.0
+"""Of the colours of cells (`palette_cells`) that a reproduction is asked for besides its pixels."""
 CONTENT_TAP = 3
 """The trunk's tap at stride 16: what is where in the face, and little of how it is painted."""
 
@@ -388,10 +388,9 @@ def reproduction_error(found: Tensor, wanted: Tensor) -> Tensor:
     use what the style says of hues.
 
     Args:
-        found, wanted: pictures (N, 3, S, S), S a multiple of `COLOR_CELLS`.
+        found, wanted: pictures (N, 3, S, S).
     """
-    side = found.shape[-1] // COLOR_CELLS
-    cells = F.l1_loss(F.avg_pool2d(found.float(), side), F.avg_pool2d(wanted.float(), side))
+    cells = F.l1_loss(palette_cells(found), palette_cells(wanted))
     return 2 * F.l1_loss(found, wanted) + COLOR_WEIGHT * cells
 
 
