@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from engines.errors import InputError
 from gnr_video.media.stream_facts import frame_rate, unit_of
 
 _UNTIMED = 32  # pictures that may wait for the first that has a time
@@ -44,7 +45,12 @@ class PictureDecoder:
         """Take a packet in, None after the last; pictures that are ready come out, each with a pts.
 
         The first may come without times, and get theirs from the first that has one.
+
+        Raises:
+            InputError: the packet is encrypted, as those of films with copy protection are.
         """
+        if packet is not None and packet.has_sidedata("encryption_info"):
+            raise InputError(f"{self._path} is encrypted (DRM)", "give a copy without copy protection")
         for picture in self._pictures(packet):
             self._untimed.append(picture)
             pts = picture.pts if picture.pts is not None else picture.dts
