@@ -263,7 +263,8 @@ class Api:
             if job.state in ENDED:
                 return
             try:
-                await asyncio.wait_for(self.closing.wait(), EVENT_SECONDS)
+                async with asyncio.timeout(EVENT_SECONDS):
+                    await self.closing.wait()
             except TimeoutError:
                 continue
 
