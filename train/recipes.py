@@ -272,20 +272,21 @@ RECIPES = {
             _OWN,
             name="cpu",
             architecture=Architecture(256, 3, n_res=2, latent_dim=16, style_dim=256, channels=SLIM),
-            stages=(Stage(128, 65_000, 12), Stage(256, 15_000, 8)),
+            stages=(Stage(128, 2_400, 12), Stage(128, 62_600, 8), Stage(256, 15_000, 8)),
             contents=1,
-            warmup_steps=6_000,
+            warmup_steps=2_400,
             one_way=True,
-            wide=0.3,
+            wide=0.1,
             degrees=7.0,
             scale=(0.92, 1.08),
             translate=0.03,
             loss=LossWeights(
-                adversarial=6.0,
+                adversarial=10.0,
                 reproduction=2.0,
                 content=0.1,
                 parts=60.0,
                 surroundings=6.0,
+                palette=6.0,
                 motion=20.0,
                 style_reconstruction=0.0,
                 style_consistency=0.0,
@@ -311,9 +312,9 @@ RECIPES = {
         ),
     )
 }
-"""`official` and `paper` follow their sources; `default` is GNR with our schedule for a GPU; `cpu` is what two cores
-can do in three hours on a prepared data set (`train.prepare`), and in short how the shipped weights were made;
-`tiny` is for trying the trainer itself."""
+"""`official` and `paper` follow their sources; `default` is GNR with our schedule for a GPU; `cpu` is for two cores on a
+prepared data set (`train.prepare`): days for all of it, and drawn faces after some three hours; `tiny` is for trying the
+trainer itself."""
 
 
 def get_recipe(name: str) -> Recipe:
