@@ -312,9 +312,9 @@ RECIPES = {
         ),
     )
 }
-"""`official` and `paper` follow their sources; `default` is GNR with our schedule for a GPU; `cpu` is for two cores on a
-prepared data set (`train.prepare`): days for all of it, and drawn faces after some three hours; `tiny` is for trying the
-trainer itself."""
+"""`official` and `paper` follow their sources; `default` is GNR with our schedule for a GPU; `cpu` is for two cores
+on a prepared data set (`train.prepare`): days for all of it, and drawn faces after some three hours; `tiny` is for
+trying the trainer itself."""
 
 
 def get_recipe(name: str) -> Recipe:
