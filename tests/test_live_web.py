@@ -531,9 +531,11 @@ class TestCommands:
             async with Visitor(http, served.url) as page:
                 async with http.get(served.url + "recording") as answer:
                     assert answer.status == 404
+                await page.send("jpeg")
                 await page.send("record")
                 await page.until(lambda: page.state.get("recording"))
-                await asyncio.sleep(0.5)
+                before = len(page.jpegs)
+                await page.until(lambda: len(page.jpegs) > before + 5)
                 await page.send("record")
                 await page.until(lambda: page.state["recorded"] == "out.mp4")
                 async with http.get(served.url + "recording") as answer:
