@@ -313,7 +313,7 @@ RECIPES = {
     )
 }
 """`official` and `paper` follow their sources; `default` is GNR with our schedule for a GPU; `cpu` is for two cores
-on a prepared data set (`train.prepare`): days for all of it, and drawn faces after some three hours; `tiny` is for
+on a prepared data set (`train.prepare`): days for all of it, drawn faces after three or four hours; `tiny` is for
 trying the trainer itself."""
 
 
