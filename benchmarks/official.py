@@ -147,13 +147,27 @@ class OfficialGenerator:
         x = self._modulated(x, w, f"{name}.conv", demodulate=False) + self.tensors[f"{name}.bias"]
         return x if skip is None else x + upfirdn2d(skip, self.blur_kernel * 4, up=2, pad=(2, 1))
 
+    def _styled_block(self, x: torch.Tensor, w: torch.Tensor, name: str) -> torch.Tensor:
+        return (self._styled(self._styled(x, w, f"{name}.conv1"), w, f"{name}.conv2") + x) / 2**0.5
+
+    def _redrawn(self, x: torch.Tensor, w: torch.Tensor, level: int = 0) -> torch.Tensor:
+        """Features with what the coarse branch adds to them, from that level down; official networks have none."""
+        from torch.nn import functional
+
+        if level == self.architecture.coarse:
+            return x
+        name = f"coarse.{level}"
+        h = self._redrawn(self._conv(x, f"{name}.down", down=True), w, level + 1)
+        weight = self.tensors[f"{name}.back.weight"]
+        h = functional.conv2d(self._styled_block(h, w, f"{name}.block"), weight / math.sqrt(weight.shape[1]))
+        return x + upfirdn2d(h, self.blur_kernel * 4, up=2, pad=(2, 1))
+
     def decode(self, content: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """Pictures (N, 3, S, S), about [-1, 1] and not clamped, from content codes and w (N, style_dim)."""
         a = self.architecture
-        x = content
+        x = self._redrawn(content, w)
         for i in range(a.n_res):
-            y = self._styled(x, w, f"adain_bottleneck.{i}.conv1")
-            x = (self._styled(y, w, f"adain_bottleneck.{i}.conv2") + x) / 2**0.5
+            x = self._styled_block(x, w, f"adain_bottleneck.{i}")
         x = self._styled(x, w, "conv1")
         rgb = self._to_rgb(x, w, "to_rgb1")
         for i in range(a.num_down):

@@ -33,6 +33,8 @@ class Architecture:
         content_kernel: kernel of the two content convolutions (1 in the released weights, 3 on the train
             branch of the official code).
         channels: feature channels at each resolution, from 4 to `size`.
+        coarse: halvings of the content code in the decoder's coarse branch, where hair and faces are redrawn as
+            wholes (the official code has none).
     """
 
     size: int = 256
@@ -45,12 +47,15 @@ class Architecture:
     channels: Mapping[int, int] = field(
         default_factory=lambda: {r: c for r, c in OFFICIAL_CHANNELS.items() if r <= 256}
     )
+    coarse: int = 0
 
     def __post_init__(self) -> None:
         if self.size < 16 or 2 ** int(log2(self.size)) != self.size:
             raise ValueError(f"size must be a power of two of at least 16, got {self.size}")
         if not 1 <= self.num_down <= int(log2(self.size)) - 2:
             raise ValueError(f"num_down must leave at least 4x4 of {self.size}, got {self.num_down}")
+        if not 0 <= self.coarse <= int(log2(self.content_size)) - 2:
+            raise ValueError(f"coarse must leave at least 4x4 of {self.content_size}, got {self.coarse}")
         missing = [r for r in self.resolutions if r not in self.channels]
         if missing:
             raise ValueError(f"channels lack the resolutions {missing}")
@@ -68,16 +73,25 @@ class Architecture:
     def content_channels(self) -> int:
         return self.channels[self.content_size]
 
+    @property
+    def least_cells(self) -> int:
+        """Side of a content code that is just large enough for every layer; graphs, which know no size, are traced
+        with it."""
+        return 2 << self.coarse
+
     def fits(self, side: int) -> bool:
         """Whether pictures of that side can be translated.
 
         The network is convolutional: a larger picture at the same scale shows it more around the face. Its side
-        must be whole cells of the content code.
+        must be whole cells of the coarsest features.
         """
-        return side > 0 and side % (1 << self.num_down) == 0
+        return side > 0 and side % (1 << (self.num_down + self.coarse)) == 0
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        values = asdict(self)
+        if not self.coarse:
+            del values["coarse"]  # files that are older than the branch keep their hashes
+        return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:
@@ -88,8 +102,9 @@ class Architecture:
     def describe(self) -> str:
         widths = ", ".join(f"{r}: {self.channels[r]}" for r in reversed(self.resolutions))
         s = self.content_size
+        coarse = f" (and {self.coarse} coarser)" if self.coarse else ""
         return (
-            f"{self.size}x{self.size}, content {self.content_channels}x{s}x{s}, style {self.latent_dim}, "
+            f"{self.size}x{self.size}, content {self.content_channels}x{s}x{s}{coarse}, style {self.latent_dim}, "
             f"w {self.style_dim}, channels {{{widths}}}"
         )
 
@@ -161,6 +176,15 @@ def decoder_tensors(a: Architecture) -> dict[str, Shape]:
         modulated(f"{name}.conv", c_in, 3, 1)
 
     c, r = a.content_channels, a.content_size
+    for i in range(a.coarse):
+        before, here = a.channels[r >> i], a.channels[r >> (i + 1)]
+        t[f"coarse.{i}.down.0.kernel"] = (4, 4)
+        t[f"coarse.{i}.down.1.weight"] = (here, before, 3, 3)
+        t[f"coarse.{i}.down.2.bias"] = (here,)
+        styled(f"coarse.{i}.block.conv1", here, here)
+        styled(f"coarse.{i}.block.conv2", here, here)
+        t[f"coarse.{i}.back.weight"] = (before, here, 1, 1)
+        t[f"coarse.{i}.upsample.kernel"] = (4, 4)
     for i in range(a.n_res):
         styled(f"adain_bottleneck.{i}.conv1", c, c)
         styled(f"adain_bottleneck.{i}.conv2", c, c)
@@ -177,7 +201,7 @@ def decoder_tensors(a: Architecture) -> dict[str, Shape]:
 
 
 def generator_tensors(a: Architecture) -> dict[str, Shape]:
-    """Names and shapes of all the tensors of an official generator."""
+    """Names and shapes of all the tensors of a generator."""
     return decoder_tensors(a) | encoder_tensors(a)
 
 
@@ -210,6 +234,9 @@ def detect(shapes: Mapping[str, Shape]) -> Architecture:
     n_mlp = 0
     while f"mapping.{n_mlp}.weight" in shapes:
         n_mlp += 1
+    coarse = 0
+    while f"coarse.{coarse}.back.weight" in shapes:
+        coarse += 1
     style_dim, latent_dim = need("mapping.0.weight")
     content_kernel = need("encoder.content.0.0.weight")[2]
 
@@ -231,7 +258,9 @@ def detect(shapes: Mapping[str, Shape]) -> Architecture:
         name = f"encoder.style.{i}.1.weight"
         channels[r] = shapes[name][0] if name in shapes else channels[r * 2]
     try:
-        found = Architecture(size, num_down, n_res, latent_dim, style_dim, n_mlp, content_kernel, channels)
+        found = Architecture(
+            size, num_down, n_res, latent_dim, style_dim, n_mlp, content_kernel, channels, coarse
+        )
     except ValueError as error:
         raise WeightsError(f"not a GNR generator this project can run: {error}") from error
     check_tensors(generator_tensors(found), shapes, allow_missing_prefix="encoder.style.")

@@ -27,13 +27,13 @@ from engines.graph_layers import (
     blur,
     conv,
     equalised,
-    fir,
     linear,
     shuffle,
     stem,
     to_features,
     transposed_kernel,
     unit_rows,
+    upsampling,
 )
 from engines.weights import STYLE_ENCODER, Weights
 
@@ -134,6 +134,10 @@ class StyledLayer:
 def styled_layers(a: Architecture) -> list[StyledLayer]:
     """The decoder's modulated layers, in the order in which they run and their style vectors are stored."""
     layers = []
+    for i in reversed(range(a.coarse)):
+        # As below; the halved features, and what comes back from further down, are carried smaller.
+        layers.append(StyledLayer(f"coarse.{i}.block.conv1", gain_in=1 / GAIN))
+        layers.append(StyledLayer(f"coarse.{i}.block.conv2", gain_out=1 / GAIN))
     for i in range(a.n_res):
         # (branch + x) / sqrt(2) with x carried smaller by `gain`: only the branch needs a factor.
         gain = GAIN ** (i - a.n_res)
@@ -244,9 +248,7 @@ class _ToRgb(nn.Module):
             weight = weight * s.view(1, -1, 1, 1) * d.view(-1, 1, 1, 1)
         self.conv = conv(weight, None if vectors is None else bias)
         self.register_buffer("bias", bias.view(1, 3, 1, 1))
-        up = nn.ConvTranspose2d(3, 3, 4, 2, 1, groups=3, bias=False, device="meta")
-        up.weight = nn.Parameter((fir() * 4).repeat(3, 1, 1, 1), requires_grad=False)
-        self.up = up
+        self.up = upsampling(3)
 
     def forward(self, x: Tensor, rgb: Tensor | None, s: Tensor | None, d: Tensor | None) -> Tensor:
         if s is not None:
@@ -255,6 +257,41 @@ class _ToRgb(nn.Module):
         if d is not None:
             x = x * d + self.bias
         return x if rgb is None else x + self.up(rgb)
+
+
+class _CoarseBranch(nn.Module):
+    """The halved features of the coarse branch, and their way back; its styled layers are the decoder's.
+
+    Args:
+        gain: factor that what is added to the content code shall carry.
+    """
+
+    def __init__(self, weights: Weights, gain: float) -> None:
+        super().__init__()
+        tensors, levels = weights.tensors, range(weights.architecture.coarse)
+        smaller = 1 / GAIN
+        gains = [gain] + [smaller] * (len(levels) - 1)
+        self.downs = nn.ModuleList(
+            ConvAct(
+                tensors, f"coarse.{i}.down", down=True, gain_in=smaller if i else 1.0, gain_out=smaller
+            )
+            for i in levels
+        )
+        backs = [equalised(tensors, f"coarse.{i}.back.weight") * gains[i] for i in levels]
+        self.backs = nn.ModuleList(nn.Sequential(conv(w), upsampling(len(w))) for w in backs)
+
+    def halved(self, x: Tensor) -> list[Tensor]:
+        """Content code (N, C, s, s) -> features at s/2, s/4 ..."""
+        found = []
+        for down in self.downs:
+            x = down(x)
+            found.append(x)
+        return found
+
+    def back(self, level: int, x: Tensor) -> Tensor:
+        """Features of that level -> what is added to those of the level before, or to the content code."""
+        added: Tensor = self.backs[level](x)
+        return added
 
 
 class Decoder(nn.Module):
@@ -273,6 +310,7 @@ class Decoder(nn.Module):
         a = weights.architecture
         self.n_res = a.n_res
         self.content_gain = GAIN**-a.n_res
+        self.coarse = _CoarseBranch(weights, self.content_gain) if a.coarse else None
         self.widths: list[int] = []
         self.layers = nn.ModuleList()
         start = 0
@@ -300,11 +338,25 @@ class Decoder(nn.Module):
             row = style.to(content.dtype)[:, :, None, None]
             vectors = list(torch.split(row, self.widths, 1))
         at = 0
-        x = content * self.content_gain if self.n_res else content
-        for _ in range(self.n_res):
+
+        def block(x: Tensor) -> Tensor:
+            """The next residual block."""
+            nonlocal at
             y = self.layers[at](x, *vectors[2 * at : 2 * at + 2])
             y = self.layers[at + 1](y, *vectors[2 * at + 2 : 2 * at + 4])
-            x, at = x + y, at + 2
+            at += 2
+            return x + y
+
+        x = content * self.content_gain if self.n_res else content
+        if self.coarse is not None:
+            added: Tensor | None = None
+            halved = self.coarse.halved(content)
+            for level in reversed(range(len(halved))):
+                h = halved[level] if added is None else halved[level] + added
+                added = self.coarse.back(level, block(h))
+            x = x + added
+        for _ in range(self.n_res):
+            x = block(x)
         rgb = None
         for layer, s, d in zip(self.layers[at:], vectors[2 * at :: 2], vectors[2 * at + 1 :: 2], strict=True):
             if isinstance(layer, _ToRgb):

@@ -46,6 +46,13 @@ def blur(
     return conv(weight, bias, stride=stride, padding=padding, groups=channels)
 
 
+def upsampling(channels: int) -> nn.ConvTranspose2d:
+    """Twice the side, filtered, each channel by itself."""
+    up = nn.ConvTranspose2d(channels, channels, 4, 2, 1, groups=channels, bias=False, device="meta")
+    up.weight = nn.Parameter((fir() * 4).repeat(channels, 1, 1, 1), requires_grad=False)
+    return up
+
+
 def activate(x: Tensor) -> Tensor:
     # In place: what comes in is always the fresh output of a convolution (4 % of a decoder in torch).
     return functional.leaky_relu_(x, SLOPE)

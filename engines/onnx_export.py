@@ -107,7 +107,8 @@ def export_part(
         raise EngineError(f"there is no ONNX graph in {precision}", f"choose {', '.join(TYPES)}")
     a, dtype = weights.architecture, TYPES[precision]
     images, content = picture_shapes(a, side)
-    tiny = 2 << a.num_down  # convolutions do not know the picture's size
+    cells = a.least_cells
+    tiny = cells << a.num_down
     module: nn.Module
     if part == "encoder":
         module = ContentEncoder(weights).to(dtype)
@@ -118,7 +119,7 @@ def export_part(
         decoder = Decoder(weights, up=up)
         style = (sum(decoder.widths),)
         module = _FloatPictures(decoder).to(dtype) if float_pictures else decoder.to(dtype)
-        example = (torch.zeros((1, a.content_channels, 2, 2), dtype=dtype), torch.zeros((1, *style)))
+        example = (torch.zeros((1, a.content_channels, cells, cells), dtype=dtype), torch.zeros((1, *style)))
         shapes = {"content": content, "style": style, "images": images}
     else:
         module, precision = _Style(weights), "fp32"

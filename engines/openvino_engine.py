@@ -248,8 +248,8 @@ class _Graphs:
     def __init__(self, ov: Any, weights: Weights, style_vectors: StyleVectors) -> None:
         self.ov, self.weights, self.style_vectors = ov, weights, style_vectors
         a = weights.architecture
-        self._images = torch.zeros((1, *[2 * a.size // a.content_size] * 2, 3), dtype=torch.uint8)
-        self._content = torch.zeros((1, a.content_channels, 2, 2))
+        self._images = torch.zeros((1, *[a.least_cells << a.num_down] * 2, 3), dtype=torch.uint8)
+        self._content = torch.zeros((1, a.content_channels, *[a.least_cells] * 2))
         self._content_shape = [1, a.content_channels, a.content_size, a.content_size]
 
     def encoder(self) -> Any:

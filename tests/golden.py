@@ -104,8 +104,9 @@ def narrow(
     latent_dim: int = 8,
     style_dim: int = 32,
     n_mlp: int = 3,
+    coarse: int = 0,
 ) -> Architecture:
     """A small architecture with a different width at each resolution."""
     resolutions = [2**i for i in range(2, size.bit_length())]
     channels = {r: width - 2 * i for i, r in enumerate(resolutions)}
-    return Architecture(size, num_down, n_res, latent_dim, style_dim, n_mlp, content_kernel, channels)
+    return Architecture(size, num_down, n_res, latent_dim, style_dim, n_mlp, content_kernel, channels, coarse)

@@ -10,7 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.augment import apply_affine, augment, compose_affine, random_affine, recolor, relight, to_float
+from train.augment import (
+    apply_affine,
+    augment,
+    compose_affine,
+    overshadow,
+    random_affine,
+    recolor,
+    relight,
+    to_float,
+)
 
 
 def picture(count: int = 1, size: int = 32, seed: int = 0) -> torch.Tensor:
@@ -195,6 +204,31 @@ def test_recoloring_is_one_map_per_image():
     torch.testing.assert_close(recolor(image, torch.Generator().manual_seed(2)), flipped)
     out = recolor(image[:1].expand(2, -1, -1, -1), generator)
     assert not torch.allclose(out[0], out[1])
+
+
+def test_uneven_recoloring_turns_half_of_the_hues_by_little():
+    red = torch.zeros(512, 3, 1, 1)
+    red[:, 0] = 1.0
+    for evenness, least, most in ((1.0, 0.05, 0.2), (1 / 3, 0.45, 0.6)):
+        out = recolor(red, torch.Generator().manual_seed(3), evenness=evenness)[:, :, 0, 0]
+        hue = torch.atan2((out[:, 1] - out[:, 2]) * 3**0.5, 2 * out[:, 0] - out[:, 1] - out[:, 2])
+        near = (hue.rad2deg().abs() < 180 / 8).float().mean()
+        assert least < near < most
+        assert hue.rad2deg().abs().max() > 150 and 0.4 < (hue > 0).float().mean() < 0.6
+
+
+def test_a_shadow_lies_over_one_side_of_half_of_the_images():
+    white = torch.ones(256, 3, 32, 32)
+    out = overshadow(white, torch.Generator().manual_seed(0))
+    assert out.max() <= 1 and out.min() > -1
+    assert torch.equal(out[:, 0], out[:, 1]) and torch.equal(out[:, 0], out[:, 2])
+    is_shaded = (out != white).flatten(1).any(1)
+    assert 0.4 < is_shaded.float().mean() < 0.6
+    corners = out[is_shaded][:, 0][:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert ((corners.amax(1) - corners.amin(1)) > 0.3).float().mean() > 0.9
+    steepest = torch.stack([out.diff(dim=d).abs().flatten(1).amax(1)[is_shaded] for d in (2, 3)]).amax(0)
+    assert steepest.min() < 0.1 and steepest.max() > 0.4  # soft edges and sharp ones
+    assert torch.equal(overshadow(-white, torch.Generator().manual_seed(0)), -white)  # black stays black
 
 
 def test_light_is_smooth_differs_from_place_to_place_and_keeps_what_is_brighter_brighter():

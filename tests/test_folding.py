@@ -29,15 +29,17 @@ def one_thread():
 def architectures(draw: st.DrawFn) -> Architecture:
     size = draw(st.sampled_from([16, 32]))
     resolutions = [2**i for i in range(2, size.bit_length())]
+    num_down = draw(st.integers(1, len(resolutions) - 1))
     return Architecture(
         size=size,
-        num_down=draw(st.integers(1, len(resolutions) - 1)),
+        num_down=num_down,
         n_res=draw(st.integers(0, 3)),
         latent_dim=draw(st.integers(1, 9)),
         style_dim=draw(st.integers(1, 20)),
         n_mlp=draw(st.integers(1, 4)),
         content_kernel=draw(st.sampled_from([1, 3])),
         channels={r: draw(st.integers(1, 12)) for r in resolutions},
+        coarse=draw(st.integers(0, len(resolutions) - 1 - num_down)),
     )
 
 
@@ -72,10 +74,11 @@ def test_any_architecture_equals_the_official_path(architecture, seed, batch):
             assert relative_error(baked.features(content[:1]), expected[:1]) < TOLERANCE
 
 
-def test_equals_the_trainable_network():
+@pytest.mark.parametrize("coarse", [0, 2])
+def test_equals_the_trainable_network(coarse):
     from train.networks import Generator
 
-    architecture = narrow(size=64, num_down=3, n_res=2, content_kernel=3)
+    architecture = narrow(size=64, num_down=2, n_res=2, content_kernel=3, coarse=coarse)
     state = generator_state(architecture, seed=3)
     trainable = Generator(architecture)
     trainable.load_state_dict(state)

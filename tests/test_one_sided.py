@@ -309,10 +309,11 @@ def test_whole_heads_are_seen_with_what_is_around_them(tmp_path, domains, trunk,
     """Half of the wide steps show the heads, their surroundings as they are."""
     side = head_side(64)
     heads = ImagePool(torch.full((4, 3, side, side), 200, dtype=torch.uint8))
-    recipe = replace(RECIPE, stages=(Stage(64, 3, 4),), warmup_steps=0, wide=1.0)
+    loss = replace(RECIPE.loss, motion=0.0)
+    recipe = replace(RECIPE, stages=(Stage(64, 3, 4),), warmup_steps=0, wide=1.0, loss=loss)
     trainer = OneSidedTrainer(replace(domains, heads=heads), recipe, tmp_path, trunk=trunk, bf16=False)
     seen = []
-    monkeypatch.setattr("train.one_sided.recolor", lambda x, _: seen.append(x) or x)
+    monkeypatch.setattr("train.one_sided.overshadow", lambda x, _: seen.append(x) or x)
     for _ in range(8):
         assert all(torch.isfinite(value) for value in trainer.train_step().values())
     shown = [x for x in seen if x.shape == (2, 3, side, side)]
@@ -321,6 +322,19 @@ def test_whole_heads_are_seen_with_what_is_around_them(tmp_path, domains, trunk,
     assert 0 < sum(is_head) < 8
     with pytest.raises(InputError, match="heads"):
         OneSidedTrainer(replace(domains, heads=domains.train_a), recipe, tmp_path, trunk=trunk)
+
+
+def test_moved_faces_are_lit_anew(tmp_path, domains, trunk, monkeypatch):
+    """The motion term moves faces as they are, and covers them anew: else the light would move along."""
+    recipe = replace(RECIPE, stages=(Stage(64, 3, 4),), warmup_steps=0, wide=0.0)
+    trainer = OneSidedTrainer(domains, recipe, tmp_path, trunk=trunk, bf16=False)
+    seen = []
+    monkeypatch.setattr("train.one_sided.overshadow", lambda x, _: seen.append(x) or x * 0)
+    assert trainer.recipe.motion_every == 2 and trainer.step == 0  # due at once
+    assert float(trainer.train_step()["motion"]) > 0
+    bare, moved, _ = seen  # the last are drawings, to be reproduced
+    assert bare.shape == moved.shape and not torch.equal(bare, moved)
+    assert moved.std() > 0.1 and moved.mean() == pytest.approx(float(bare.mean()), abs=0.2)  # not black
 
 
 def test_hair_has_to_look_drawn(tmp_path, domains, trunk, monkeypatch):

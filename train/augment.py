@@ -157,20 +157,25 @@ def hue_and_saturation(angle: torch.Tensor, saturation: torch.Tensor) -> torch.T
     return grey + saturation[:, None, None] * (cos * (torch.eye(3) - grey) + sin * cross)
 
 
-def recolor(images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+def recolor(
+    images: torch.Tensor, generator: torch.Generator | None = None, *, evenness: float = 1.0
+) -> torch.Tensor:
     """Random hue, saturation, contrast and brightness, one draw per image.
 
     What is computed from recoloured pictures cannot hold their palette: it has to come from the style code.
 
     Args:
         images: (N, 3, S, S) float32 in -1..1.
+        evenness: 1: every turn of the hue is as likely as another; less: small ones are likelier, half of them below
+            180 * 0.5 ** (1 / evenness) degrees.
 
     Returns:
         The same shape; values may leave -1..1 a little.
     """
     count = len(images)
     angle, saturation, contrast, brightness = torch.rand(4, count, generator=generator)
-    angle = (angle - 0.5) * 2 * math.pi
+    turn = 2 * angle - 1
+    angle = math.pi * turn.sign() * turn.abs() ** (1 / evenness)
     saturation = saturation * 1.4
     contrast = 0.6 + 0.8 * contrast
     brightness = (brightness - 0.5) * 0.6
@@ -195,6 +200,25 @@ def relight(images: torch.Tensor, generator: torch.Generator | None = None) -> t
     fields = F.interpolate(fields, size=images.shape[-2:], mode="bicubic", align_corners=False)
     gain, offset = fields.to(images.device).split(1, 1)
     return (images * gain.exp() + offset).contiguous(memory_format=torch.channels_last)
+
+
+def overshadow(images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """A shadow over a side of every second image or so, with an edge that is sharp or soft: sunlight, a lamp, a window.
+
+    Args:
+        images: (N, 3, S, S) float32 in -1..1.
+
+    Returns:
+        The same shape; nothing is brighter than it was.
+    """
+    count, side = len(images), images.shape[-1]
+    has, angle, place, softness, light = torch.rand(5, count, 1, 1, generator=generator)
+    angle, edge = angle * 2 * math.pi, 0.02 * 20**softness
+    axis = torch.linspace(-1, 1, side)
+    along = axis * torch.cos(angle) + axis[:, None] * torch.sin(angle) + (1.2 * place - 0.6)
+    shade = 1 - (has < 0.5) * (1 - (0.2 + 0.5 * light)) * torch.sigmoid(along / edge)
+    shaded = (images + 1) * shade[:, None].to(images.device) - 1
+    return shaded.contiguous(memory_format=torch.channels_last)
 
 
 def blur(images: torch.Tensor, generator: torch.Generator | None = None, strongest: int = 2) -> torch.Tensor:

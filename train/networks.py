@@ -7,6 +7,7 @@ needs no grouped convolution; the run-time folds the same weights into plain one
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import sqrt
 
 import torch
@@ -232,6 +233,26 @@ class StyledResBlock(nn.Module):
         return (self.conv2(self.conv1(x, w), w) + x) / sqrt(2)
 
 
+class CoarseLevel(nn.Module):
+    """One halving of the decoder's coarse branch: features at half the side, a styled block, and the way back.
+
+    The way back begins as nothing, so that a trained decoder can be given the branch and draws as before.
+    """
+
+    def __init__(self, c_in: int, channels: int, style_dim: int):
+        super().__init__()
+        self.down = ConvLayer(c_in, channels, 3, down=True)
+        self.block = StyledResBlock(channels, style_dim)
+        self.back = EqualConv2d(channels, c_in, 1, bias=False)
+        nn.init.zeros_(self.back.weight)
+        self.upsample = Upsample()
+
+    def forward(self, halved: Tensor, w: Tensor) -> Tensor:
+        """`down`'s output, and what came back from further down, (N, channels, s/2, s/2) -> (N, c_in, s, s)."""
+        added: Tensor = self.upsample(self.back(self.block(halved, w)))
+        return added
+
+
 class Upsample(Fir):
     """Twice the side, filtered; carries the picture from one resolution's RGB to the next."""
 
@@ -344,6 +365,10 @@ class Generator(nn.Module):
         )
         self.encoder = Encoder(a)
         c, r = a.content_channels, a.content_size
+        widths = [a.channels[r >> i] for i in range(a.coarse + 1)]
+        self.coarse = nn.ModuleList(
+            CoarseLevel(c_in, c_out, a.style_dim) for c_in, c_out in pairwise(widths)
+        )
         self.adain_bottleneck = nn.ModuleList(StyledResBlock(c, a.style_dim) for _ in range(a.n_res))
         self.conv1 = StyledConv(c, c, a.style_dim)
         self.to_rgb1 = ToRGB(c, a.style_dim, up=False)
@@ -395,7 +420,7 @@ class Generator(nn.Module):
     def synthesise(self, content: Tensor, w: Tensor) -> Tensor:
         """As `decode`, from w (N, style_dim), or (N, stages, style_dim) for one of each stage."""
         ws = list(w.unbind(1)) if w.ndim == 3 else [w] * self.stages
-        h = content
+        h = self._redrawn(content, ws[0])
         for block, own in zip(self.adain_bottleneck, ws):
             h = block(h, own)
         first, *others = ws[len(self.adain_bottleneck) :]
@@ -405,6 +430,16 @@ class Generator(nn.Module):
             h = conv(up(h, own), own)
             rgb = to_rgb(h, own, rgb)
         return rgb
+
+    def _redrawn(self, content: Tensor, w: Tensor) -> Tensor:
+        """The content code with what its coarse branch adds to it."""
+        halved = [content]
+        for level in self.coarse:
+            halved.append(level.down(halved[-1]))
+        h = halved.pop()
+        for level, finer in zip(reversed(self.coarse), reversed(halved)):
+            h = finer + level(h, w)
+        return h
 
     def forward(self, x: Tensor, style: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Translate x: (picture, content code, x's own style code); decodes with `style`, or its own."""

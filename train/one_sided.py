@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from engines.weights import STYLE_ENCODER, Weights
 from gnr_video.tracking.alignment import HEAD_EXTENT, head_margins, head_side
-from train.augment import blur, recolor, relight, resample, to_float
+from train.augment import blur, overshadow, recolor, relight, resample, to_float
 from train.data import ImagePool
 from train.distributed import gather, mine, world
 from train.facial_parts import PartsHead, part_centres, part_distance
@@ -51,6 +51,9 @@ PALETTE_DRAWINGS = 64
 """How many drawings' colours, and earlier translations', a step's translations are compared with."""
 COLOR_WEIGHT = 6.0
 """Of the colours of cells (`palette_cells`) that a reproduction is asked for besides its pixels."""
+FACES_EVENNESS = 1 / 3
+"""Of faces' recoloured hues (`recolor`): half of them are within 23 degrees, so that skin can be known by its colour,
+in a shadow too; the others are lit by lamps of any colour."""
 CONTENT_TAP = 3
 """The trunk's tap at stride 16: what is where in the face, and little of how it is painted."""
 
@@ -86,7 +89,7 @@ class _Given:
 
     Attributes:
         a: faces (N, 3, S, S).
-        seen: what their contents are read off, covered; whole heads in some steps.
+        bare, seen: what their contents are read off, as it is and covered; whole heads in some steps.
         raw_b, b: drawings as they are, and augmented.
         seeds: style codes.
         hair: what drawings have around their faces, in some steps.
@@ -94,6 +97,7 @@ class _Given:
     """
 
     a: Tensor
+    bare: Tensor
     seen: Tensor
     raw_b: Tensor
     b: Tensor
@@ -205,9 +209,9 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
         lazy = {"reproduction": r.reproduce_every, "latent": r.reproduce_every, "motion": r.motion_every}
         return super()._weight(name) * lazy.get(name, 1)
 
-    def _covered(self, x: Tensor) -> Tensor:
+    def _covered(self, x: Tensor, evenness: float = 1.0) -> Tensor:
         """What contents are read off: recoloured and relit, so that the palette has to come from the style."""
-        return relight(recolor(x, self.generator), self.generator)
+        return relight(recolor(overshadow(x, self.generator), self.generator, evenness=evenness), self.generator)
 
     def _reproduction(self, net: Generator, x: Tensor, again: Tensor) -> tuple[Tensor, Tensor]:
         """How unlike pictures (N, 3, S, S) are to what comes back from their content, read off as they are but covered
@@ -276,15 +280,16 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
         seeds = mine(self._normal(every))
         is_wide = bool(torch.rand((), generator=self.generator) < r.wide)
         around, within = (in_head, face_of) if is_wide else (as_it_is, as_it_is)
-        seen, hair = around(a), None
+        bare, hair = around(a), None
         if is_wide and self.data.heads is not None:
             real = bool(torch.rand((), generator=self.generator) < 0.5)
             if real:
-                seen = self._heads(self.data.heads, faces)
-                a = within(seen).contiguous(memory_format=self.memory_format)
+                bare = self._heads(self.data.heads, faces)
+                a = within(bare).contiguous(memory_format=self.memory_format)
             if real and self.networks.d_b.surroundings and self.data.drawn_heads is not None:
                 hair = upper_part(self._heads(self.data.drawn_heads, faces))
-        return _Given(a, self._covered(seen), raw_b, b, seeds, hair, around, within)
+        seen = self._covered(bare, FACES_EVENNESS)
+        return _Given(a, bare, seen, raw_b, b, seeds, hair, around, within)
 
     def _translate(self, given: _Given) -> tuple[dict[str, Tensor], _Shown]:
         """The generator's terms, and what the discriminator is shown."""
@@ -333,7 +338,9 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
         r, net = self.recipe, self.networks.g_ab
         if r.loss.motion and self._due(r.motion_every):
             motion = self._motion(len(fake))
-            moved_seen = given.around(resample(given.within(given.seen), motion))
+            # Under another light: what flickers with it is told as what jumps is.
+            moved_bare = given.around(resample(given.within(given.bare), motion))
+            moved_seen = self._covered(moved_bare, FACES_EVENNESS)
             moved = given.within(net.synthesise(net.content(moved_seen), w))
             terms["motion"] = motion_difference(moved, resample(fake, motion), motion)
         if self._due(r.reproduce_every):

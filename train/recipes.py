@@ -271,8 +271,10 @@ RECIPES = {
         replace(
             _OWN,
             name="cpu",
-            architecture=Architecture(256, 3, n_res=2, latent_dim=16, style_dim=256, channels=SLIM),
-            stages=(Stage(128, 2_400, 12), Stage(128, 62_600, 8), Stage(256, 15_000, 8)),
+            architecture=Architecture(
+                256, 3, n_res=2, latent_dim=16, style_dim=256, channels=SLIM, coarse=2
+            ),
+            stages=(Stage(128, 2_400, 12), Stage(128, 7_600, 8), Stage(256, 4_000, 8)),
             contents=1,
             warmup_steps=2_400,
             one_way=True,
@@ -287,7 +289,7 @@ RECIPES = {
                 parts=60.0,
                 surroundings=6.0,
                 palette=6.0,
-                motion=20.0,
+                motion=12.0,
                 style_reconstruction=0.0,
                 style_consistency=0.0,
                 latent=0.2,
