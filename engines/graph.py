@@ -272,9 +272,7 @@ class _CoarseBranch(nn.Module):
         smaller = 1 / GAIN
         gains = [gain] + [smaller] * (len(levels) - 1)
         self.downs = nn.ModuleList(
-            ConvAct(
-                tensors, f"coarse.{i}.down", down=True, gain_in=smaller if i else 1.0, gain_out=smaller
-            )
+            ConvAct(tensors, f"coarse.{i}.down", down=True, gain_in=smaller if i else 1.0, gain_out=smaller)
             for i in levels
         )
         backs = [equalised(tensors, f"coarse.{i}.back.weight") * gains[i] for i in levels]
@@ -349,12 +347,10 @@ class Decoder(nn.Module):
 
         x = content * self.content_gain if self.n_res else content
         if self.coarse is not None:
-            added: Tensor | None = None
-            halved = self.coarse.halved(content)
-            for level in reversed(range(len(halved))):
-                h = halved[level] if added is None else halved[level] + added
-                added = self.coarse.back(level, block(h))
-            x = x + added
+            finer = [x, *self.coarse.halved(content)]
+            x = finer.pop()
+            while finer:
+                x = finer.pop() + self.coarse.back(len(finer), block(x))
         for _ in range(self.n_res):
             x = block(x)
         rgb = None

@@ -366,9 +366,7 @@ class Generator(nn.Module):
         self.encoder = Encoder(a)
         c, r = a.content_channels, a.content_size
         widths = [a.channels[r >> i] for i in range(a.coarse + 1)]
-        self.coarse = nn.ModuleList(
-            CoarseLevel(c_in, c_out, a.style_dim) for c_in, c_out in pairwise(widths)
-        )
+        self.coarse = nn.ModuleList(CoarseLevel(c_in, c_out, a.style_dim) for c_in, c_out in pairwise(widths))
         self.adain_bottleneck = nn.ModuleList(StyledResBlock(c, a.style_dim) for _ in range(a.n_res))
         self.conv1 = StyledConv(c, c, a.style_dim)
         self.to_rgb1 = ToRGB(c, a.style_dim, up=False)
@@ -433,12 +431,12 @@ class Generator(nn.Module):
 
     def _redrawn(self, content: Tensor, w: Tensor) -> Tensor:
         """The content code with what its coarse branch adds to it."""
-        halved = [content]
+        finer = [content]
         for level in self.coarse:
-            halved.append(level.down(halved[-1]))
-        h = halved.pop()
-        for level, finer in zip(reversed(self.coarse), reversed(halved)):
-            h = finer + level(h, w)
+            finer.append(level.get_submodule("down")(finer[-1]))
+        h = finer.pop()
+        for level in reversed(self.coarse):
+            h = finer.pop() + level(h, w)
         return h
 
     def forward(self, x: Tensor, style: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

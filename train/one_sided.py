@@ -211,7 +211,9 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
 
     def _covered(self, x: Tensor, evenness: float = 1.0) -> Tensor:
         """What contents are read off: recoloured and relit, so that the palette has to come from the style."""
-        return relight(recolor(overshadow(x, self.generator), self.generator, evenness=evenness), self.generator)
+        return relight(
+            recolor(overshadow(x, self.generator), self.generator, evenness=evenness), self.generator
+        )
 
     def _reproduction(self, net: Generator, x: Tensor, again: Tensor) -> tuple[Tensor, Tensor]:
         """How unlike pictures (N, 3, S, S) are to what comes back from their content, read off as they are but covered

@@ -271,9 +271,7 @@ RECIPES = {
         replace(
             _OWN,
             name="cpu",
-            architecture=Architecture(
-                256, 3, n_res=2, latent_dim=16, style_dim=256, channels=SLIM, coarse=2
-            ),
+            architecture=Architecture(256, 3, n_res=2, latent_dim=16, style_dim=256, channels=SLIM, coarse=2),
             stages=(Stage(128, 2_400, 12), Stage(128, 7_600, 8), Stage(256, 4_000, 8)),
             contents=1,
             warmup_steps=2_400,
