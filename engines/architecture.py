@@ -109,39 +109,40 @@ class Architecture:
         )
 
 
+def _conv_layer(
+    name: str, c_in: int, c_out: int, k: int, *, down: bool = False, act: bool = True
+) -> dict[str, Shape]:
+    t: dict[str, Shape] = {f"{name}.0.kernel": (4, 4)} if down else {}
+    at = len(t)
+    t[f"{name}.{at}.weight"] = (c_out, c_in, k, k)
+    if act:
+        t[f"{name}.{at + 1}.bias"] = (c_out,)
+    return t
+
+
 def encoder_tensors(
     a: Architecture, *, style_head: bool = True, prefix: str = "encoder."
 ) -> dict[str, Shape]:
     """Names and shapes of the encoder's tensors (content encoder and, by default, style head)."""
     t: dict[str, Shape] = {}
-
-    def conv(name: str, c_in: int, c_out: int, k: int, *, down: bool = False, act: bool = True) -> None:
-        i = 0
-        if down:
-            t[f"{name}.0.kernel"] = (4, 4)
-            i = 1
-        t[f"{name}.{i}.weight"] = (c_out, c_in, k, k)
-        if act:
-            t[f"{name}.{i + 1}.bias"] = (c_out,)
-
     c, r = a.channels[a.size], a.size
-    conv(f"{prefix}stem.0", 3, c, 1)
+    t |= _conv_layer(f"{prefix}stem.0", 3, c, 1)
     for i in range(1, a.num_down + 1):
         out = a.channels[r // 2]
-        conv(f"{prefix}stem.{i}.conv1", c, c, 3)
-        conv(f"{prefix}stem.{i}.conv2", c, out, 3, down=True)
-        conv(f"{prefix}stem.{i}.skip", c, out, 1, down=True, act=False)
+        t |= _conv_layer(f"{prefix}stem.{i}.conv1", c, c, 3)
+        t |= _conv_layer(f"{prefix}stem.{i}.conv2", c, out, 3, down=True)
+        t |= _conv_layer(f"{prefix}stem.{i}.skip", c, out, 1, down=True, act=False)
         c, r = out, r // 2
     for i in range(a.num_down + 1, a.num_down + 1 + a.n_res):
-        conv(f"{prefix}stem.{i}.conv1", c, c, 3)
-        conv(f"{prefix}stem.{i}.conv2", c, c, 3)
+        t |= _conv_layer(f"{prefix}stem.{i}.conv1", c, c, 3)
+        t |= _conv_layer(f"{prefix}stem.{i}.conv2", c, c, 3)
     for i in range(2):
-        conv(f"{prefix}content.{i}", c, c, a.content_kernel)
+        t |= _conv_layer(f"{prefix}content.{i}", c, c, a.content_kernel)
     if style_head:
         i = 0
         while r > 4:
             out = a.channels[r // 2]
-            conv(f"{prefix}style.{i}", c, out, 3, down=True)
+            t |= _conv_layer(f"{prefix}style.{i}", c, out, 3, down=True)
             c, r, i = out, r // 2, i + 1
         c4 = a.channels[4]
         t[f"{prefix}style.{i + 1}.weight"] = (c4, c * 16)  # style.{i} is the flatten
@@ -178,9 +179,7 @@ def decoder_tensors(a: Architecture) -> dict[str, Shape]:
     c, r = a.content_channels, a.content_size
     for i in range(a.coarse):
         before, here = a.channels[r >> i], a.channels[r >> (i + 1)]
-        t[f"coarse.{i}.down.0.kernel"] = (4, 4)
-        t[f"coarse.{i}.down.1.weight"] = (here, before, 3, 3)
-        t[f"coarse.{i}.down.2.bias"] = (here,)
+        t |= _conv_layer(f"coarse.{i}.down", before, here, 3, down=True)
         styled(f"coarse.{i}.block.conv1", here, here)
         styled(f"coarse.{i}.block.conv2", here, here)
         t[f"coarse.{i}.back.weight"] = (before, here, 1, 1)

@@ -74,11 +74,11 @@ def test_any_architecture_equals_the_official_path(architecture, seed, batch):
             assert relative_error(baked.features(content[:1]), expected[:1]) < TOLERANCE
 
 
-@pytest.mark.parametrize("coarse", [0, 2])
-def test_equals_the_trainable_network(coarse):
+@pytest.mark.parametrize(("num_down", "coarse"), [(3, 0), (2, 2)])
+def test_equals_the_trainable_network(num_down, coarse):
     from train.networks import Generator
 
-    architecture = narrow(size=64, num_down=2, n_res=2, content_kernel=3, coarse=coarse)
+    architecture = narrow(size=64, num_down=num_down, n_res=2, content_kernel=3, coarse=coarse)
     state = generator_state(architecture, seed=3)
     trainable = Generator(architecture)
     trainable.load_state_dict(state)

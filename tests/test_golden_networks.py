@@ -75,6 +75,7 @@ def test_latent_discriminator(golden, inputs):
         Architecture(num_down=3),
         Architecture(content_kernel=3),
         Architecture(64, 2, 2, 4, 24, 3, 1, {4: 8, 8: 12, 16: 20, 32: 16, 64: 8}),
+        Architecture(64, 2, 1, 4, 24, 3, 3, {4: 8, 8: 12, 16: 20, 32: 16, 64: 8}, coarse=2),
     ],
     ids=lambda a: a.describe()[:40],
 )

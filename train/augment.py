@@ -216,7 +216,7 @@ def overshadow(images: torch.Tensor, generator: torch.Generator | None = None) -
     angle, edge = angle * 2 * math.pi, 0.02 * 20**softness
     axis = torch.linspace(-1, 1, side)
     along = axis * torch.cos(angle) + axis[:, None] * torch.sin(angle) + (1.2 * place - 0.6)
-    shade = 1 - (has < 0.5) * (1 - (0.2 + 0.5 * light)) * torch.sigmoid(along / edge)
+    shade = 1 - (has < 0.5) * (0.8 - 0.5 * light) * torch.sigmoid(along / edge)
     shaded = (images + 1) * shade[:, None].to(images.device) - 1
     return shaded.contiguous(memory_format=torch.channels_last)
 

@@ -233,6 +233,16 @@ class StyledResBlock(nn.Module):
         return (self.conv2(self.conv1(x, w), w) + x) / sqrt(2)
 
 
+class Upsample(Fir):
+    """Twice the side, filtered; carries RGB, and the coarse branch's features, to the next resolution."""
+
+    def __init__(self) -> None:
+        super().__init__(gain=4.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return upfirdn2d(x, self.filter_for(x), up=2, padding=(2, 1, 2, 1))
+
+
 class CoarseLevel(nn.Module):
     """One halving of the decoder's coarse branch: features at half the side, a styled block, and the way back.
 
@@ -251,16 +261,6 @@ class CoarseLevel(nn.Module):
         """`down`'s output, and what came back from further down, (N, channels, s/2, s/2) -> (N, c_in, s, s)."""
         added: Tensor = self.upsample(self.back(self.block(halved, w)))
         return added
-
-
-class Upsample(Fir):
-    """Twice the side, filtered; carries the picture from one resolution's RGB to the next."""
-
-    def __init__(self) -> None:
-        super().__init__(gain=4.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return upfirdn2d(x, self.filter_for(x), up=2, padding=(2, 1, 2, 1))
 
 
 class ToRGB(nn.Module):

@@ -210,7 +210,7 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
         return super()._weight(name) * lazy.get(name, 1)
 
     def _covered(self, x: Tensor, evenness: float = 1.0) -> Tensor:
-        """What contents are read off: recoloured and relit, so that the palette has to come from the style."""
+        """What contents are read off: shadowed, recoloured, relit, so that the palette has to come from the style."""
         return relight(
             recolor(overshadow(x, self.generator), self.generator, evenness=evenness), self.generator
         )
