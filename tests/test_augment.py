@@ -206,6 +206,13 @@ def test_recoloring_is_one_map_per_image():
     assert not torch.allclose(out[0], out[1])
 
 
+def test_colors_are_not_rounded_to_bfloat16():
+    image = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = recolor(image, torch.Generator().manual_seed(2))
+    assert torch.equal(out, recolor(image, torch.Generator().manual_seed(2)))
+
+
 def test_uneven_recoloring_turns_half_of_the_hues_by_little():
     red = torch.zeros(512, 3, 1, 1)
     red[:, 0] = 1.0

@@ -43,6 +43,12 @@ def test_the_flow_is_bounded_smooth_and_does_not_fold(seed, size):
     assert determinant.min() > 0
 
 
+def test_where_pixels_are_read_is_not_rounded_to_bfloat16():
+    with torch.autocast("cpu", torch.bfloat16):
+        grid = random_motion(3, 64, seeded(2), flow=0.05)
+    assert torch.equal(grid, random_motion(3, 64, seeded(2), flow=0.05))
+
+
 def test_flow_moves_pictures_differently():
     grid = random_motion(3, 16, seeded(), flow=0.05, affine=False)
     assert (grid[0] - grid[1]).abs().max() > 0.01

@@ -5,6 +5,7 @@ The trunk has random weights here (the real ones are a download); what is tested
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -303,6 +304,17 @@ def test_trains_grows_and_writes_weights(tmp_path, domains, trunk):
     weights = load_weights(tmp_path / "weights.safetensors")
     assert weights.architecture == RECIPE.architecture
     assert weights.has_style_encoder
+
+
+def test_all_terms_work_in_bfloat16(tmp_path, domains, trunk):
+    """What processors and GPUs that multiply it train in; emulated elsewhere."""
+    recipe = replace(RECIPE, stages=(Stage(64, 3, 4),), warmup_steps=1, wide=0.5)
+    trainer = OneSidedTrainer(domains, recipe, tmp_path, trunk=copy.deepcopy(trunk), bf16=True)
+    assert all(torch.isfinite(value) for value in trainer.train_step().values())
+    trainer.train_step()
+    terms = trainer.train_step()
+    assert {"adversarial", "motion", "reproduction", "palette"} <= terms.keys()
+    assert all(torch.isfinite(value) for value in terms.values())
 
 
 def test_whole_heads_are_seen_with_what_is_around_them(tmp_path, domains, trunk, monkeypatch):

@@ -51,7 +51,8 @@ def compose_affine(
     unrotate = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
     mirror = torch.stack([flip, torch.ones_like(flip)], -1)
     linear = unrotate * mirror[:, None, :] / crop_scale
-    offset = unrotate @ (crop_shift / crop_scale - shift)[:, :, None]
+    with torch.autocast(angle.device.type, enabled=False):  # bfloat16 would be a pixel off
+        offset = unrotate @ (crop_shift / crop_scale - shift)[:, :, None]
     return torch.cat([linear, offset], -1)
 
 
@@ -181,7 +182,8 @@ def recolor(
     brightness = (brightness - 0.5) * 0.6
     matrix = contrast[:, None, None] * hue_and_saturation(angle, saturation)
     matrix, brightness = matrix.to(images.device), brightness.to(images.device)
-    mixed = torch.einsum("nij,njhw->nihw", matrix, images) + brightness[:, None, None, None]
+    with torch.autocast(images.device.type, enabled=False):
+        mixed = torch.einsum("nij,njhw->nihw", matrix, images) + brightness[:, None, None, None]
     return mixed.contiguous(memory_format=torch.channels_last)
 
 
