@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from gnr_video.frame import Frame
+from gnr_video.live.camera import Shot
 from gnr_video.live.recorder import TIME_BASE, Recorder, RecordSink
 from gnr_video.live.session import IN_FLIGHT, QUICK_IN_FLIGHT
 from gnr_video.live.sinks import ThreadedSink
@@ -176,6 +177,30 @@ class TestDelay:
             assert "broken has failed: the cable is cut" in session.messages[0]
             seen = sink.count
             until(lambda: sink.count > seen + 5)
+
+    def test_the_time_counts_from_the_first_picture(self, tiny: Path, tmp_path: Path) -> None:
+        ready = threading.Event()
+
+        class Late(Still):
+            def read(self, stop: threading.Event) -> Shot | None:
+                return super().read(stop) if ready.wait(0.01) else None
+
+        with live_session(tiny, Late(picture(96, 64)), folder=tmp_path) as session:
+            session.add_sink(sink := Kept())
+            threading.Timer(0.5, ready.set).start()
+            session.wait(0.2)
+            assert sink.count > 2
+
+    def test_a_session_without_a_picture_ends_too(
+        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("gnr_video.live.session.FIRST_PICTURE_SECONDS", 0.2)
+        camera = Still(picture(96, 64))
+        camera.unplugged.set()
+        with live_session(tiny, camera, folder=tmp_path) as session:
+            start = time.perf_counter()
+            session.wait(0.1)
+            assert time.perf_counter() - start < 5 and not session.counts.frames
 
     def test_times_of_every_stage(self, tiny: Path, face_clip: Path, tmp_path: Path) -> None:
         with live_session(tiny, face_clip, folder=tmp_path) as session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -181,6 +182,5 @@ class TestDisplay:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert "QFontDatabase" not in done.stderr
-        import json
-
-        assert json.loads(report.read_text())["stages"]["to preview"]["count"] > 5
+        did = json.loads(report.read_text())
+        assert did["stages"].get("to preview", {"count": 0})["count"] > 5, did

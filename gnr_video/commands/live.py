@@ -82,7 +82,11 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     show_default=True,
     help="What reads the camera.",
 )
-@click.option("--seconds", type=click.FloatRange(min=0.1), help="Stop by itself after so long.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1),
+    help="Stop by itself after so long, from the first picture on.",
+)
 @report_option
 @click.option("--overwrite", is_flag=True, help="Replace the --record file if it exists.")
 def live(report: Path | None, quiet: bool, **values: Any) -> None:

@@ -48,6 +48,8 @@ QUICK_FPS = 45.0
 TIME_BASE = Fraction(1, 1_000_000)
 STILL_SECONDS = 0.2
 """How often the last picture is shown again while the camera is gone."""
+FIRST_PICTURE_SECONDS = 10.0
+"""How long a session that ends by itself waits for its first picture, before its time counts."""
 TIDY_SECONDS = 20.0
 """How often freed memory is given back."""
 MAX_HOLD = 3
@@ -162,15 +164,18 @@ class LiveSession:
         """Stay until something ends the session: `quit`, `stop` on another thread, a failure, or the time.
 
         Args:
-            seconds: at most so long; None: no limit.
+            seconds: at most so long from the first picture on, which a slow machine takes a while for; None: no limit.
             tick: called again and again on this thread (a window must be served on the main thread).
 
         Raises:
             Whatever the pipeline failed with.
         """
-        end = None if seconds is None else time.perf_counter() + seconds
+        counts_from = math.inf if seconds is None else time.perf_counter() + FIRST_PICTURE_SECONDS
         while not (self._stopping.is_set() or self.controls.quitting.is_set()):
-            if end is not None and time.perf_counter() >= end:
+            now = time.perf_counter()
+            if self.counts.frames:
+                counts_from = min(counts_from, now)
+            if seconds is not None and now >= counts_from + seconds:
                 break
             if tick is not None:
                 tick()
