@@ -16,11 +16,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from engines.accuracy import EQUAL, psnr  # noqa: E402
 from gnr_video import pipeline  # noqa: E402
 from gnr_video.frame import Frame, Image  # noqa: E402
 from gnr_video.media.open import open_source  # noqa: E402
@@ -32,12 +31,6 @@ from gnr_video.translator import Translator  # noqa: E402
 
 BINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 """Seconds after the beginning at which what is told begins anew."""
-
-
-def psnr(a: Image, b: Image) -> float:
-    """Decibels; infinite where both are the same."""
-    error = float(np.square(a.astype(np.float32) - b).mean())
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
 def run(
@@ -125,7 +118,7 @@ def main() -> None:
             cells = []
             for low, high in zip(BINS, (*BINS[1:], math.inf)):
                 part = [v for i, v in enumerate(values) if low <= i / rate < high]
-                other = sum(v < math.inf for v in part)
+                other = sum(v < EQUAL for v in part)
                 cells.append(f"{min(part):5.1f} {other:2d}/{len(part):2d}" if part else " " * 10)
             print(f"{begin:5.1f}", *(f"{cell:>10}" for cell in cells), flush=True)
 

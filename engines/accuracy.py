@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+EQUAL = 99.0
+"""PSNR of pictures that are the same, dB."""
 BAR_DB = 40.0
 """Least PSNR from torch in fp32 that an engine must reach, dB."""
 
@@ -53,9 +55,9 @@ def golden_frames(size: int, latent_dim: int) -> tuple[Crops, Styles]:
 
 
 def psnr(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio of uint8 pictures, dB; 99 if they are equal."""
+    """Peak signal-to-noise ratio of uint8 pictures, dB; `EQUAL` if they are."""
     error = float(np.mean((found.astype(np.float64) - expected) ** 2))
-    return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
+    return EQUAL if error == 0 else float(10 * np.log10(255**2 / error))
 
 
 def golden_psnr(engine: Engine, weights: Weights, side: int | None = None) -> float:

@@ -151,3 +151,13 @@ def read_pictures(path: Path | str) -> list[Image]:
     """All frames as the source gives them."""
     with open_source(path) as source:
         return [frame.image for frame in source]
+
+
+def sound_only(clip: Path, target: Path) -> None:
+    """A file of a clip's sound and nothing else."""
+    with av.open(str(clip)) as source, av.open(str(target), "w", format="mp4") as out:
+        stream = out.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)

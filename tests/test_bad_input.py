@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from engines.weights import load_weights
 from gnr_video.media.sink import temporary_name
 from gnr_video.samples.portrait import demo_frames, portrait
 from tests.cli_helpers import TIMEOUT, Done, call, finish, run, start
-from tests.media_helpers import frame_times, make_clip, picture, read_packets, read_pictures
+from tests.media_helpers import frame_times, make_clip, picture, read_packets, read_pictures, sound_only
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and limits")
 
@@ -89,12 +88,7 @@ class TestInputs:
         assert "moov" in advice
 
     def test_without_video(self, tmp_path: Path, face_clip: Path, options: list[object]) -> None:
-        with av.open(str(face_clip)) as source, av.open(str(tmp_path / "clip.mp4"), "w") as out:
-            stream = out.add_stream_from_template(source.streams.audio[0])
-            for packet in source.demux(source.streams.audio[0]):
-                if packet.size:
-                    packet.stream = stream
-                    out.mux(packet)
+        sound_only(face_clip, tmp_path / "clip.mp4")
         assert refused(tmp_path, [tmp_path / "clip.mp4", *options], INPUT, "no video stream, only audio")
 
     def test_not_a_picture(self, tmp_path: Path, options: list[object]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from engines.errors import InputError
 from gnr_video.media.open import open_source
-from tests.media_helpers import copy, frame_times, make_clip, picture, read_pictures
+from tests.media_helpers import copy, frame_times, make_clip, picture, read_pictures, sound_only
 
 
 def refused(path: Path | str, match: str) -> InputError:
@@ -116,12 +116,7 @@ def test_random_damage_never_hangs_or_escapes(tmp_path: Path) -> None:
 
 def test_audio_only(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "a.mkv", audio="aac")
-    with av.open(str(clip)) as source, av.open(str(tmp_path / "b.m4a"), "w", format="mp4") as out:
-        stream = out.add_stream_from_template(source.streams.audio[0])
-        for packet in source.demux(source.streams.audio[0]):
-            if packet.size:
-                packet.stream = stream
-                out.mux(packet)
+    sound_only(clip, tmp_path / "b.m4a")
     refused(tmp_path / "b.m4a", "no video stream, only audio")
 
 

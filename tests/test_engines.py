@@ -17,6 +17,7 @@ import torch
 
 import engines
 from benchmarks.official import OfficialGenerator, normalise, quantise
+from engines.accuracy import psnr
 from engines.errors import EngineError, StyleError, WeightsError
 from engines.installation import install_line
 from tests.golden import golden_weights, narrow, relative_error
@@ -34,11 +35,6 @@ RUNNABLE = [
     pytest.param(("onnx", "fp32"), id="onnx-fp32", marks=needs_onnx),
     pytest.param(("onnx", "fp16"), id="onnx-fp16", marks=needs_onnx),
 ]
-
-
-def psnr(found: np.ndarray, expected: np.ndarray) -> float:
-    error = np.mean((found.astype(np.float64) - expected.astype(np.float64)) ** 2)
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
 
 @pytest.fixture(autouse=True, scope="module")
