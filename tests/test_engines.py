@@ -5,6 +5,7 @@ Device: CPU; the CUDA test skips without one, the OpenVINO ones without the pack
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -376,3 +377,22 @@ def test_importing_the_package_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(("own", "then"), [({}, None), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_training_lets_threads_spin_before_torch_reads_it(tmp_path, own, then):
+    """The command, up to its data that is not there: torch has been imported by then."""
+    code = (
+        "import importlib.abc, os, sys\n"
+        "class Watch(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch': print(os.environ.get('OMP_WAIT_POLICY'))\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "from cli import main\n"
+        f"sys.argv[1:] = ['train', {str(tmp_path / 'none')!r}]\n"
+        "main()"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | own
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=env)
+    assert "no such data set folder" in done.stderr
+    assert done.stdout.split() == [str(then)]

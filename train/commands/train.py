@@ -21,6 +21,9 @@ def _recipe(
     *, recipe: str, lr: float | None, r1: float | None, batch: int | None, settings: Sequence[str]
 ) -> Recipe:
     """A recipe, with what is asked for instead of its own."""
+    from engines import let_threads_spin
+
+    let_threads_spin()  # here, as recipes import torch
     from train.recipes import get_recipe, with_settings
 
     plan = get_recipe(recipe)
