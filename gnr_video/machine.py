@@ -25,6 +25,10 @@ VERSIONED = {
 """Name in the report -> distribution whose version it is."""
 
 
+_AVX_512F = 13
+"""OpenCV's number of it, which has no name in Python."""
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages a run depends on; those not installed are left out."""
     found = {"python": platform.python_version()}
@@ -104,6 +108,13 @@ def gpu_names() -> list[str]:
     except Exception:  # a broken driver must not break a report
         pass
     return []
+
+
+def has_avx512() -> bool:
+    """Whether the processor has AVX-512 (and so AVX2)."""
+    import cv2
+
+    return bool(cv2.checkHardwareSupport(_AVX_512F))
 
 
 def usable_cores() -> int:

@@ -27,6 +27,7 @@ from gnr_video.media.encoders import (
 )
 from gnr_video.media.open import open_sink, open_source
 from gnr_video.media.sink import temporary_name
+from gnr_video.samples.portrait import make_demo_clip
 from tests.media_helpers import copy, frame_times, make_clip, picture, read_pictures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -223,6 +224,31 @@ class TestEncoders:
         assert encoder_options("libx264", 30)["crf"] == "30"
         assert encoder_options("h264_nvenc", 25)["cq"] == "25"
         assert preset("libvpx-vp9") is None
+
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_the_same_pictures_become_the_same_file(self, tmp_path: Path, threads: int) -> None:
+        """20 macroblocks a row: what x264's AVX-512 code came to by what was in memory."""
+        clip = make_demo_clip(tmp_path / "a.mp4", seconds=2.4, fps=10, size=(320, 180))
+        made = set()
+        for number in range(8):
+            target = tmp_path / f"{number}.mp4"
+            with open_source(clip) as source, open_sink(target, source, threads=threads) as sink:
+                for frame in source:
+                    sink.write(frame)
+            made.add(target.read_bytes())
+        assert len(made) == 1
+
+    @pytest.mark.parametrize(
+        ("has", "live", "asm"), [(True, False, True), (False, False, False), (True, True, False)]
+    )
+    def test_avx512_is_not_used(
+        self, monkeypatch: pytest.MonkeyPatch, has: bool, live: bool, asm: bool
+    ) -> None:
+        monkeypatch.setattr("gnr_video.media.encoders.has_avx512", lambda: has)
+        settings = EncoderSettings("libx264", 64, 48, Fraction(1, 30), Fraction(30), live=live, fields="top")
+        context = av.CodecContext.create("libx264", "w")
+        settings.apply(context)
+        assert context.options["x264-params"] == ("tff=1:asm=avx2" if asm else "tff=1")
 
     def test_list_encoders_opens_them(self) -> None:
         found = list_encoders()

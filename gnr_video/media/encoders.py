@@ -9,7 +9,7 @@ from typing import Any
 
 from engines.errors import OutputError
 from engines.installation import pip_install
-from gnr_video.machine import usable_cores
+from gnr_video.machine import has_avx512, usable_cores
 
 ALIASES = {
     "h264": "libx264",
@@ -243,8 +243,13 @@ class EncoderSettings:
         # PyAV starts with slice threads, which cost x264 quality; AUTO leaves the choice to the encoder.
         context.thread_type = "AUTO"
         context.options = encoder_options(self.codec, self.crf, live=self.live)
-        if self.fields and self.codec == "libx264":
-            context.options |= {"x264-params": f"{self.fields[0]}ff=1"}
+        if self.codec == "libx264":
+            asked = [f"{self.fields[0]}ff=1"] if self.fields else []
+            if "mbtree" in context.options and has_avx512():
+                # With AVX-512 x264's macroblock tree differs from run to run, where rows are no multiple of 256 pixels.
+                asked.append("asm=avx2")
+            if asked:
+                context.options |= {"x264-params": ":".join(asked)}
         if self.live:
             context.gop_size = max(1, round(2 * self.rate))
         if self.codec == "libsvtav1":
