@@ -298,9 +298,9 @@ class TestCapture:
         capture = Capture(Brief(picture(64, 48)), reopen)
         capture.start()
         until(lambda: len(opened) >= 4)
-        pauses = [b - a for a, b in pairwise(opened)]
-        assert pauses[2] > pauses[0] * 2
         capture.stop()
+        # At least so long: a busy machine makes pauses longer, and none shorter.
+        assert all(b - a >= least for (a, b), least in zip(pairwise(opened), (0.1, 0.2, 0.4), strict=False))
 
     def test_its_rate_is_what_it_gives(self) -> None:
         capture = Capture(Still(picture(64, 48), fps=20), lambda: Still(picture(64, 48)))
