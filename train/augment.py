@@ -8,6 +8,7 @@ where the images are; only the random numbers come from the CPU.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -102,9 +103,14 @@ def apply_affine(images: torch.Tensor, theta: torch.Tensor, *, mode: str = "bili
         raise ValueError(f"images must be (N, C, S, S), got {tuple(images.shape)}")
     images = to_float(images)
     theta = theta.to(images.device, torch.float32, non_blocking=True)
-    with torch.autocast(images.device.type, enabled=False):
-        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return resample(images, grid, mode=mode)
+    return resample(images, affine_grid(theta, images.shape), mode=mode)
+
+
+def affine_grid(theta: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Where `theta` (N, 2, 3) has the pixels of pictures of `shape` (N, C, S, S) read: float32 (N, S, S, 2), within
+    autocast too, whose bfloat16 would be half a pixel off."""
+    with torch.autocast(theta.device.type, enabled=False):
+        return F.affine_grid(theta, list(shape), align_corners=False)
 
 
 def resample(images: torch.Tensor, grid: torch.Tensor, *, mode: str = "bilinear") -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.augment import random_affine
+from train.augment import affine_grid, random_affine
 from train.distributed import mine, world
 
 CONTROL_POINTS = 4
@@ -49,14 +49,12 @@ def random_motion(
         theta = random_affine(every, generator, degrees=8, scale=(0.92, 1.08), translate=0.04, jitter_crop=1)
     else:
         theta = torch.eye(2, 3).repeat(every, 1, 1)
-    theta = mine(theta).to(device)
-    with torch.autocast(theta.device.type, enabled=False):  # bfloat16 would be half a pixel off
-        grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
-        if flow:
-            points = torch.rand(every, 2, CONTROL_POINTS, CONTROL_POINTS, generator=generator) * 2 - 1
-            shift = mine(points).to(device) * (2 * flow)
-            shift = F.interpolate(shift, size=(size, size), mode="bicubic", align_corners=True)
-            grid = grid + shift.permute(0, 2, 3, 1)
+    grid = affine_grid(mine(theta).to(device), [count, 3, size, size])
+    if flow:
+        points = torch.rand(every, 2, CONTROL_POINTS, CONTROL_POINTS, generator=generator) * 2 - 1
+        shift = mine(points).to(device) * (2 * flow)
+        shift = F.interpolate(shift, size=(size, size), mode="bicubic", align_corners=True)
+        grid = grid + shift.permute(0, 2, 3, 1)
     return grid
 
 
