@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,9 +18,9 @@ from engines.accuracy import psnr
 from engines.errors import EngineError
 from gnr_video.batch.jobs import Job, plan
 from gnr_video.batch.run import Outcome
-from gnr_video.cluster.crew import Crew
+from gnr_video.cluster.head import Head
 from gnr_video.cluster.run import Cluster, import_ray, run
-from gnr_video.cluster.worker import Kit, Setup
+from gnr_video.cluster.worker import Setup
 from gnr_video.options import EngineOptions, LookOptions, OutputOptions
 from gnr_video.pipeline import Counts
 from gnr_video.segments.plan import Lengths
@@ -166,30 +165,36 @@ def test_a_cluster_without_room(cluster: None, clips: Path, tiny: Path) -> None:
 
 
 def test_a_head_that_is_silent(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    crew = Crew(ray, 1, SETUP, Kit(("w", b""), b"", b""), OutputOptions())
-    assert crew._head_answers()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setattr(ray.get_runtime_context().__class__, "gcs_address", address)
-    assert not crew._head_answers()  # for a moment
-    monkeypatch.setattr("gnr_video.cluster.crew.HEAD_SECONDS", 0.0)
-    with pytest.raises(EngineError, match=r"the head of the cluster at 127.* is lost .*the same command"):
-        crew._head_answers()
+    head = Head(ray)
+    assert head.ask(ray.cluster_resources)["CPU"] == 2
+    with pytest.raises(ZeroDivisionError):
+        head.ask(lambda: 1 / 0)
+    monkeypatch.setattr("gnr_video.cluster.head.SILENT_SECONDS", 0.0)
+    heard = threading.Event()
+    with pytest.raises(EngineError, match=r"the head of the cluster at .*:\d+ is lost .*the same command"):
+        head.ask(heard.wait)
+    heard.set()
+    with pytest.raises(EngineError, match="is lost"):  # once and for all
+        head.ask(lambda: 1)
 
 
-def test_a_head_that_dies_ends_the_run_with_a_word(clips: Path, tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["kill", "suspend"])
+def test_a_head_that_is_lost_ends_the_run_with_a_word(
+    clips: Path, tiny: Path, tmp_path: Path, end: str
+) -> None:
     """Not Ray, which ends the process without one."""
     out = tmp_path / "out"
-    patience = "import gnr_video.cluster.crew as crew; crew.HEAD_SECONDS = 2.0"
+    patience = "import gnr_video.cluster.head as head; head.SILENT_SECONDS = 2.0"
     process = start(
         [clips, "-o", out, "--weights", tiny, "--engine", "torch", "--ray", "--ray-cpus=1"], before=patience
     )
     until(lambda: list(out.glob(".gnr-video/unfinished/*/.*.part.mp4")), seconds=100)
     (head,) = [one for one in psutil.Process(process.pid).children() if one.name() == "gcs_server"]
-    head.kill()
+    getattr(head, end)()
     done = finish(process)
     assert done.status == 6, done.stderr
     assert "the head of the cluster at" in done.stderr and "give the same command" in done.stderr
+    head.wait(timeout=10)  # Ray's processes end with it
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from engines.errors import EngineError
+from gnr_video.cluster.head import Head
 from gnr_video.cluster.inputs import Work, why
 from gnr_video.cluster.worker import Kit, Setup, Worker
 from gnr_video.options import OutputOptions
@@ -17,8 +17,6 @@ from gnr_video.options import OutputOptions
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-HEAD_SECONDS = 20.0
-"""How long the cluster's head may be silent. Ray itself would end the process after a minute of that."""
 STOP_SECONDS = 10.0
 OPENING_DEATHS = 3
 """Workers that may die, one after the other, before they are ready."""
@@ -45,6 +43,7 @@ class Crew:
 
     Args:
         ray: the module, which has joined a cluster.
+        head: of that cluster.
         cpus: cores of a worker on machines without GPUs; with GPUs, each has one worker.
         setup, kit, output: what they translate with.
 
@@ -52,14 +51,14 @@ class Crew:
         settings: the fingerprint of their translations, once one is ready.
     """
 
-    def __init__(self, ray: Any, cpus: int, setup: Setup, kit: Kit, output: OutputOptions) -> None:
-        self._ray, self._cpus, self._setup, self._output = ray, cpus, setup, output
+    def __init__(
+        self, ray: Any, head: Head, cpus: int, setup: Setup, kit: Kit, output: OutputOptions
+    ) -> None:
+        self._ray, self._head, self._cpus, self._setup, self._output = ray, head, cpus, setup, output
         self._kit = ray.put(kit)
         self._hands: list[_Hand] = []
         self._refused: list[str] = []
         self._died = 0
-        self._head_seen = time.monotonic()
-        self._is_lost = False
         self.settings = ""
 
     @property
@@ -77,9 +76,9 @@ class Crew:
         Raises:
             EngineError: no machine has room for one, all refuse, or the cluster's head is lost.
         """
-        if len(self._hands) >= wanted or not self._head_answers():  # Ray waits for it
+        if len(self._hands) >= wanted:
             return
-        there = self._ray.cluster_resources()
+        there = self._head.ask(self._ray.cluster_resources)
         gpus = int(there.get("GPU", 0))
         room = gpus or int(there.get("CPU", 0) // self._cpus)
         if room == 0 and not self._hands:
@@ -115,7 +114,7 @@ class Crew:
             return
         ready, _ = self._ray.wait(list(busy), num_returns=1, timeout=POLL_SECONDS)
         if not ready:
-            self._head_answers()
+            self._head.ask(self._ray.cluster_resources)
         for answer, hand in busy.items():
             if answer not in ready and hand.work is not None:
                 self._count(hand, hand.work)
@@ -133,7 +132,7 @@ class Crew:
     def end(self) -> None:
         """Let go of all workers; what they are at is given up, without anything half-written."""
         ray, hands, self._hands = self._ray, self._hands, []
-        if self._is_lost or not ray.is_initialized():  # Ray ends them, without a head or its driver
+        if not ray.is_initialized():  # Ray ends them without their driver
             return
         asked = [hand.worker.stop.remote() for hand in hands]
         busy = [hand.answer for hand in hands if hand.work is not None]
@@ -141,8 +140,8 @@ class Crew:
             if busy:
                 ray.wait([*busy, *asked], num_returns=len(busy) + len(asked), timeout=STOP_SECONDS)
             for hand in hands:
-                ray.kill(hand.worker)
-        except ray.exceptions.RayError as error:
+                self._kill(hand)
+        except (EngineError, ray.exceptions.RayError) as error:
             log.info("workers were not ended: %s", error)
 
     def _found(self, hand: _Hand, answer: Any, *, is_opening: bool) -> Any:
@@ -178,9 +177,12 @@ class Crew:
     def _let_go(self, hand: _Hand) -> None:
         self._hands.remove(hand)
         try:
-            self._ray.kill(hand.worker)  # one that is only cut off must not go on
+            self._kill(hand)  # one that is only cut off must not go on
         except self._ray.exceptions.RayError:
             log.debug("it is dead already")
+
+    def _kill(self, hand: _Hand) -> None:
+        self._head.ask(lambda: self._ray.kill(hand.worker))  # who waits to have it registered first
 
     def _count(self, hand: _Hand, work: Work) -> None:
         ray = self._ray
@@ -194,20 +196,3 @@ class Crew:
             except ray.exceptions.RayError:
                 log.debug("a worker does not say how far it is")
             hand.counted = None
-
-    def _head_answers(self) -> bool:
-        """Whether the cluster's head is there. EngineError is raised when it has been silent for a while."""
-        address = self._ray.get_runtime_context().gcs_address
-        host, _, port = address.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=2.0).close()
-        except OSError:
-            self._is_lost = time.monotonic() - self._head_seen > HEAD_SECONDS
-            if self._is_lost:
-                raise EngineError(
-                    f"the head of the cluster at {address} is lost",
-                    "start it again, and give the same command: what is done is passed over",
-                ) from None
-            return False
-        self._head_seen = time.monotonic()
-        return True

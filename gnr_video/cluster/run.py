@@ -19,6 +19,7 @@ from gnr_video.batch.ledger import Ledger
 from gnr_video.batch.run import Outcome, Progress
 from gnr_video.checkpoints import resolve_weights
 from gnr_video.cluster.crew import Crew
+from gnr_video.cluster.head import Head
 from gnr_video.cluster.inputs import Input, Work, why
 from gnr_video.cluster.worker import Kit, Setup
 from gnr_video.options import OutputOptions
@@ -105,9 +106,12 @@ def run(
         PERSON_MODEL.resolve().read_bytes(),
     )
     with ExitStack() as held:
-        if not ray.is_initialized():
+        is_joined = ray.is_initialized()
+        if not is_joined:
             _join(ray, cluster.address)
-            held.callback(ray.shutdown)
+        head = Head(ray)
+        if not is_joined:
+            held.callback(head.leave)
         ledgers: dict[Path, Ledger] = {}
 
         def take(job: Job, settings: str) -> Input:
@@ -119,7 +123,7 @@ def run(
             held.callback(one.close)
             return one
 
-        crew = Crew(ray, cluster.cpus, setup, kit, output)
+        crew = Crew(ray, head, cluster.cpus, setup, kit, output)
         try:
             yield from _work_through(deque(jobs), crew, take)
         finally:
