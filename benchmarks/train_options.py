@@ -56,6 +56,8 @@ SHOWN = (
     "kid",
     "fid_vgg16",
     "kid_vgg16",
+    "fid_alexnet",
+    "kid_alexnet",
     "palette",
     "lpips_diversity",
     "ms_ssim_diversity",

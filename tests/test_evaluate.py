@@ -21,7 +21,7 @@ from tests.tiny_weights import make_tiny_weights
 from train.lpips import Lpips
 from train.metrics.estimate import Estimate
 from train.metrics.evaluate import METRICS, Evaluator, Networks, Result, Settings, format_table
-from train.metrics.features import VggSpace
+from train.metrics.features import TrunkSpace
 from train.metrics.pictures import Folder
 
 pytest.importorskip("PIL", reason="reading folders of pictures needs Pillow")
@@ -29,8 +29,8 @@ pytest.importorskip("PIL", reason="reading folders of pictures needs Pillow")
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """VGG16 looks at 64 pixels instead of 224, which take twelve times as long and change no statement made here."""
-    monkeypatch.setattr(VggSpace, "side", 64)
+    """The trunks look at 64 pixels instead of 224, which take twelve times as long and change no statement made here."""
+    monkeypatch.setattr(TrunkSpace, "side", 64)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,15 @@ def test_table_and_json(tmp_path, data, tiny, trunks):
     assert code == 0, errors
     report = json.loads(out.read_text())
     (result,) = report["results"]
-    quick = {"fid_vgg16", "kid_vgg16", "lpips_diversity", "ms_ssim_diversity", "equivariance_db"}
+    quick = {
+        "fid_vgg16",
+        "kid_vgg16",
+        "fid_alexnet",
+        "kid_alexnet",
+        "lpips_diversity",
+        "ms_ssim_diversity",
+        "equivariance_db",
+    }
     assert quick <= result["metrics"].keys()
     assert result["pictures"] == 3
     assert report["real"]["pictures"] == 3
@@ -102,7 +110,7 @@ def test_table_and_json(tmp_path, data, tiny, trunks):
 
 
 def test_a_folder_against_itself_and_against_others(data, trunks):
-    networks = Networks([VggSpace(trunks)], None)
+    networks = Networks([TrunkSpace("vgg", trunks)], None)
     evaluator = Evaluator(Folder.open(data / "testB"), networks)
     same = evaluator.outputs("same", Folder.open(data / "testB")).metrics
     other = evaluator.outputs("other", Folder.open(data / "testA")).metrics
@@ -117,7 +125,7 @@ def test_outputs_in_folders_of_one_face_each_have_diversity(tmp_path, data, trun
         for style in range(3):
             picture = np.full((48, 48, 3), 40 + 30 * face + 20 * style * (face > 0), np.uint8)
             cv2.imwrite(str(tmp_path / str(face) / f"{style}.png"), picture)
-    networks = Networks([VggSpace(trunks)], None)
+    networks = Networks([TrunkSpace("vgg", trunks)], None)
     result = Evaluator(Folder.open(data / "testB"), networks).outputs("o", Folder.open(tmp_path))
     assert result.pictures == 9
     assert result.metrics["ms_ssim_diversity"].count == 3
@@ -142,7 +150,7 @@ def test_progress_counts_what_was_promised(data, tiny, trunks):
     )
     evaluator = Evaluator(
         Folder.open(data / "testB"),
-        Networks([VggSpace(trunks)], None, Lpips("vgg", trunks)),
+        Networks([TrunkSpace("vgg", trunks)], None, Lpips("vgg", trunks)),
         settings,
         advance=stages.append,
     )
@@ -163,7 +171,7 @@ def test_progress_counts_what_was_promised(data, tiny, trunks):
 
 def test_the_same_styles_for_every_system_and_run(data, tiny, trunks):
     few = Settings(limit=2, styles=1, diversity_faces=0, dfid_faces=0, moved_faces=1, patches=0, paths=0)
-    evaluator = Evaluator(Folder.open(data / "testB", 2), Networks([VggSpace(trunks)], None), few)
+    evaluator = Evaluator(Folder.open(data / "testB", 2), Networks([TrunkSpace("vgg", trunks)], None), few)
     faces = Folder.open(data / "testA", 2)
     with engines.create(load_weights(tiny), engine="torch", precision="fp32") as engine:
         first, second = (evaluator.generator("tiny", engine, faces) for _ in range(2))

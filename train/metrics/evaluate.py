@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from train.data import fit
 from train.metrics.distances import fid_estimate, kid_estimate
 from train.metrics.diversity import dfid_estimate, pairwise_lpips, pairwise_ms_ssim
 from train.metrics.estimate import Estimate, mean_estimate
-from train.metrics.features import FeatureSpace, InceptionSpace, VggSpace
+from train.metrics.features import FeatureSpace, InceptionSpace, TrunkSpace
 from train.metrics.motion import (
     equivariance_error,
     psnr,
@@ -72,6 +72,9 @@ METRICS: Mapping[str, Metric] = {
     "fid_vgg16": Metric("FID (VGG16 features)", "lower", 3),
     "kid_vgg16": Metric("KID x 1000 (VGG16 features)", "lower", 3, factor=1000),
     "dfid_vgg16": Metric("DFID (VGG16 features)", "lower", 3),
+    "fid_alexnet": Metric("FID (AlexNet features)", "lower", 3),
+    "kid_alexnet": Metric("KID x 1000 (AlexNet features)", "lower", 3, factor=1000),
+    "dfid_alexnet": Metric("DFID (AlexNet features)", "lower", 3),
     "swd": Metric("SWD x 1000 (texture)", "lower", 1, factor=1000),
     "palette": Metric("palette distance x 1000", "lower", 1, factor=1000),
     "lpips_diversity": Metric("LPIPS diversity", "higher", 3),
@@ -197,7 +200,7 @@ class Networks:
             WeightsError: Inception was asked for and cannot be had, or there is no feature space at all.
         """
         from engines.devices import native_bf16
-        from train.lpips import Lpips
+        from train.lpips import Lpips, Net
 
         if dtype is None:
             dtype = torch.bfloat16 if device == "cpu" and native_bf16() else torch.float32
@@ -211,10 +214,11 @@ class Networks:
             if inception is not None or download:
                 raise
             notes.append(f"no FID and KID in Inception's space: {error}")
-        try:
-            spaces.append(VggSpace(trunk, device=device, dtype=dtype))
-        except WeightsError as error:
-            notes.append(f"no FID and KID in VGG16's space: {error}")
+        for net in get_args(Net):
+            try:
+                spaces.append(TrunkSpace(net, trunk, device=device, dtype=dtype))
+            except WeightsError as error:
+                notes.append(f"no FID and KID in the space of {net}: {error}")
         try:
             lpips = Lpips("alex", trunk, dtype=dtype).to(device)
             path_lpips = Lpips("vgg", trunk) if path_length else None

@@ -1,7 +1,7 @@
-"""Feature spaces in which FID and KID compare pictures: Inception-v3 as published, or VGG16 as a stand-in.
+"""Feature spaces in which FID and KID compare pictures: Inception-v3 as published; VGG16 and AlexNet as stand-ins.
 
-Figures in VGG16's space order systems much as Inception's do, but are numbers of their own: every table says
-which space they are from, and only figures of one space may be compared.
+Figures in their spaces order systems much as Inception's do, but are numbers of their own: every table says which
+space they are from, and only figures of one space may be compared. A space that a system was trained on flatters it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from train.lpips import SCALE, SHIFT, load_trunk
+from train.lpips import SCALE, SHIFT, Net, load_trunk
 from train.metrics.inception import INCEPTION_SIDE, load_inception
 from train.metrics.pictures import Picture, to_tensor
 
 _BATCH = 4
+_NAMES: dict[Net, str] = {"vgg": "vgg16", "alex": "alexnet"}
 
 
 class FeatureSpace(ABC):
     """A frozen network that turns pictures into vectors.
 
     Attributes:
-        name: "inception" or "vgg16", part of the metrics' names.
+        name: "inception", "vgg16" or "alexnet", part of the metrics' names.
         side: of the pictures it sees; others are resized cleanly.
     """
 
@@ -73,10 +74,11 @@ class InceptionSpace(FeatureSpace):
         return result
 
 
-class VggSpace(FeatureSpace):
-    """512 features: VGG16's last convolution (relu5_3), averaged over the picture.
+class TrunkSpace(FeatureSpace):
+    """The last convolution of a trunk of LPIPS (VGG16: 512 features, AlexNet: 256), averaged over the picture.
 
     Args:
+        net: which.
         trunk: see `train.lpips.Lpips`.
         dtype: bfloat16 is some times quicker where the CPU has it; FID moves by less than 0.1 %.
 
@@ -84,13 +86,14 @@ class VggSpace(FeatureSpace):
         WeightsError: the trunk cannot be had.
     """
 
-    name, side = "vgg16", 224
+    side = 224
 
     def __init__(
-        self, trunk: Path | None = None, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+        self, net: Net, trunk: Path | None = None, *, device: str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
+        self.name = _NAMES[net]
         self._dtype, self._device = dtype, device
-        self._slices = load_trunk("vgg", trunk, dtype=dtype).to(device)
+        self._slices = load_trunk(net, trunk, dtype=dtype).to(device)
         self._shift = torch.tensor(SHIFT, device=device).view(1, 3, 1, 1)
         self._scale = torch.tensor(SCALE, device=device).view(1, 3, 1, 1)
 
