@@ -29,7 +29,7 @@ pytest.importorskip("PIL", reason="reading folders of pictures needs Pillow")
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trunks look at 64 pixels instead of 224, which take twelve times as long and change no statement made here."""
+    """The trunks look at 64 pixels instead of 224, which take twelve times as long and change no statement."""
     monkeypatch.setattr(TrunkSpace, "side", 64)
 
 
