@@ -272,7 +272,7 @@ RECIPES = {
             _OWN,
             name="cpu",
             architecture=Architecture(256, 3, n_res=2, latent_dim=16, style_dim=256, channels=SLIM, coarse=2),
-            stages=(Stage(128, 1_600, 12), Stage(128, 8_400, 8), Stage(256, 4_000, 8)),
+            stages=(Stage(128, 1_600, 12), Stage(128, 5_900, 8), Stage(256, 3_000, 8)),
             contents=1,
             warmup_steps=1_600,
             one_way=True,
