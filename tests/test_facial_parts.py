@@ -25,6 +25,8 @@ from train.facial_parts import (
     centres_of_drawings,
     find_parts,
     fit_head,
+    lips_apart,
+    mouths_open,
     moved_points,
     part_centres,
     part_distance,
@@ -64,6 +66,23 @@ def test_the_opening_grows_with_the_gap_between_the_lips():
     assert heights[0] == heights[1] == 0 and 0.3 < heights[2] < 0.6 and heights[3] > 0.75
 
 
+@pytest.mark.parametrize("skin", [(255, 235, 220), (120, 80, 60)])
+def test_a_drawn_mouth_is_open_where_it_is_not_skin(skin: tuple[int, int, int]):
+    found = []
+    for height in (0, 5, 9, 20):
+        picture = np.full((256, 256, 3), skin, np.uint8)
+        if height:
+            cv2.ellipse(picture, (128, 178), (18, height), 0, 0, 360, (200, 40, 60), -1)
+        cv2.line(picture, (108, 178), (148, 178), (30, 20, 20), 2)
+        picture[230:] = 10  # the dark under a chin
+        found.append(torch.from_numpy(picture).permute(2, 0, 1))
+    line, little, more, wide = mouths_open(torch.stack(found), torch.tensor([[128.0, 178.0]] * 4)).tolist()
+    assert line == 0 < little < more < wide == 1
+    assert (
+        mouths_open(found[0][None], torch.tensor([[-20.0, 400.0]])).isfinite().all()
+    )  # none is in the picture
+
+
 def test_eyes_and_mouth_are_found_in_the_maps():
     points = face_points(4)
     centres = part_centres(torch.logit(part_maps(points, 32), 1e-4))
@@ -99,9 +118,10 @@ def test_the_head_learns_where_marks_are():
     points = face_points(24)
     marks = torch.nn.functional.interpolate(part_maps(points, 32), 64, mode="bilinear")
     pictures = (marks[:, [0, 1, 3]] + marks[:, 4:]).clamp(0, 1).mul(200).add(20).to(torch.uint8)
-    before = part_errors(PartsHead(), trunk, pictures, points)
-    head = fit_head([(pictures, points)], trunk, steps=60, batch=8, sizes=(64,), log_every=1000)
-    after = part_errors(head, trunk, pictures, points)
+    openings = lips_apart(points)
+    before = part_errors(PartsHead(), trunk, pictures, points, openings)
+    head = fit_head([(pictures, points, openings)], trunk, steps=60, batch=8, sizes=(64,), log_every=1000)
+    after = part_errors(head, trunk, pictures, points, openings)
     assert after["mouth"] < 0.5 * before["mouth"] and after["eyes"] < 0.75 * before["eyes"], (before, after)
 
 
@@ -114,7 +134,7 @@ def test_the_head_that_is_shipped_finds_the_parts_of_a_portrait(tmp_path: Path):
     cv2.imwrite(str(tmp_path / "nobody.png"), np.full((64, 64, 3), 90, np.uint8))
     pictures, points = find_parts([tmp_path])
     assert pictures.shape == (1, 3, 256, 256) and points.shape == (1, len(LANDMARKS), 2)
-    errors = part_errors(PartsHead.load(), trunk, pictures, points)
+    errors = part_errors(PartsHead.load(), trunk, pictures, points, lips_apart(points))
     assert errors["eyes"] < 15 and errors["mouth"] < 15 and errors["opening"] < 0.5, errors
 
 

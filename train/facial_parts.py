@@ -1,7 +1,8 @@
 """Where a face's parts are, read off photographs and drawings alike.
 
 MediaPipe's landmarker finds the face in every photograph and in nearly half of the drawings, which is enough to
-teach a small head on EfficientNet-Lite1's taps what an eye and a mouth are in either. Training then asks that a
+teach a small head on EfficientNet-Lite1's taps what an eye and a mouth are in either. Whether a drawn mouth is open it
+does not see; colours say that (`mouths_open`), once the head knows where mouths are. Training then asks that a
 translation has its parts where the face has them (`part_distance`), which neither a discriminator nor
 `content_distance` sees to when a head is turned or a mouth opens.
 
@@ -45,6 +46,12 @@ LANDMARKS = (*(i for eye in _EYES for i in eye), *_LIPS, *_INNER_LIPS, _NOSE, _C
 SPOT, LIP = 9.0, 5.0
 CLOSED, OPEN = 2.0, 14.0
 """Deviations of the spots, and the inner lips' distance that counts as shut or as wide open; pixels of 256."""
+
+SKIN_AROUND, MOUTH_WITHIN = (36, 26), (5, 18)
+"""Half sides, across and down, of a mouth with its surroundings, and of the strip that says whether it is open."""
+UNLIKE_SKIN, LINE, WIDE = 54, 0.15, 0.6
+"""How far a colour is from skin, summed over its channels of 0..255; shares of the strip that a closed mouth's line and
+a wide open mouth have."""
 
 
 class PartsHead(nn.Module):
@@ -91,12 +98,38 @@ class PartsHead(nn.Module):
         return head.requires_grad_(False)
 
 
-def part_maps(points: Tensor, side: int) -> Tensor:
+def lips_apart(points: Tensor) -> Tensor:
+    """How far mouths are open, (N,) in [0, 1], of `LANDMARKS` (N, 16, 2) in pixels of 256."""
+    gap = (points[:, 12] - points[:, 13]).norm(dim=1)
+    return ((gap - CLOSED) / (OPEN - CLOSED)).clamp(0, 1)
+
+
+def mouths_open(drawings: Tensor, mouths: Tensor) -> Tensor:
+    """How far drawn mouths are open, (N,) in [0, 1]: how much of a strip through them is not skin.
+
+    Args:
+        drawings: uint8 (N, 3, 256, 256).
+        mouths: their middles (N, 2), x and y in pixels.
+    """
+    shares = []
+    within = mouths.clamp(0, drawings.shape[-1] - 1).round().int().tolist()
+    for drawing, (x, y) in zip(drawings.int(), within, strict=True):
+
+        def part(across: int, down: int, drawing: Tensor = drawing, x: int = x, y: int = y) -> Tensor:
+            return drawing[:, max(y - down, 0) : y + down + 1, max(x - across, 0) : x + across + 1].flatten(1)
+
+        skin = part(*SKIN_AROUND).median(1, keepdim=True).values
+        shares.append(((part(*MOUTH_WITHIN) - skin).abs().sum(0) > UNLIKE_SKIN).float().mean())
+    return ((torch.stack(shares) - LINE) / (WIDE - LINE)).clamp(0, 1)
+
+
+def part_maps(points: Tensor, side: int, openings: Tensor | None = None) -> Tensor:
     """Where the parts are, as spots.
 
     Args:
         points: (N, 16, 2), x and y of `LANDMARKS` in pixels of a picture 256 pixels wide.
         side: of the maps, cells.
+        openings: how far mouths are open, (N,); default: `lips_apart`.
 
     Returns:
         (N, 5, side, side) in [0, 1].
@@ -111,8 +144,7 @@ def part_maps(points: Tensor, side: int) -> Tensor:
 
     eyes = points[:, :4].unflatten(1, (2, 2)).mean(2)
     lips, inner = points[:, 4:12], points[:, 12:14]
-    gap = (inner[:, 0] - inner[:, 1]).norm(dim=1)
-    opening = ((gap - CLOSED) / (OPEN - CLOSED)).clamp(0, 1)[:, None, None]
+    opening = (lips_apart(points) if openings is None else openings)[:, None, None]
     return torch.stack(
         [
             spots(eyes, SPOT),
@@ -198,9 +230,10 @@ def moved_points(points: Tensor, theta: Tensor) -> Tensor:
 
 
 def fit_head(
-    domains: Sequence[tuple[Tensor, Tensor]],
+    domains: Sequence[tuple[Tensor, Tensor, Tensor]],
     trunk: Trunk,
     *,
+    head: PartsHead | None = None,
     steps: int = 900,
     batch: int = 8,
     sizes: Sequence[int] = (256, 128, 128),
@@ -211,28 +244,29 @@ def fit_head(
     """Learn the head on as many pictures of each domain, augmented as training augments them.
 
     Args:
-        domains: for each, uint8 pictures (N, 3, 256, 256) and their points (N, 16, 2).
+        domains: for each, uint8 pictures (N, 3, 256, 256), their points (N, 16, 2) and mouths' openings (N,).
         trunk: whose `features` are read.
+        head: to go on with.
         batch: pictures of each domain in a step.
         sizes: of the pictures, in turn.
     """
     draw = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    head = PartsHead()
+    head = head or PartsHead()
     optimiser = torch.optim.Adam(head.parameters(), lr, betas=(0.9, 0.99))
     started = time.monotonic()
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)
         size = sizes[step % len(sizes)]
         pictures, targets = [], []
-        for images, points in domains:
+        for images, points, openings in domains:
             chosen = torch.randint(len(images), (batch,), generator=draw)
             theta = random_affine(batch, draw)
             x = apply_affine(to_float(images[chosen]), theta)
             as_it_is = torch.rand(batch, 1, 1, 1, generator=draw) < 0.5
             x = torch.where(as_it_is, x, recolor(x, draw))
             pictures.append(F.avg_pool2d(x, x.shape[-1] // size))
-            targets.append(part_maps(moved_points(points[chosen], theta), size // STRIDE))
+            targets.append(part_maps(moved_points(points[chosen], theta), size // STRIDE, openings[chosen]))
         with torch.no_grad():
             taps = trunk.features(torch.cat(pictures))
         logits = head([tap.float() for tap in taps])
@@ -246,16 +280,15 @@ def fit_head(
     return head
 
 
-def part_errors(head: PartsHead, trunk: Trunk, images: Tensor, points: Tensor) -> dict[str, float]:
+def part_errors(
+    head: PartsHead, trunk: Trunk, images: Tensor, points: Tensor, openings: Tensor
+) -> dict[str, float]:
     """How well the head finds the parts: pixels of 256 between the spots' centres of mass, for each part.
 
     For the opening it is the mean absolute difference of the spot's height instead.
     """
-    with torch.no_grad():
-        found = torch.cat(
-            [torch.sigmoid(head([t.float() for t in trunk.features(to_float(x))])) for x in images.split(16)]
-        )
-    wanted = part_maps(points, found.shape[-1])
+    found = _maps(head, trunk, images)
+    wanted = part_maps(points, found.shape[-1], openings)
     errors = {}
     for i, name in enumerate(FACIAL_PARTS):
         if name == "opening":
@@ -266,6 +299,14 @@ def part_errors(head: PartsHead, trunk: Trunk, images: Tensor, points: Tensor) -
                 (centre_of_mass(found[:, i]) - centre_of_mass(wanted[:, i])).norm(dim=1).mean()
             )
     return errors
+
+
+def _maps(head: PartsHead, trunk: Trunk, images: Tensor) -> Tensor:
+    """The head's maps of pictures uint8 (N, 3, S, S)."""
+    with torch.no_grad():
+        return torch.cat(
+            [torch.sigmoid(head([t.float() for t in trunk.features(to_float(x))])) for x in images.split(16)]
+        )
 
 
 def centre_of_mass(spot: Tensor) -> Tensor:
@@ -280,6 +321,12 @@ def _cells(like: Tensor) -> Tensor:
     """Middles of the cells along the last axis of a map, in pixels of a picture 256 pixels wide."""
     count = like.shape[-1]
     return (torch.arange(count, dtype=like.dtype, device=like.device) + 0.5) * (256 / count)
+
+
+def _learned_from(domain: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """All but the first twentieth, which the head is measured on."""
+    images, points, openings = (part[len(part) // 20 :] for part in domain)
+    return images, points, openings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -297,17 +344,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, default=HEAD_FILE)
     arguments = parser.parse_args(argv)
     trunk = Trunk.load(arguments.trunk, torch.bfloat16 if native_bf16() else torch.float32)
-    domains, kept = [], []
+    found = []
     for folders in ([arguments.prepared / "trainA", *arguments.faces], [arguments.prepared / "trainB"]):
         images, points = find_parts(folders)
         print(f"{len(images)} pictures with a face in {', '.join(map(str, folders))}")
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        train, test = order[len(order) // 20 :], order[: len(order) // 20]
-        domains.append((images[train], points[train]))
-        kept.append((folders[0].name, images[test], points[test]))
-    head = fit_head(domains, trunk, steps=arguments.steps)
-    for name, images, points in kept:
-        errors = part_errors(head, trunk, images, points)
+        found.append((images[order], points[order], lips_apart(points[order])))
+    head = fit_head([_learned_from(domain) for domain in found], trunk, steps=arguments.steps)
+    images, points, _ = found[1]
+    mouths = centre_of_mass(_maps(head, trunk, images)[:, FACIAL_PARTS.index("mouth")])
+    found[1] = (images, points, mouths_open(images, mouths))
+    head = fit_head([_learned_from(domain) for domain in found], trunk, steps=arguments.steps, head=head)
+    for name, domain in zip(("photographs", "drawings"), found, strict=True):
+        images, points, openings = (part[: len(part) // 20] for part in domain)
+        errors = part_errors(head, trunk, images, points, openings)
         print(f"{name}: " + ", ".join(f"{part} {error:.2f}" for part, error in errors.items()))
     tensors = {name: tensor.half().contiguous() for name, tensor in head.state_dict().items()}
     write_atomically(arguments.output, save(tensors))
