@@ -28,10 +28,13 @@ from train.facial_parts import (
     lips_apart,
     mouths_open,
     moved_points,
+    openings,
     part_centres,
     part_distance,
     part_errors,
     part_maps,
+    read_parts,
+    weights_to_mean,
 )
 from train.trunk import TRUNK_FILE, Trunk
 
@@ -155,3 +158,23 @@ def test_centres_of_drawings_are_eyes_left_before_right_and_mouth():
     found = centres_of_drawings(toy_domains().train_b.images, random_trunk())
     assert found.shape == (24, 3, 2) and bool((found.abs() <= 1).all())
     assert bool((found[:, 0, 0] <= found[:, 1, 0]).all())
+
+
+def test_openings_are_read_off_pictures():
+    pictures = toy_domains().train_b.images
+    found = openings(read_parts(pictures, random_trunk(), PartsHead.load()))
+    assert found.shape == (len(pictures),) and bool(((found >= 0) & (found <= 1)).all())
+    logits = torch.logit(part_maps(face_points(1), 32, torch.tensor([0.7])), 1e-4)
+    assert 0.6 < float(openings(logits)) <= 0.7
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_weights_bring_the_mean_as_near_as_they_may(seed: int, mean: float):
+    values = torch.rand(50, generator=torch.Generator().manual_seed(seed)) ** 4
+    weights = weights_to_mean(values, mean, 8.0)
+    assert weights.min() >= 1 and weights.max() <= 8 and bool((weights[values.argsort()].diff() >= 0).all())
+    reached = float((weights * values).sum() / weights.sum())
+    most = float(((1 + 7 * values / values.max()) * values).sum() / (1 + 7 * values / values.max()).sum())
+    assert reached == pytest.approx(min(max(mean, float(values.mean())), most), abs=1e-3)
+    assert bool((weights_to_mean(torch.zeros(4), 0.5, 8.0) == 1).all())

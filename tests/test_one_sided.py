@@ -468,3 +468,17 @@ def test_the_trunk_stays_as_it_is(domains, trunk, tmp_path):
     before = [t.clone() for t in trainer.trunk.state_dict().values()]
     trainer.train_step()
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.trunk.state_dict().values()))
+
+
+def test_drawings_with_open_mouths_are_drawn_oftener(
+    tmp_path, domains: Domains, trunk: Trunk, monkeypatch: pytest.MonkeyPatch
+):
+    """Because few have one, and faces do."""
+    read = iter([torch.full((24,), 0.6), torch.arange(24.0) / 100])  # faces', drawings'
+    monkeypatch.setattr("train.one_sided.openings", lambda logits: next(read))
+    trainer = OneSidedTrainer(domains, RECIPE, tmp_path, trunk=trunk)
+    weights = trainer._weigh_drawings()
+    assert weights is not None and weights is trainer._weigh_drawings()  # read once
+    assert weights[0] == 1 and weights[-1] == pytest.approx(8)
+    unread = replace(RECIPE, loss=replace(RECIPE.loss, parts=0.0))
+    assert OneSidedTrainer(domains, unread, tmp_path, trunk=trunk)._weigh_drawings() is None

@@ -356,3 +356,13 @@ def test_pool_is_checked() -> None:
     assert repr(ImagePool(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))) == (
         "ImagePool(images=2, size=4, device=cpu)"
     )
+
+
+def test_images_are_drawn_as_their_weights_say():
+    images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 3, 8, 8)
+    pool, generator = ImagePool(images.contiguous()), torch.Generator().manual_seed(0)
+    weights = torch.tensor([1.0, 1.0, 1.0, 5.0])
+    drawn = torch.cat([pool.sample(1, generator, weights=weights)[:, 0, 0, 0] for _ in range(800)])
+    assert 0.55 < float((drawn == 3).float().mean()) < 0.7
+    assert sorted(pool.sample(4, generator, weights=weights)[:, 0, 0, 0].tolist()) == [0, 1, 2, 3]
+    assert len(pool.sample(9, generator, weights=weights)) == 9

@@ -127,14 +127,18 @@ class ImagePool:
         generator: torch.Generator | None = None,
         *,
         device: torch.device | str | None = None,
+        weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Draw a batch: uint8 (batch, 3, S, S) on `device` (default: where the images are).
+        """Draw a batch: uint8 (batch, 3, S, S) on `device` (default: where the images are), each image as likely as its
+        weight of `weights` (N,), all above 0, says; default: alike.
 
         The images of a batch differ from each other unless the batch is larger than the pool. `generator` is
         a CPU generator whatever the device, so that a seed draws the same images everywhere.
         """
         count = len(self)
-        if batch <= count:
+        if weights is not None:
+            index = torch.multinomial(weights, batch, replacement=batch > count, generator=generator)
+        elif batch <= count:
             index = torch.randperm(count, generator=generator)[:batch]
         else:
             index = torch.randint(count, (batch,), generator=generator)

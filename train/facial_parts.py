@@ -183,15 +183,38 @@ def part_centres(logits: Tensor) -> Tensor:
     return torch.stack([centre_of_mass(spot) for spot in (*halves, mouth)], 1) / 128 - 1
 
 
-def centres_of_drawings(drawings: Tensor, trunk: Trunk) -> Tensor:
-    """Eyes and mouths of drawings, uint8 (N, 3, S, S): as `part_centres` has them. Read off pictures of 128 pixels."""
-    head = PartsHead.load()
+def read_parts(pictures: Tensor, trunk: Trunk, head: PartsHead) -> Tensor:
+    """Logits of the part maps (N, 5, H, W) of pictures, uint8 (N, 3, S, S), looked at at 128 pixels."""
     found = []
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
-        for some in drawings.split(16):
-            pictures = F.adaptive_avg_pool2d(to_float(some), min(some.shape[-1], 128))
-            found.append(part_centres(head(trunk.features(pictures)).float()))
+    kind = pictures.device.type
+    quick = trunk.stem.weight.dtype == torch.bfloat16 or (kind == "cpu" and native_bf16())
+    with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=quick):
+        for some in pictures.split(16):
+            small = F.adaptive_avg_pool2d(to_float(some), min(some.shape[-1], 128))
+            found.append(head(trunk.features(small)).float())
     return torch.cat(found)
+
+
+def centres_of_drawings(drawings: Tensor, trunk: Trunk) -> Tensor:
+    """Eyes and mouths of drawings, uint8 (N, 3, S, S): as `part_centres` has them."""
+    return part_centres(read_parts(drawings, trunk, PartsHead.load()))
+
+
+def openings(logits: Tensor) -> Tensor:
+    """How far mouths are open, (N,) in [0, 1], from `PartsHead`'s logits (N, 5, H, W)."""
+    return torch.sigmoid(logits[:, FACIAL_PARTS.index("opening")]).amax((1, 2))
+
+
+def weights_to_mean(values: Tensor, mean: float, most: float) -> Tensor:
+    """Weights (N,), from 1 to `most`, growing with `values` (N,) in [0, 1], under which their mean is `mean`, or as
+    near to it as these weights allow."""
+    low, high = 0.0, most - 1
+    for _ in range(30):
+        factor = (low + high) / 2
+        weights = 1 + factor * values / values.amax().clamp(min=1e-6)
+        is_short = float((weights * values).sum() / weights.sum()) < mean
+        low, high = (factor, high) if is_short else (low, factor)
+    return weights
 
 
 def find_parts(folders: Sequence[Path], face_model: str | Path | None = None) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,14 @@ from gnr_video.tracking.alignment import HEAD_EXTENT, head_margins, head_side
 from train.augment import blur, overshadow, recolor, relight, resample, to_float
 from train.data import ImagePool
 from train.distributed import gather, mine, world
-from train.facial_parts import PartsHead, part_centres, part_distance
+from train.facial_parts import (
+    PartsHead,
+    openings,
+    part_centres,
+    part_distance,
+    read_parts,
+    weights_to_mean,
+)
 from train.flow import motion_difference
 from train.grow import set_fade
 from train.losses import masked_mse
@@ -54,6 +61,10 @@ COLOR_WEIGHT = 6.0
 FACES_EVENNESS = 1 / 3
 """Of faces' recoloured hues (`recolor`): half of them are within 23 degrees, so that skin can be known by its colour,
 in a shadow too; the others are lit by lamps of any colour."""
+FACES_READ = 500
+OPEN_MOST = 8.0
+"""How many faces' mouths drawings' are weighed by, and how much oftener than others those with open mouths are drawn at
+most: few drawings have one, and a discriminator that sees few of them has translations keep theirs shut."""
 CONTENT_TAP = 3
 """The trunk's tap at stride 16: what is where in the face, and little of how it is painted."""
 
@@ -142,6 +153,7 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
         super().__init__(*args, **options)
         self.trunk = (trunk or Trunk.load()).to(self.device, torch.bfloat16 if self.bf16 else torch.float32)
         self.parts = PartsHead.load().to(self.device) if self.recipe.loss.parts else None
+        self._drawing_weights: Tensor | None = None
 
     def _build(self, size: int) -> OneSidedNetworks:
         r = self.recipe
@@ -277,7 +289,7 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
         r = self.recipe
         faces, every = batch // r.styles_each, batch * world()
         a = mine(self._augment(self._pool(self.data.train_a).sample(faces * world(), self.generator)))
-        raw_b = self._pool(self.data.train_b).sample(every, self.generator)
+        raw_b = self._pool(self.data.train_b).sample(every, self.generator, weights=self._weigh_drawings())
         b = mine(self._augment(raw_b))
         seeds = mine(self._normal(every))
         is_wide = bool(torch.rand((), generator=self.generator) < r.wide)
@@ -292,6 +304,20 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
                 hair = upper_part(self._heads(self.data.drawn_heads, faces))
         seen = self._covered(bare, FACES_EVENNESS)
         return _Given(a, bare, seen, raw_b, b, seeds, hair, around, within)
+
+    def _weigh_drawings(self) -> Tensor | None:
+        """How likely each drawing is: so that their mouths are as open as faces' are."""
+        if self.parts is not None and self._drawing_weights is None:
+            faces = self.data.train_a.sample(
+                min(FACES_READ, len(self.data.train_a)), torch.Generator().manual_seed(0)
+            )
+            wanted, found = (
+                openings(read_parts(some.to(self.device), self.trunk, self.parts)).cpu()
+                for some in (faces, self.data.train_b.images)
+            )
+            self._drawing_weights = weights_to_mean(found, float(wanted.mean()), OPEN_MOST)
+            log.info("mouths of faces are open by %.2f, of drawings by %.2f", wanted.mean(), found.mean())
+        return self._drawing_weights
 
     def _translate(self, given: _Given) -> tuple[dict[str, Tensor], _Shown]:
         """The generator's terms, and what the discriminator is shown."""
