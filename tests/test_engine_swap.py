@@ -116,13 +116,14 @@ def test_styles_set_while_it_changes(weights, crops):
             weights, torch_engine(weights), lambda _: engines.create(weights, threads=1, **SUCCESSOR)
         ) as engine:
             names = set()
-            turns, deadline = 0, time.monotonic() + 60
+            turns, deadline = 0, time.monotonic() + 240
             while len(names) < 2 or turns < 6:
                 engine.set_style(style(1 + turns % 2))
                 assert near(engine.translate(crops[:1]), expected[turns % 2])
                 names.add(engine.name + engine.precision)
                 turns += 1
-                assert time.monotonic() < deadline
+                assert time.monotonic() < deadline, str(engine.fallback)
+                time.sleep(0.01)  # as between a camera's pictures: what builds needs the interpreter too
             assert engine.wait(60)
 
 
