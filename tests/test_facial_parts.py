@@ -20,6 +20,7 @@ from train.augment import apply_affine, random_affine
 from train.facial_parts import (
     FACIAL_PARTS,
     LANDMARKS,
+    OPENING_WEIGHT,
     PartsHead,
     centre_of_mass,
     centres_of_drawings,
@@ -113,6 +114,17 @@ def test_the_distance_is_zero_for_equal_maps_only_and_its_gradient_leads_there()
     distance.backward()
     assert distance > 0.01
     assert float(part_distance((logits - 100 * logits.grad).detach(), wanted)) < float(distance.detach())
+
+
+def test_an_opening_weighs_more_than_other_parts():
+    wanted = torch.zeros(1, 5, 8, 8)
+    apart = [
+        float(part_distance(wanted + torch.eye(5)[i, :, None, None], wanted))
+        for i in range(len(FACIAL_PARTS))
+    ]
+    opening = FACIAL_PARTS.index("opening")
+    for i, distance in enumerate(apart):
+        assert distance == pytest.approx(apart[opening] / (1 if i == opening else OPENING_WEIGHT), rel=1e-4)
 
 
 def test_the_head_learns_where_marks_are():

@@ -108,6 +108,19 @@ def test_eyes_and_mouths_are_judged_where_they_are():
     assert not torch.allclose(logits[6], critic(batch, shown, centres=centres + 0.2)[6])
 
 
+def test_mouths_alone_are_judged_with_how_far_they_ought_to_be_open():
+    critic = ProjectedDiscriminator(components=True).eval()
+    centres = torch.tensor([[-0.3, -0.3], [0.3, -0.3], [0.0, 0.3]]).expand(2, -1, -1)
+    shut, half, wide = (
+        critic(taps(2, 3), picture(2, 3), centres=centres, opened=torch.full((2,), opened))
+        for opened in (0.0, 0.5, 1.0)
+    )
+    for i, (a, b) in enumerate(zip(shut, wide, strict=True)):
+        assert torch.allclose(a, b) == (i not in (7, 9, 11))
+    for plain, none in zip(critic(taps(2, 3), picture(2, 3), centres=centres), half, strict=True):
+        torch.testing.assert_close(plain, none)
+
+
 def test_what_is_around_a_face_is_judged_without_what_is_above_and_below():
     heads = torch.arange(320.0)[None, None, :, None].expand(2, 3, 320, 320)
     upper = upper_part(heads)

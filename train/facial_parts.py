@@ -53,6 +53,9 @@ UNLIKE_SKIN, LINE, WIDE = 54, 0.15, 0.6
 """How far a colour is from skin, summed over its channels of 0..255; shares of the strip that a closed mouth's line and
 a wide open mouth have."""
 
+OPENING_WEIGHT = 8.0
+"""Of openings among the parts: a shut mouth is off in a few cells only, and looks like most drawings."""
+
 
 class PartsHead(nn.Module):
     """Logits of the part maps from the trunk's taps at strides 4, 8 and 16."""
@@ -158,7 +161,8 @@ def part_maps(points: Tensor, side: int, openings: Tensor | None = None) -> Tens
 
 
 def part_distance(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Mean Kullback-Leibler divergence, in nats per cell, of a translation's maps from the face's.
+    """Mean Kullback-Leibler divergence, in nats per cell, of a translation's maps from the face's; the opening's counts
+    `OPENING_WEIGHT` times.
 
     Args:
         logits, wanted: of `PartsHead`, (N, 5, H, W), for the translation and for the face.
@@ -167,7 +171,9 @@ def part_distance(logits: Tensor, wanted: Tensor) -> Tensor:
     excess = F.binary_cross_entropy_with_logits(
         logits, target, reduction="none"
     ) - F.binary_cross_entropy_with_logits(wanted, target, reduction="none")
-    return excess.mean()
+    weights = excess.new_ones(len(FACIAL_PARTS))
+    weights[FACIAL_PARTS.index("opening")] = OPENING_WEIGHT
+    return (excess.mean((0, 2, 3)) * weights).mean()
 
 
 def part_centres(logits: Tensor) -> Tensor:

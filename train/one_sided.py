@@ -125,7 +125,7 @@ class _Shown:
     Attributes:
         real_style, real_taps: of the drawings.
         styles, fake, taps: codes, translations and the trunk's taps of these.
-        centres: where eyes and mouths are in them.
+        centres, opened: where eyes and mouths are in them, and how far these ought to be open.
         hair, hair_taps: what they have around faces.
     """
 
@@ -135,6 +135,7 @@ class _Shown:
     fake: Tensor
     taps: list[Tensor]
     centres: Tensor | None = None
+    opened: Tensor | None = None
     hair: Tensor | None = None
     hair_taps: list[Tensor] = field(default_factory=list)
 
@@ -339,9 +340,12 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
             shown = _Shown(style_b, taps_b, to_b, seen, self.trunk.features(seen) if r.ada else taps)
             if self.parts is not None:
                 wanted = self.parts(taps_a).repeat_interleave(each, 0)
-                shown.centres = part_centres(wanted) if judge.components else None
+                if judge.components:
+                    shown.centres, shown.opened = part_centres(wanted), openings(wanted)
                 terms["parts"] = part_distance(self.parts(taps), wanted)
-            terms["adversarial"] = generator_hinge(judge(shown.taps, shown.fake, to_b, shown.centres))
+            terms["adversarial"] = generator_hinge(
+                judge(shown.taps, shown.fake, to_b, shown.centres, shown.opened)
+            )
             if given.hair is not None:
                 shown.hair = upper_part(whole[::each]).contiguous(memory_format=self.memory_format)
                 shown.hair_taps = self.trunk.features(shown.hair)
@@ -379,16 +383,18 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
 
     def _judge(self, given: _Given, shown: _Shown, terms: dict[str, Tensor]) -> Tensor:
         """The discriminator's loss; what adaptive augmentation watches goes into `terms`."""
-        judge, taps_b, centres_b = self.networks.d_b, shown.real_taps, None
+        judge, taps_b = self.networks.d_b, shown.real_taps
         real_b = self._shown("d_b", given.b)
         if self.recipe.ada:
             with torch.no_grad():
                 taps_b = self.trunk.features(real_b)
+        centres_b = opened_b = None
         if self.parts is not None and judge.components:
-            centres_b = part_centres(self.parts(taps_b))
-        of_real = judge(taps_b, real_b, shown.real_style, centres_b)
+            parts_b = self.parts(taps_b)
+            centres_b, opened_b = part_centres(parts_b), openings(parts_b)
+        of_real = judge(taps_b, real_b, shown.real_style, centres_b, opened_b)
         self._observe(terms, d_b=of_real)
-        of_fake = judge(_detached(shown.taps), shown.fake.detach(), shown.styles, shown.centres)
+        of_fake = judge(_detached(shown.taps), shown.fake.detach(), shown.styles, shown.centres, shown.opened)
         loss = discriminator_hinge(of_real, of_fake)
         if given.hair is not None and shown.hair is not None:
             with torch.no_grad():

@@ -8,6 +8,8 @@ Koyama 2018): a drawing with the code that was read off it, a translation with t
 that codes have to say what drawings look like (as in BiGAN, Donahue et al. 2017). Beside these heads stand GNR's for
 the deviation within a group of pictures, one that sees the palette, which the features hardly know, heads for eyes and
 mouths alone, as GFPGAN has them (Wang et al. 2021, section 3.3), and heads for what is above and beside the face.
+Mouths are judged together with how far they are open or ought to be: most drawn ones are shut, and a translation's is
+to be likely for its face.
 """
 
 from __future__ import annotations
@@ -91,8 +93,12 @@ class ProjectedDiscriminator(nn.Module):
         self.palette = PatchHead(3 + PLACE_CHANNELS, 64, 2, latent_dim)
         deviations = [widths[level] + PLACE_CHANNELS for level in GROUPED] if group > 1 else []
         self.deviations = nn.ModuleList(PatchHead(count, 64, 1) for count in deviations)
-        kinds = [(level, kind) for level in COMPONENT_LEVELS for kind in range(2)] if components else []
-        self.components = nn.ModuleList(PatchHead(widths[level], widths[level], 1) for level, _ in kinds)
+        kinds = (
+            [(level, is_mouth) for level in COMPONENT_LEVELS for is_mouth in range(2)] if components else []
+        )
+        self.components = nn.ModuleList(
+            PatchHead(widths[level], widths[level], 1, latent_dim=is_mouth) for level, is_mouth in kinds
+        )
         around = [*zip((widths[level] for level in SURROUNDINGS), SURROUNDINGS_DOWNS), (3, 2)]
         self.surroundings = nn.ModuleList(
             PatchHead(count + PLACE_CHANNELS, max(count, 64), down) for count, down in around if surroundings
@@ -119,6 +125,7 @@ class ProjectedDiscriminator(nn.Module):
         picture: Tensor,
         styles: Tensor | None = None,
         centres: Tensor | None = None,
+        opened: Tensor | None = None,
     ) -> list[Tensor]:
         """Logits of every level and of the palette (N, 1, h, w), of the groups' deviations (N / group, 1, h, w), and
         of the components (N, 1, h, w); float32.
@@ -128,6 +135,7 @@ class ProjectedDiscriminator(nn.Module):
             picture: what they were taken from, (N, 3, S, S) in [-1, 1].
             styles: its codes, (N, latent_dim).
             centres: where its eyes and mouth are or ought to be (`train.facial_parts.part_centres`), for components.
+            opened: how far its mouth is or ought to be open, (N,) in [0, 1] (`train.facial_parts.openings`).
         """
         projected = self.project(taps)
         logits = [head(with_place(x), styles) for head, x in zip(self.heads, projected, strict=True)]
@@ -140,9 +148,10 @@ class ProjectedDiscriminator(nn.Module):
             logits.append(head(with_place(deviation)))
         if self.components and centres is not None:
             eyes, mouths = centres[:, :2].flatten(0, 1), centres[:, 2]
+            asked = None if opened is None else 2 * opened[:, None] - 1
             for level, eye, mouth in zip(COMPONENT_LEVELS, self.components[::2], self.components[1::2]):
                 both = projected[level].repeat_interleave(2, 0)
-                logits += [eye(cut_out(both, eyes)), mouth(cut_out(projected[level], mouths))]
+                logits += [eye(cut_out(both, eyes)), mouth(cut_out(projected[level], mouths), asked)]
         return logits
 
     def judge_surroundings(self, taps: Sequence[Tensor], picture: Tensor) -> list[Tensor]:
