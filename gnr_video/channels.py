@@ -1,16 +1,71 @@
-"""Threads and what joins them: bounded queues, and slots that keep only the newest."""
+"""Threads and what joins them: bounded queues, slots that keep only the newest, and work that can be left waiting."""
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 DEPTH = 2
 """Items a channel holds: enough to keep both sides busy, few enough for 4K frames."""
+
+TURN_SECONDS = 0.2
+"""On some systems a wait without end cannot be interrupted."""
+
+
+class LeftWaiting(Exception):
+    """Work has taken too long, and is left to itself."""
+
+
+def interruptibly(
+    work: Callable[[], T],
+    thread_name: str,
+    *,
+    seconds: float = math.inf,
+    undo: Callable[[], object] = lambda: None,
+) -> T:
+    """`work()` on a thread of its own, because Ctrl-C is not heard inside foreign code that waits.
+
+    Interrupted, or not done after `seconds`, it is left to itself; `undo()` is called if it ever succeeds.
+
+    Raises:
+        LeftWaiting: it was not done in time.
+    """
+    ended, lock = threading.Event(), threading.Lock()
+    results: list[T] = []
+    failures: list[BaseException] = []
+    abandoned = False
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            failures.append(error)
+        with lock:
+            ended.set()
+            if abandoned and results:
+                undo()
+
+    deadline = time.monotonic() + seconds
+    try:
+        threading.Thread(target=run, name=thread_name, daemon=True).start()
+        while not ended.wait(TURN_SECONDS):
+            if time.monotonic() >= deadline:
+                raise LeftWaiting(thread_name)
+    except BaseException:
+        with lock:
+            abandoned = True
+            if results:
+                undo()
+        raise
+    if failures:
+        raise failures[0]
+    return results[0]
 
 
 class Latest(Generic[T]):

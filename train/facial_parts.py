@@ -189,14 +189,14 @@ def part_centres(logits: Tensor) -> Tensor:
     return torch.stack([centre_of_mass(spot) for spot in (*halves, mouth)], 1) / 128 - 1
 
 
-def read_parts(pictures: Tensor, trunk: Trunk, head: PartsHead) -> Tensor:
-    """Logits of the part maps (N, 5, H, W) of pictures, uint8 (N, 3, S, S), looked at at 128 pixels."""
+def read_parts(pictures: Tensor, trunk: Trunk, head: PartsHead, side: int = 128) -> Tensor:
+    """Logits of the part maps (N, 5, H, W) of pictures, uint8 (N, 3, S, S), looked at at `side` pixels at most."""
     found = []
     kind = pictures.device.type
     quick = trunk.stem.weight.dtype == torch.bfloat16 or (kind == "cpu" and native_bf16())
     with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=quick):
         for some in pictures.split(16):
-            small = F.adaptive_avg_pool2d(to_float(some), min(some.shape[-1], 128))
+            small = F.adaptive_avg_pool2d(to_float(some), min(some.shape[-1], side))
             found.append(head(trunk.features(small)).float())
     return torch.cat(found)
 
@@ -316,7 +316,7 @@ def part_errors(
 
     For the opening it is the mean absolute difference of the spot's height instead.
     """
-    found = _maps(head, trunk, images)
+    found = torch.sigmoid(read_parts(images, trunk, head, side=256))
     wanted = part_maps(points, found.shape[-1], openings)
     errors = {}
     for i, name in enumerate(FACIAL_PARTS):
@@ -328,14 +328,6 @@ def part_errors(
                 (centre_of_mass(found[:, i]) - centre_of_mass(wanted[:, i])).norm(dim=1).mean()
             )
     return errors
-
-
-def _maps(head: PartsHead, trunk: Trunk, images: Tensor) -> Tensor:
-    """The head's maps of pictures uint8 (N, 3, S, S)."""
-    with torch.no_grad():
-        return torch.cat(
-            [torch.sigmoid(head([t.float() for t in trunk.features(to_float(x))])) for x in images.split(16)]
-        )
 
 
 def centre_of_mass(spot: Tensor) -> Tensor:
@@ -381,7 +373,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         found.append((images[order], points[order], lips_apart(points[order])))
     head = fit_head([_learned_from(domain) for domain in found], trunk, steps=arguments.steps)
     images, points, _ = found[1]
-    mouths = centre_of_mass(_maps(head, trunk, images)[:, FACIAL_PARTS.index("mouth")])
+    maps = torch.sigmoid(read_parts(images, trunk, head, side=256))
+    mouths = centre_of_mass(maps[:, FACIAL_PARTS.index("mouth")])
     found[1] = (images, points, mouths_open(images, mouths))
     head = fit_head([_learned_from(domain) for domain in found], trunk, steps=arguments.steps, head=head)
     for name, domain in zip(("photographs", "drawings"), found, strict=True):

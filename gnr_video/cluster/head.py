@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import atexit
 import logging
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from engines.errors import EngineError
+from gnr_video.channels import LeftWaiting, interruptibly
 
 log = logging.getLogger(__name__)
 
 SILENT_SECONDS = 20.0
 """How long the head may be silent."""
-TURN_SECONDS = 0.2
-"""On some systems a wait without end cannot be interrupted."""
 
 
 class Head:
@@ -37,31 +34,15 @@ class Head:
         Raises:
             EngineError: it has not been answered for a while, or the head was lost before.
         """
-        answers: list[Any] = []
-        failures: list[BaseException] = []
-        ended = threading.Event()
-
-        def run() -> None:
-            try:
-                answers.append(question())
-            except BaseException as error:
-                failures.append(error)
-            ended.set()
-
-        deadline = time.monotonic() + SILENT_SECONDS
-        if not self._is_lost:
-            threading.Thread(target=run, name="gnr-video cluster", daemon=True).start()
-            while not ended.wait(TURN_SECONDS) and time.monotonic() < deadline:
-                pass
-            self._is_lost = not ended.is_set()
-        if self._is_lost:
-            raise EngineError(
-                f"the head of the cluster at {self._address} is lost",
-                "start it again, and give the same command: what is done is passed over",
-            )
-        if failures:
-            raise failures[0]
-        return answers[0]
+        try:
+            if not self._is_lost:
+                return interruptibly(question, "gnr-video cluster", seconds=SILENT_SECONDS)
+        except LeftWaiting:
+            self._is_lost = True
+        raise EngineError(
+            f"the head of the cluster at {self._address} is lost",
+            "start it again, and give the same command: what is done is passed over",
+        )
 
     def leave(self) -> None:
         """Leave the cluster. To a lost head Ray would say goodbye for ever; its own processes end anyway."""

@@ -15,11 +15,12 @@ from fractions import Fraction
 from typing import Any
 
 from engines.errors import InputError
+from gnr_video.channels import interruptibly
 from gnr_video.frame import Frame
 from gnr_video.media.color import frame_tags, has_alpha, to_alpha, to_rgb
 from gnr_video.media.deinterlace import deinterlaced, first_field
 from gnr_video.media.formats import Head
-from gnr_video.media.opening import interruptibly, open_container
+from gnr_video.media.opening import open_container
 from gnr_video.media.orientation import read_orientation
 from gnr_video.media.packet_reader import PacketReader
 from gnr_video.media.picture_decoder import PictureDecoder
@@ -88,7 +89,7 @@ class ContainerSource(VideoSource):
             self._open(url, seekable=True)
         else:
             # It may say nothing for ever.
-            interruptibly(lambda: self._open(url, seekable=False), self.close)
+            interruptibly(lambda: self._open(url, seekable=False), "gnr-video open", undo=self.close)
         self._taken = False
         if self.info.color.is_hdr:
             self.warn(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -23,40 +21,6 @@ _ANY_SEGMENT = {
     "extension_picky": "0",
 }
 """FFmpeg's options for playlists of what a DASH manifest names."""
-
-
-def interruptibly(work: Callable[[], None], undo: Callable[[], None]) -> None:
-    """`work()` on a thread of its own, because Ctrl-C is not heard inside FFmpeg.
-
-    Interrupted, it is left to itself; `undo()` is called if it ever succeeds.
-    """
-    ended, lock = threading.Event(), threading.Lock()
-    failed: list[BaseException] = []
-    abandoned = False
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            failed.append(error)
-        with lock:
-            ended.set()
-            if abandoned and not failed:
-                undo()
-
-    try:
-        threading.Thread(target=run, name="gnr-video open", daemon=True).start()
-        # In turns: on some systems a wait without end cannot be interrupted.
-        while not ended.wait(0.2):
-            pass
-    except BaseException:
-        with lock:
-            abandoned = True
-            if ended.is_set() and not failed:
-                undo()
-        raise
-    if failed:
-        raise failed[0]
 
 
 def open_container(path: str, url: str | Head) -> InputContainer:
