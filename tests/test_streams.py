@@ -257,6 +257,21 @@ def test_data_tracks_are_named(tmp_path: Path) -> None:
     assert any("data tracks are left out" in text for text in sink.warnings)
 
 
+def test_captions_inside_pictures_are_named(tmp_path: Path) -> None:
+    said = b"\xb5\x00\x31GA94\x03\x41\xff\xfc\x94\x2c\xff"
+    caption = b"\x06\x04" + bytes([len(said)]) + said + b"\x80"
+    stream = b""
+    with av.open(str(make_clip(tmp_path / "a.ts", options={"bf": "0"}))) as given:
+        for packet in given.demux(video=0):
+            for unit in bytes(packet).split(b"\0\0\1")[1:]:
+                is_picture = unit[0] & 31 in (1, 5)
+                stream += b"".join(b"\0\0\1" + part for part in ([caption] if is_picture else []) + [unit])
+    (tmp_path / "b.h264").write_bytes(stream)
+    for name, is_named in (("a.ts", False), ("b.h264", True)):
+        with open_source(str(tmp_path / name)) as source:
+            assert any("closed captions" in text for text in source.info.warnings) is is_named
+
+
 @pytest.mark.parametrize("rate", [25, 300, 960])
 def test_rates_of_cameras_are_believed(tmp_path: Path, rate: int) -> None:
     clip = make_clip(tmp_path / "a.mp4", rate=Fraction(rate), time_base=Fraction(1, rate))
