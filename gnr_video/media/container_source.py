@@ -31,7 +31,6 @@ from gnr_video.media.stream_facts import (
     chapters_of,
     data_tracks_of,
     frame_rate,
-    has_captions,
     length,
     may_be_still,
     pixel_aspect,
@@ -97,7 +96,7 @@ class ContainerSource(VideoSource):
                 "HDR video (PQ or HLG): the output keeps its colour tags but has 8 bits, and the anime face "
                 "may look flat; convert it to SDR first for good colours"
             )
-        if has_captions(self._first):
+        if self._decoder.has_captions:
             self.warn("closed captions inside the pictures (CEA-608, CEA-708) are left out")
 
     def _open(self, url: str | Head, *, seekable: bool) -> None:

@@ -9,6 +9,7 @@ from engines.errors import InputError
 from gnr_video.media.stream_facts import frame_rate, unit_of
 
 _UNTIMED = 32  # pictures that may wait for the first that has a time
+_CAPTIONS = b"GA94\x03"  # how ATSC's A/53 begins them in what H.264, HEVC and MPEG-2 leave to users
 
 
 class PictureDecoder:
@@ -23,6 +24,7 @@ class PictureDecoder:
     Attributes:
         name: of the decoder, as FFmpeg has it.
         errors: packets that could not be decoded so far.
+        has_captions: whether pictures carry closed captions, as far as the packets up to the first say.
     """
 
     def __init__(self, path: str, stream: Any, *, is_avi: bool, warn: Callable[[str], None]) -> None:
@@ -32,6 +34,7 @@ class PictureDecoder:
         self._last_pts: int | None = None
         self._untimed: list[Any] = []
         self.errors = 0
+        self.has_captions = False
 
     @property
     def name(self) -> str:
@@ -51,6 +54,9 @@ class PictureDecoder:
         """
         if packet is not None and packet.has_sidedata("encryption_info"):
             raise InputError(f"{self._path} is encrypted (DRM)", "give a copy without copy protection")
+        if packet is not None and self._last_pts is None:
+            # Not off pictures' side data, of which PyAV frees some twice.
+            self.has_captions |= _CAPTIONS in bytes(packet)
         for picture in self._pictures(packet):
             self._untimed.append(picture)
             pts = picture.pts if picture.pts is not None else picture.dts

@@ -107,10 +107,3 @@ def timecode_of(container: InputContainer, stream: Any) -> str:
     # Matroska writes its keys in capitals.
     entries = [entry for holder in holders for entry in holder.metadata.items()]
     return next((value for key, value in entries if key.lower() == "timecode"), "")
-
-
-def has_captions(picture: Any) -> bool:
-    """Whether a decoded picture carries closed captions, as those of North American television do."""
-    from av.sidedata.sidedata import Type
-
-    return any(item.type == Type.A53_CC for item in picture.side_data)
