@@ -27,9 +27,9 @@ from train.facial_parts import (
     find_parts,
     fit_head,
     lips_apart,
+    mouth_openings,
     mouths_open,
     moved_points,
-    openings,
     part_centres,
     part_distance,
     part_errors,
@@ -174,10 +174,10 @@ def test_centres_of_drawings_are_eyes_left_before_right_and_mouth():
 
 def test_openings_are_read_off_pictures():
     pictures = toy_domains().train_b.images
-    found = openings(read_parts(pictures, random_trunk(), PartsHead.load()))
+    found = mouth_openings(read_parts(pictures, random_trunk(), PartsHead.load()))
     assert found.shape == (len(pictures),) and bool(((found >= 0) & (found <= 1)).all())
     logits = torch.logit(part_maps(face_points(1), 32, torch.tensor([0.7])), 1e-4)
-    assert 0.6 < float(openings(logits)) <= 0.7
+    assert 0.6 < float(mouth_openings(logits)) <= 0.7
 
 
 @settings(max_examples=30, deadline=None)

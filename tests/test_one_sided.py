@@ -24,6 +24,7 @@ from tests.toy_domains import toy_domains
 from train import checkpoint, loop
 from train.augment import blur, to_float
 from train.data import Domains, ImagePool
+from train.facial_parts import FacialPlaces
 from train.one_sided import PALETTE_DRAWINGS, OneSidedTrainer, face_of, in_head, reproduction_error
 from train.projected import (
     ProjectedDiscriminator,
@@ -95,30 +96,28 @@ def test_a_picture_is_judged_together_with_its_style():
         torch.testing.assert_close(plain, none)
 
 
+def places(opened: float = 0.5, shift: float = 0.0) -> FacialPlaces:
+    centres = torch.tensor([[-0.3, -0.3], [0.3, -0.3], [0.0, 0.3]]).expand(2, -1, -1)
+    return FacialPlaces(centres + shift, torch.full((2,), opened))
+
+
 def test_eyes_and_mouths_are_judged_where_they_are():
     critic = ProjectedDiscriminator(components=True).eval()
     batch, shown = taps(2, 3), picture(2, 3)
-    centres = torch.tensor([[-0.3, -0.3], [0.3, -0.3], [0.0, 0.3]]).expand(2, -1, -1)
-    logits = critic(batch, shown, centres=centres)
+    logits = critic(batch, shown, places=places())
     assert [head.shape[0] for head in logits[6:]] == [4, 2] * 3
     assert len(critic(batch, shown)) == 6
     elsewhere = [torch.where(torch.arange(t.shape[-1]) < t.shape[-1] * 0.95, t, 0) for t in batch]
-    for here, there in zip(logits[6:8], critic(elsewhere, shown, centres=centres)[6:8]):
+    for here, there in zip(logits[6:8], critic(elsewhere, shown, places=places())[6:8]):
         torch.testing.assert_close(here[1:2], there[1:2], atol=0.05, rtol=0)
-    assert not torch.allclose(logits[6], critic(batch, shown, centres=centres + 0.2)[6])
+    assert not torch.allclose(logits[6], critic(batch, shown, places=places(shift=0.2))[6])
 
 
 def test_mouths_alone_are_judged_with_how_far_they_ought_to_be_open():
     critic = ProjectedDiscriminator(components=True).eval()
-    centres = torch.tensor([[-0.3, -0.3], [0.3, -0.3], [0.0, 0.3]]).expand(2, -1, -1)
-    shut, half, wide = (
-        critic(taps(2, 3), picture(2, 3), centres=centres, opened=torch.full((2,), opened))
-        for opened in (0.0, 0.5, 1.0)
-    )
+    shut, wide = (critic(taps(2, 3), picture(2, 3), places=places(opened)) for opened in (0.0, 1.0))
     for i, (a, b) in enumerate(zip(shut, wide, strict=True)):
         assert torch.allclose(a, b) == (i not in (7, 9, 11))
-    for plain, none in zip(critic(taps(2, 3), picture(2, 3), centres=centres), half, strict=True):
-        torch.testing.assert_close(plain, none)
 
 
 def test_what_is_around_a_face_is_judged_without_what_is_above_and_below():
@@ -488,7 +487,7 @@ def test_drawings_with_open_mouths_are_drawn_oftener(
 ):
     """Because few have one, and faces do."""
     read = iter([torch.full((24,), 0.6), torch.arange(24.0) / 100])  # faces', drawings'
-    monkeypatch.setattr("train.one_sided.openings", lambda logits: next(read))
+    monkeypatch.setattr("train.one_sided.mouth_openings", lambda logits: next(read))
     trainer = OneSidedTrainer(domains, RECIPE, tmp_path, trunk=trunk)
     weights = trainer._weigh_drawings()
     assert weights is not None and weights is trainer._weigh_drawings()  # read once

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,24 @@ def part_centres(logits: Tensor) -> Tensor:
     return torch.stack([centre_of_mass(spot) for spot in (*halves, mouth)], 1) / 128 - 1
 
 
+@dataclass(frozen=True)
+class FacialPlaces:
+    """Where the eyes and mouths of pictures are, or ought to be.
+
+    Attributes:
+        centres: as `part_centres` gives them, (N, 3, 2).
+        opened: how far mouths are open, (N,) in [0, 1].
+    """
+
+    centres: Tensor
+    opened: Tensor
+
+    @classmethod
+    def read_from(cls, logits: Tensor) -> FacialPlaces:
+        """From `PartsHead`'s logits (N, 5, H, W)."""
+        return cls(part_centres(logits), mouth_openings(logits))
+
+
 def read_parts(pictures: Tensor, trunk: Trunk, head: PartsHead, side: int = 128) -> Tensor:
     """Logits of the part maps (N, 5, H, W) of pictures, uint8 (N, 3, S, S), looked at at `side` pixels at most."""
     found = []
@@ -206,9 +225,9 @@ def centres_of_drawings(drawings: Tensor, trunk: Trunk) -> Tensor:
     return part_centres(read_parts(drawings, trunk, PartsHead.load()))
 
 
-def openings(logits: Tensor) -> Tensor:
-    """How far mouths are open, (N,) in [0, 1], from `PartsHead`'s logits (N, 5, H, W)."""
-    return torch.sigmoid(logits[:, FACIAL_PARTS.index("opening")]).amax((1, 2))
+def mouth_openings(logits: Tensor) -> Tensor:
+    """How far mouths are open, (N,) in [0, 1], from `PartsHead`'s logits (N, 5, H, W); without a gradient."""
+    return torch.sigmoid(logits.detach()[:, FACIAL_PARTS.index("opening")]).amax((1, 2))
 
 
 def weights_to_mean(values: Tensor, mean: float, most: float) -> Tensor:

@@ -26,9 +26,9 @@ from train.augment import blur, overshadow, recolor, relight, resample, to_float
 from train.data import ImagePool
 from train.distributed import gather, mine, world
 from train.facial_parts import (
+    FacialPlaces,
     PartsHead,
-    openings,
-    part_centres,
+    mouth_openings,
     part_distance,
     read_parts,
     weights_to_mean,
@@ -125,7 +125,7 @@ class _Shown:
     Attributes:
         real_style, real_taps: of the drawings.
         styles, fake, taps: codes, translations and the trunk's taps of these.
-        centres, opened: where eyes and mouths are in them, and how far these ought to be open.
+        places: where eyes and mouths are in them, and how far these ought to be open.
         hair, hair_taps: what they have around faces.
     """
 
@@ -134,8 +134,7 @@ class _Shown:
     styles: Tensor
     fake: Tensor
     taps: list[Tensor]
-    centres: Tensor | None = None
-    opened: Tensor | None = None
+    places: FacialPlaces | None = None
     hair: Tensor | None = None
     hair_taps: list[Tensor] = field(default_factory=list)
 
@@ -313,7 +312,7 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
                 min(FACES_READ, len(self.data.train_a)), torch.Generator().manual_seed(0)
             )
             wanted, found = (
-                openings(read_parts(some.to(self.device), self.trunk, self.parts)).cpu()
+                mouth_openings(read_parts(some.to(self.device), self.trunk, self.parts)).cpu()
                 for some in (faces, self.data.train_b.images)
             )
             self._drawing_weights = weights_to_mean(found, float(wanted.mean()), OPEN_MOST)
@@ -341,11 +340,9 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
             if self.parts is not None:
                 wanted = self.parts(taps_a).repeat_interleave(each, 0)
                 if judge.components:
-                    shown.centres, shown.opened = part_centres(wanted), openings(wanted)
+                    shown.places = FacialPlaces.read_from(wanted)
                 terms["parts"] = part_distance(self.parts(taps), wanted)
-            terms["adversarial"] = generator_hinge(
-                judge(shown.taps, shown.fake, to_b, shown.centres, shown.opened)
-            )
+            terms["adversarial"] = generator_hinge(judge(shown.taps, shown.fake, to_b, shown.places))
             if given.hair is not None:
                 shown.hair = upper_part(whole[::each]).contiguous(memory_format=self.memory_format)
                 shown.hair_taps = self.trunk.features(shown.hair)
@@ -388,13 +385,12 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
         if self.recipe.ada:
             with torch.no_grad():
                 taps_b = self.trunk.features(real_b)
-        centres_b = opened_b = None
+        places_b = None
         if self.parts is not None and judge.components:
-            parts_b = self.parts(taps_b)
-            centres_b, opened_b = part_centres(parts_b), openings(parts_b)
-        of_real = judge(taps_b, real_b, shown.real_style, centres_b, opened_b)
+            places_b = FacialPlaces.read_from(self.parts(taps_b))
+        of_real = judge(taps_b, real_b, shown.real_style, places_b)
         self._observe(terms, d_b=of_real)
-        of_fake = judge(_detached(shown.taps), shown.fake.detach(), shown.styles, shown.centres, shown.opened)
+        of_fake = judge(_detached(shown.taps), shown.fake.detach(), shown.styles, shown.places)
         loss = discriminator_hinge(of_real, of_fake)
         if given.hair is not None and shown.hair is not None:
             with torch.no_grad():

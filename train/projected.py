@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from train.facial_parts import FacialPlaces
 from train.networks import SLOPE
 from train.trunk import CHANNELS, TAP_RMS
 
@@ -93,11 +94,11 @@ class ProjectedDiscriminator(nn.Module):
         self.palette = PatchHead(3 + PLACE_CHANNELS, 64, 2, latent_dim)
         deviations = [widths[level] + PLACE_CHANNELS for level in GROUPED] if group > 1 else []
         self.deviations = nn.ModuleList(PatchHead(count, 64, 1) for count in deviations)
-        kinds = (
-            [(level, is_mouth) for level in COMPONENT_LEVELS for is_mouth in range(2)] if components else []
-        )
         self.components = nn.ModuleList(
-            PatchHead(widths[level], widths[level], 1, latent_dim=is_mouth) for level, is_mouth in kinds
+            PatchHead(widths[level], widths[level], 1, told)
+            for level in COMPONENT_LEVELS
+            if components
+            for told in (0, 1)  # of eyes nothing, of a mouth how far it is open
         )
         around = [*zip((widths[level] for level in SURROUNDINGS), SURROUNDINGS_DOWNS), (3, 2)]
         self.surroundings = nn.ModuleList(
@@ -124,8 +125,7 @@ class ProjectedDiscriminator(nn.Module):
         taps: Sequence[Tensor],
         picture: Tensor,
         styles: Tensor | None = None,
-        centres: Tensor | None = None,
-        opened: Tensor | None = None,
+        places: FacialPlaces | None = None,
     ) -> list[Tensor]:
         """Logits of every level and of the palette (N, 1, h, w), of the groups' deviations (N / group, 1, h, w), and
         of the components (N, 1, h, w); float32.
@@ -134,8 +134,7 @@ class ProjectedDiscriminator(nn.Module):
             taps: fine to coarse, each (N, C, H, W).
             picture: what they were taken from, (N, 3, S, S) in [-1, 1].
             styles: its codes, (N, latent_dim).
-            centres: where its eyes and mouth are or ought to be (`train.facial_parts.part_centres`), for components.
-            opened: how far its mouth is or ought to be open, (N,) in [0, 1] (`train.facial_parts.openings`).
+            places: where its eyes and mouth are or ought to be, for components.
         """
         projected = self.project(taps)
         logits = [head(with_place(x), styles) for head, x in zip(self.heads, projected, strict=True)]
@@ -146,12 +145,12 @@ class ProjectedDiscriminator(nn.Module):
             variance = (grouped - grouped.mean(1, keepdim=True)).square().mean(1)
             deviation = torch.sqrt(variance + 1e-6)
             logits.append(head(with_place(deviation)))
-        if self.components and centres is not None:
-            eyes, mouths = centres[:, :2].flatten(0, 1), centres[:, 2]
-            asked = None if opened is None else 2 * opened[:, None] - 1
+        if self.components and places is not None:
+            eyes, mouths = places.centres[:, :2].flatten(0, 1), places.centres[:, 2]
+            opened = 2 * places.opened[:, None] - 1
             for level, eye, mouth in zip(COMPONENT_LEVELS, self.components[::2], self.components[1::2]):
                 both = projected[level].repeat_interleave(2, 0)
-                logits += [eye(cut_out(both, eyes)), mouth(cut_out(projected[level], mouths), asked)]
+                logits += [eye(cut_out(both, eyes)), mouth(cut_out(projected[level], mouths), opened)]
         return logits
 
     def judge_surroundings(self, taps: Sequence[Tensor], picture: Tensor) -> list[Tensor]:
