@@ -27,7 +27,9 @@ from train.finetune.colors import (
     fit_warp,
     learn_colors,
     main,
+    meet_codes,
     place_colors,
+    read_codes,
     read_stems,
     teach_head,
     teach_mapping,
@@ -112,9 +114,9 @@ def test_views_hold_every_place_and_how_they_differ():
 
 
 def test_only_what_is_too_long_costs():
-    styles = torch.tensor([[3.0, 0, 0], [0, 5, 0]])
-    assert float(too_long(styles, 5)) == 0
-    assert float(too_long(styles, 4)) == pytest.approx(0.05 * 0.5)
+    styles = torch.tensor([[3.0, 0, 0, 0], [0, 5, 0, 0]])
+    assert float(too_long(styles, 3)) == 0
+    assert float(too_long(styles, 2)) == pytest.approx(0.05 * 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,19 @@ def test_colors_are_learned_from_styles(scene):
     with torch.no_grad():
         missed = F.mse_loss(model(styles[1200:]), colors[1200:]) / colors.var()
     assert float(missed) < 0.02
+
+
+def test_seeds_are_laid_where_the_styles_of_drawings_lie(weights, domains):
+    network, reader = load_networks(weights)
+    stems = read_stems(reader, domains.train_b.images)[:, 0]
+    codes = read_codes(reader, stems)
+    with torch.no_grad():
+        drawn = network.mapping(codes)
+        meet_codes(network, reader.style, codes)
+        met = read_codes(reader, stems)
+        torch.testing.assert_close(network.mapping(met), drawn, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(met.mean(0), torch.zeros(4), atol=1e-3, rtol=0)
+    assert float(codes.std()) < 1 and met.std(0).max() <= 1.001
 
 
 def test_a_warp_begins_as_nothing():
@@ -170,7 +185,7 @@ def test_the_style_head_learns_to_give_a_drawings_colors(scene):
     _, _, model, drawings = scene
     head = torch.nn.Sequential(torch.nn.Linear(12, 32), torch.nn.SiLU(), torch.nn.Linear(32, 4))
     stems = (drawings[:, None] + torch.tensor([0.0, 0.01])[:, None]).half()
-    teach_head(head, stems, drawings, model, torch.Generator().manual_seed(5), steps=400)
+    teach_head(head, stems, drawings, model, Warp(4), torch.Generator().manual_seed(5), steps=400)
     with torch.no_grad():
         found = model(head(drawings))
     assert float(correlations(found, drawings)[:3].min()) > 0.9

@@ -4,9 +4,11 @@
 
 Skin, hair and irises of a translation are nearly a function of its style code alone, and so smooth a one that a small
 network learns it from some thousand translations (`engines.style_colors`). Through it, two things can be fitted in
-minutes without one picture being decoded: where in the old space of styles seeds have to lie so that their colours are
+minutes without one picture being decoded: where in the space of styles seeds have to lie so that their colours are
 spread as drawings' are (`Warp`), and what the style head has to read off a drawing so that the drawing's own colours
-come out. The warp is then learned by the mapping network. Nothing that draws is touched: a look that could be had
+come out. The warp is then learned by the mapping network. Before all that seeds are laid where drawings' styles lie
+(`meet_codes`): training draws those towards seeds but leaves them nearer together, and what lies beyond them no drawing
+says anything about. Nothing that draws is touched: a look that could be had
 before is drawn as before, only seeds and pictures lead to others. The network of colours goes into the weights file, so
 that a style can be asked for by them.
 """
@@ -22,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engines.devices import native_bf16
 from engines.errors import exit_with
 from engines.style_colors import StyleColors
 from engines.weights import COLORS, PLACES, STYLE_ENCODER, Weights, save_weights
@@ -48,12 +51,16 @@ STAY = 0.08
 """What it costs a seed to be moved by 1: colours are not all there is to a look."""
 REACH = 1.5
 """Deviation of the styles that the model of colours is learned from: seeds may be sent further out than seeds."""
+ALIKE = 0.05
+"""What it costs that the style of a drawing is another by 1 than training read off it: the same."""
 SEEDS_REACH = 1.2
 """The same for half of them, which lie where seeds are sent."""
-OUTERMOST = 4.2
-"""Length of a style beyond which none is sent: hardly a seed lay there when the decoder was trained."""
-CODE_LENGTH = 3.5
+OUTERMOST = 1.4
+"""How much longer than the usual seed (the root of the count of numbers) a style may be: hardly a drawing's is."""
+CODE_LENGTH = 0.7
 """The same for what the style head says, which may be mixed and edited further."""
+LEAST_SPREAD = 0.01
+"""Variance that drawings' styles have along any direction, at least, when seeds are laid there."""
 DECAY = 0.3
 """Of the weights of the model of colours."""
 FACES = 500
@@ -188,6 +195,27 @@ def learn_colors(
     return model.requires_grad_(False)
 
 
+def meet_codes(network: Generator, head: nn.Sequential, codes: Tensor) -> None:
+    """Lays seeds where the styles of drawings lie, with the same mean and covariance, and lets the style head say the
+    seeds that mean what its codes meant. It is a linear map of the mapping network's first layer and the head's last
+    one: a drawing's style is drawn as before.
+
+    Args:
+        codes: what `head` says of drawings, (N, D).
+    """
+    mean, spread = codes.double().mean(0), torch.cov(codes.double().T)
+    variances, axes = torch.linalg.eigh(spread)
+    # Of all maps between the two normal distributions the one that moves seeds least.
+    deviations = variances.clamp(min=LEAST_SPREAD).sqrt()
+    out, back = ((axes * scale) @ axes.T for scale in (deviations, 1 / deviations))
+    first, last = network.mapping[0], head[-1]
+    with torch.no_grad():
+        first.bias += (first.weight.double() @ mean * first.scale / first.lr_mul).float()
+        first.weight.copy_(first.weight.double() @ out)
+        last.bias.copy_(back @ (last.bias.double() - mean / last.lr_mul))
+        last.weight.copy_(back @ last.weight.double())
+
+
 def fit_warp(
     model: StyleColors, colors: Tensor, latent_dim: int, draw: torch.Generator, *, steps: int
 ) -> Warp:
@@ -224,8 +252,8 @@ def energy(a: Tensor, b: Tensor) -> Tensor:
 
 
 def too_long(styles: Tensor, length: float) -> Tensor:
-    """By how much styles (N, D) are longer."""
-    return 0.05 * F.relu(styles.norm(dim=1) - length).square().mean()
+    """By how much styles (N, D) are longer than seeds usually are, and `length`."""
+    return 0.05 * F.relu(styles.norm(dim=1) - styles.shape[1] ** 0.5 - length).square().mean()
 
 
 def teach_mapping(mapping: nn.Module, warp: Warp, draw: torch.Generator, *, steps: int) -> Tensor:
@@ -248,26 +276,32 @@ def teach_head(
     head: nn.Module,
     stems: Tensor,
     colors: Tensor,
-    colors_of: Callable[[Tensor], Tensor],
+    model: StyleColors,
+    warp: Warp,
     draw: torch.Generator,
     *,
     steps: int,
 ) -> None:
-    """Lets the style head say the style that gives a drawing's colours.
+    """Lets the style head say the style that gives a drawing's colours, and else the look that it gave.
 
     Args:
         stems: what it reads, (N, views, C, H, W) of drawings that were seen in several ways.
         colors: theirs (N, 12).
-        colors_of: style codes (N, D) -> colours (N, 12).
+        model: of the colours of styles before the warp.
+        warp: what the mapping network does to styles by now.
     """
-    spread = colors.std(0)
+    spread, before = colors.std(0), copy.deepcopy(head)
 
     def loss() -> Tensor:
         chosen = torch.randint(len(stems), (64,), generator=draw)
         view = torch.randint(stems.shape[1], (64,), generator=draw)
-        codes = head(stems[chosen, view].float())
-        apart = ((colors_of(codes) - colors[chosen]).square() / spread)[:, :9]
-        return apart.mean() + too_long(codes, CODE_LENGTH)
+        seen = stems[chosen, view].float()
+        codes = head(seen)
+        styles = warp(codes)
+        with torch.no_grad():
+            said = before(seen)
+        apart = ((model(styles) - colors[chosen]).square() / spread)[:, :9]
+        return apart.mean() + ALIKE * (styles - said).square().mean() + too_long(codes, CODE_LENGTH)
 
     descend(head.parameters(), loss, steps=steps, lr=2e-3)
 
@@ -349,10 +383,11 @@ def fit_looks(
         frozen.requires_grad_(False).eval()
     drawings, latent_dim = data.train_b.images, weights.architecture.latent_dim
     wanted = drawing_colors(drawings, eyes)
+    stems = read_stems(reader, drawings)
+    meet_codes(network, reader.style, read_codes(reader, stems[:, 0]))
     paint = Painter(network, data.train_a, draw, effort.probe)
     log(f"{len(paint.contents)} of {FACES} faces have hair above the forehead and beside it")
     seeds = torch.randn(effort.checks, latent_dim, generator=draw)
-    stems = read_stems(reader, drawings)
     tests, rest = torch.randperm(len(drawings), generator=draw).tensor_split([len(drawings) // HELD_OUT])
 
     def report() -> None:
@@ -360,9 +395,7 @@ def fit_looks(
         made = paint(seeds)
         apart = [energy(a, b) for a, b in zip(views(made), views(wanted), strict=True)]
         log(f"  energy distance of seeds' colours from drawings': {per_place(apart[1:4])}")
-        with torch.no_grad():
-            codes = torch.cat([reader.style(some.float()) for some in stems[tests, 0].split(64)])
-        found = correlations(paint(codes), wanted[tests])
+        found = correlations(paint(read_codes(reader, stems[tests, 0])), wanted[tests])
         log(f"  correlation of drawings' colours with those in their styles: {per_place(found)}")
 
     log("before:")
@@ -386,14 +419,11 @@ def fit_looks(
     log(f"mapping network: {float(missed):.1%} of the variance is missed")
     reader.style.requires_grad_(True)
 
-    def colors_of(codes: Tensor) -> Tensor:
-        return torch.as_tensor(model(warp(codes)))
-
-    teach_head(reader.style, stems[rest], wanted[rest], colors_of, draw, steps=effort.head)
+    teach_head(reader.style, stems[rest], wanted[rest], model, warp, draw, steps=effort.head)
     log("after:")
     report()
     spread_out = REACH * torch.randn(4 * effort.samples, latent_dim, generator=draw)
-    known = learn_colors(spread_out, colors_of(spread_out), draw, steps=effort.model, decay=0)
+    known = learn_colors(spread_out, model(warp(spread_out)), draw, steps=effort.model, decay=0)
     asked = wanted[tests[: effort.checks // 6]]
     painted = paint(ask(known, seeds, asked))
     log(f"  correlation of colours asked for with those painted: {per_place(correlations(painted, asked))}")
@@ -423,11 +453,17 @@ def per_place(numbers: Iterable[Tensor]) -> str:
 def read_stems(reader: Encoder, drawings: Tensor) -> Tensor:
     """What the style head reads of drawings, as they are and mirrored: float16 (N, 2, C, H, W)."""
     views = []
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
         for some in drawings.split(BATCH):
             both = torch.stack([some, some.flip(-1)], 1).flatten(0, 1)
             views.append(reader.stem(to_float(both)).half().unflatten(0, (-1, 2)))
     return torch.cat(views).clone()
+
+
+def read_codes(reader: Encoder, stems: Tensor) -> Tensor:
+    """Style codes (N, D) of what the style head reads, (N, C, H, W)."""
+    with torch.no_grad():
+        return torch.cat([reader.style(some.float()) for some in stems.split(64)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
