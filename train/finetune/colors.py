@@ -32,7 +32,7 @@ from train.augment import to_float
 from train.data import Domains, ImagePool
 from train.facial_parts import centres_of_drawings
 from train.finetune.inputs import arguments_for, read_inputs, timed_log
-from train.networks import Encoder, Generator, load_networks
+from train.networks import Encoder, EqualLinear, Generator, load_networks
 
 SKIN = ((88, 118, 108, 150), (148, 118, 168, 150))
 """Cheeks: left, top, right, bottom in pixels of 256."""
@@ -209,8 +209,9 @@ def meet_codes(network: Generator, head: nn.Sequential, codes: Tensor) -> None:
     deviations = variances.clamp(min=LEAST_SPREAD).sqrt()
     out, back = ((axes * scale) @ axes.T for scale in (deviations, 1 / deviations))
     first, last = network.mapping[0], head[-1]
+    assert isinstance(first, EqualLinear) and isinstance(last, EqualLinear)
     with torch.no_grad():
-        first.bias += (first.weight.double() @ mean * first.scale / first.lr_mul).float()
+        first.bias.add_((first.weight.double() @ mean * first.scale / first.lr_mul).float())
         first.weight.copy_(first.weight.double() @ out)
         last.bias.copy_(back @ (last.bias.double() - mean / last.lr_mul))
         last.weight.copy_(back @ last.weight.double())
