@@ -115,9 +115,12 @@ def test_eyes_and_mouths_are_judged_where_they_are():
 
 def test_mouths_alone_are_judged_with_how_far_they_ought_to_be_open():
     critic = ProjectedDiscriminator(components=True).eval()
-    shut, wide = (critic(taps(2, 3), picture(2, 3), places=places(opened)) for opened in (0.0, 1.0))
+    shut, half, wide = (
+        critic(taps(2, 3), picture(2, 3), places=places(opened)) for opened in (0.0, 0.5, 1.0)
+    )
     for i, (a, b) in enumerate(zip(shut, wide, strict=True)):
         assert torch.allclose(a, b) == (i not in (7, 9, 11))
+        torch.testing.assert_close((a + b) / 2, half[i])
 
 
 def test_what_is_around_a_face_is_judged_without_what_is_above_and_below():

@@ -32,7 +32,8 @@ from train.augment import to_float
 from train.data import Domains, ImagePool
 from train.facial_parts import centres_of_drawings
 from train.finetune.inputs import arguments_for, read_inputs, timed_log
-from train.networks import Encoder, EqualLinear, Generator, load_networks
+from train.finetune.style_space import move_styles
+from train.networks import Encoder, Generator, load_networks
 
 SKIN = ((88, 118, 108, 150), (148, 118, 168, 150))
 """Cheeks: left, top, right, bottom in pixels of 256."""
@@ -195,26 +196,17 @@ def learn_colors(
     return model.requires_grad_(False)
 
 
-def meet_codes(network: Generator, head: nn.Sequential, codes: Tensor) -> None:
-    """Lays seeds where the styles of drawings lie, with the same mean and covariance, and lets the style head say the
-    seeds that mean what its codes meant. It is a linear map of the mapping network's first layer and the head's last
-    one: a drawing's style is drawn as before.
+def meet_codes(weights: Weights, codes: Tensor) -> Weights:
+    """The weights with seeds where the styles of drawings lie, with the same mean and covariance. A drawing's own style
+    is drawn as before.
 
     Args:
-        codes: what `head` says of drawings, (N, D).
+        codes: what the style head says of drawings, (N, D).
     """
-    mean, spread = codes.double().mean(0), torch.cov(codes.double().T)
-    variances, axes = torch.linalg.eigh(spread)
+    variances, axes = torch.linalg.eigh(torch.cov(codes.double().T))
     # Of all maps between the two normal distributions the one that moves seeds least.
-    deviations = variances.clamp(min=LEAST_SPREAD).sqrt()
-    out, back = ((axes * scale) @ axes.T for scale in (deviations, 1 / deviations))
-    first, last = network.mapping[0], head[-1]
-    assert isinstance(first, EqualLinear) and isinstance(last, EqualLinear)
-    with torch.no_grad():
-        first.bias.add_((first.weight.double() @ mean * first.scale / first.lr_mul).float())
-        first.weight.copy_(first.weight.double() @ out)
-        last.bias.copy_(back @ (last.bias.double() - mean / last.lr_mul))
-        last.weight.copy_(back @ last.weight.double())
+    onto = (axes * variances.clamp(min=LEAST_SPREAD).sqrt()) @ axes.T
+    return move_styles(weights, onto, codes.double().mean(0))
 
 
 def fit_warp(
@@ -379,13 +371,13 @@ def fit_looks(
     """
     draw = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    network, reader = load_networks(weights)
-    for frozen in (network, reader):
-        frozen.requires_grad_(False).eval()
     drawings, latent_dim = data.train_b.images, weights.architecture.latent_dim
     wanted = drawing_colors(drawings, eyes)
+    _, reader = load_networks(weights)
     stems = read_stems(reader, drawings)
-    meet_codes(network, reader.style, read_codes(reader, stems[:, 0]))
+    network, reader = load_networks(meet_codes(weights, read_codes(reader, stems[:, 0])))
+    for frozen in (network, reader):
+        frozen.requires_grad_(False).eval()
     paint = Painter(network, data.train_a, draw, effort.probe)
     log(f"{len(paint.contents)} of {FACES} faces have hair above the forehead and beside it")
     seeds = torch.randn(effort.checks, latent_dim, generator=draw)

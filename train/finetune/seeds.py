@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from engines.errors import exit_with
-from engines.weights import COLORS, STYLE_ENCODER, Weights, load_weights, save_weights
+from engines.weights import Weights, load_weights, save_weights
 from gnr_video.checkpoints import resolve_weights
 from gnr_video.styles.code import DEFAULT_SEED, style_from_seed
+from train.finetune.style_space import move_styles
 
 
 def turn_seeds(weights: Weights, seed: int, look: int) -> Weights:
@@ -30,20 +30,7 @@ def turn_seeds(weights: Weights, seed: int, look: int) -> Weights:
     )
     between = F.normalize(a - b, dim=0)
     mirror = torch.eye(size, dtype=torch.float64) - 2 * torch.outer(between, between)
-    head = f"{STYLE_ENCODER}style."
-    last = max(
-        (int(name.removeprefix(head).split(".")[0]) for name in weights.tensors if name.startswith(head)),
-        default=None,
-    )
-    tensors = dict(weights.tensors)
-    # What takes style codes is given the mirrored ones, what says them says those.
-    for name in ("mapping.0.weight", f"{COLORS}0.weight"):
-        if name in tensors:
-            tensors[name] = (tensors[name].double() @ mirror).float()
-    for name in (f"{head}{last}.weight", f"{head}{last}.bias"):
-        if name in tensors:
-            tensors[name] = (mirror @ tensors[name].double()).float()
-    return replace(weights, tensors=tensors, sha256="")
+    return move_styles(weights, mirror, torch.zeros(size, dtype=torch.float64))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
