@@ -274,7 +274,8 @@ class TestLive:
             # Ten, and those under way, if each had a drawing of its own; up to MAX_HOLD times as many, less where the
             # clip begins anew: the face there is drawn at once.
             assert sink.count - shown >= 2 * 10
-            assert "drawn" in session.status().line()
+            # Rates are of the last moments, and in those of a busy machine there may be no picture.
+            until(lambda: "drawn" in session.status().line(), 60)
 
     def test_as_few_frames_as_are_enough(self, tiny: Path, face_clip: Path, tmp_path: Path) -> None:
         """At 20 frames a second there are 50 ms for each."""
