@@ -23,8 +23,8 @@ from gnr_video.options import EngineOptions
 from gnr_video.translator import Translator
 from gnr_video.web.address import bind
 from tests.live_helpers import live_session, until
+from tests.live_web_fixtures import Visitor, visit
 from tests.media_helpers import frame_times, make_clip, picture, read_packets, read_pictures
-from tests.test_live_web import Visitor, visit
 
 aiohttp = pytest.importorskip("aiohttp", reason="needs aiohttp")
 pytest.importorskip("aiortc", reason="needs aiortc")

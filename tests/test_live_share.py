@@ -19,9 +19,9 @@ from gnr_video.live.web.sheet import linkable
 from gnr_video.media.images import decode_jpeg, encode_jpeg
 from gnr_video.web.address import bind
 from tests.live_helpers import until
+from tests.live_web_fixtures import Visitor, served, session, visit
 from tests.media_helpers import picture, read_pictures
 from tests.test_live_replay import RED, plain
-from tests.test_live_web import Visitor, served, session, visit
 
 aiohttp = pytest.importorskip("aiohttp", reason="needs aiohttp")
 aiortc = pytest.importorskip("aiortc", reason="needs aiortc")

@@ -18,9 +18,9 @@ from gnr_video.live.web import WebSink
 from gnr_video.live.web.voice import PageMicrophone
 from tests.browser import Page, needs_chromium
 from tests.live_helpers import until
+from tests.live_web_fixtures import Visitor, served, session, visit
 from tests.sound_helpers import measure
 from tests.test_live_page import browse, click
-from tests.test_live_web import Visitor, served, session, visit
 
 aiortc = pytest.importorskip("aiortc", reason="needs aiortc")
 __all__ = ["served", "session"]  # fixtures
