@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from engines.architecture import PLACE, PLACE_GAIN
 from engines.weights import STYLE_ENCODER
 
 if TYPE_CHECKING:
@@ -155,12 +156,23 @@ class OfficialGenerator:
         from torch.nn import functional
 
         if level == self.architecture.coarse:
-            return x
+            return self._placed(x)
         name = f"coarse.{level}"
         h = self._redrawn(self._conv(x, f"{name}.down", down=True), w, level + 1)
         weight = self.tensors[f"{name}.back.weight"]
         h = functional.conv2d(self._styled_block(h, w, f"{name}.block"), weight / math.sqrt(weight.shape[1]))
         return x + upfirdn2d(h, self.blur_kernel * 4, up=2, pad=(2, 1))
+
+    def _placed(self, x: torch.Tensor) -> torch.Tensor:
+        """Features with what is known of their places; official networks have no map of these."""
+        from torch.nn import functional
+
+        if PLACE not in self.tensors:
+            return x
+        cells, places = x.shape[-1], self.tensors[PLACE] * PLACE_GAIN
+        wide = functional.pad(places[None], [cells] * 4, mode="replicate")
+        top, left = (start + cells for start in self.architecture.place_start(cells))
+        return x + wide[:, :, top : top + cells, left : left + cells]
 
     def decode(self, content: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """Pictures (N, 3, S, S), about [-1, 1] and not clamped, from content codes and w (N, style_dim)."""

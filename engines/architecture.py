@@ -16,6 +16,11 @@ from engines.errors import WeightsError
 
 Shape = tuple[int, ...]
 
+PLACE = "place.map"
+"""Name of the tensor of `Architecture.place`, (C, place, place)."""
+PLACE_GAIN = 10.0
+"""What it is multiplied by: Adam's steps are of one size for all weights, and its values stand beside features."""
+
 OFFICIAL_CHANNELS = {4: 512, 8: 512, 16: 512, 32: 512, 64: 256, 128: 128, 256: 64, 512: 32, 1024: 16}
 
 
@@ -35,6 +40,9 @@ class Architecture:
         channels: feature channels at each resolution, from 4 to `size`.
         coarse: halvings of the content code in the decoder's coarse branch, where hair and faces are redrawn as
             wholes (the official code has none).
+        place: side of what the coarse branch knows of places, in cells of its coarsest features: a map of the whole
+            head, which is added to them. 0: there is none, and where in the head it is it knows by the picture's
+            border alone. Of a smaller picture it is the part that `place_start` says.
     """
 
     size: int = 256
@@ -48,6 +56,7 @@ class Architecture:
         default_factory=lambda: {r: c for r, c in OFFICIAL_CHANNELS.items() if r <= 256}
     )
     coarse: int = 0
+    place: int = 0
 
     def __post_init__(self) -> None:
         if self.size < 16 or 2 ** int(log2(self.size)) != self.size:
@@ -56,6 +65,10 @@ class Architecture:
             raise ValueError(f"num_down must leave at least 4x4 of {self.size}, got {self.num_down}")
         if not 0 <= self.coarse <= int(log2(self.content_size)) - 2:
             raise ValueError(f"coarse must leave at least 4x4 of {self.content_size}, got {self.coarse}")
+        if self.place and not self.coarse:
+            raise ValueError("a map of places is the coarse branch's, and there is none")
+        if not 0 <= self.place <= 1024:
+            raise ValueError(f"place must be 0 to 1024 cells, got {self.place}")
         missing = [r for r in self.resolutions if r not in self.channels]
         if missing:
             raise ValueError(f"channels lack the resolutions {missing}")
@@ -87,10 +100,17 @@ class Architecture:
         """
         return side > 0 and side % (1 << (self.num_down + self.coarse)) == 0
 
+    def place_start(self, cells: int) -> tuple[int, int]:
+        """(row, column) in the map of places of the first of `cells` x `cells` features: those of a face lie in those
+        of its head with the same margin left and right, and above it seven times as much as below. Negative where a
+        picture shows more than the map, whose outermost cells go on."""
+        return ((self.place - cells) * 7 + 4) // 8, (self.place - cells) // 2
+
     def to_json(self) -> str:
         values = asdict(self)
-        if not self.coarse:
-            del values["coarse"]  # files that are older than the branch keep their hashes
+        for name in ("coarse", "place"):
+            if not values[name]:
+                del values[name]  # files that are older than these keep their hashes
         return json.dumps(values)
 
     @classmethod
@@ -184,6 +204,8 @@ def decoder_tensors(a: Architecture) -> dict[str, Shape]:
         styled(f"coarse.{i}.block.conv2", here, here)
         t[f"coarse.{i}.back.weight"] = (before, here, 1, 1)
         t[f"coarse.{i}.upsample.kernel"] = (4, 4)
+    if a.place:
+        t[PLACE] = (a.channels[r >> a.coarse], a.place, a.place)
     for i in range(a.n_res):
         styled(f"adain_bottleneck.{i}.conv1", c, c)
         styled(f"adain_bottleneck.{i}.conv2", c, c)
@@ -236,6 +258,7 @@ def detect(shapes: Mapping[str, Shape]) -> Architecture:
     coarse = 0
     while f"coarse.{coarse}.back.weight" in shapes:
         coarse += 1
+    place = shapes[PLACE][-1] if PLACE in shapes else 0
     style_dim, latent_dim = need("mapping.0.weight")
     content_kernel = need("encoder.content.0.0.weight")[2]
 
@@ -258,7 +281,7 @@ def detect(shapes: Mapping[str, Shape]) -> Architecture:
         channels[r] = shapes[name][0] if name in shapes else channels[r * 2]
     try:
         found = Architecture(
-            size, num_down, n_res, latent_dim, style_dim, n_mlp, content_kernel, channels, coarse
+            size, num_down, n_res, latent_dim, style_dim, n_mlp, content_kernel, channels, coarse, place
         )
     except ValueError as error:
         raise WeightsError(f"not a GNR generator this project can run: {error}") from error

@@ -242,8 +242,11 @@ def _nncf(model: Any, samples: Sequence[tuple[NDArray[Any], ...]], ignored: Sequ
                 subset_size=len(samples),
                 # Symmetric activations: with zero points convolutions took a third longer (AMX, bf16 around).
                 preset=nncf.QuantizationPreset.PERFORMANCE,
-                # Between a style's vector and the convolution it belongs to, rounding costs and saves nothing.
-                ignored_scope=nncf.IgnoredScope(patterns=list(ignored), types=["Multiply"], validate=False),
+                # Between a style's vector and the convolution it belongs to, and in the map of places, rounding costs
+                # and saves nothing.
+                ignored_scope=nncf.IgnoredScope(
+                    patterns=list(ignored), types=["Multiply", "Gather"], validate=False
+                ),
                 advanced_parameters=nncf.AdvancedQuantizationParameters(
                     # The mean of the pictures' extremes, NNCF's default, cut off bright faces: 29 against 37 dB.
                     activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,

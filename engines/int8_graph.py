@@ -39,6 +39,7 @@ def quantised_layers(model: Any) -> list[str]:
     return [
         op.get_friendly_name()
         for op in model.get_ordered_ops()
+        if op.get_type_name() != "ShapeOf"
         if any(port.get_source_output().get_node().get_type_name() == "FakeQuantize" for port in op.inputs())
         or ("Convolution" in op.get_type_name() and has_int8_weights(op))
     ]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engines.architecture import Architecture, Shape, generator_tensors
+from engines.architecture import PLACE, PLACE_GAIN, Architecture, Shape, generator_tensors
 from engines.weights import STYLE_ENCODER, Weights, inference_tensors
 
 GOLDEN_FILE = Path(__file__).parent / "data" / "golden_seed7.npz"
@@ -30,6 +30,8 @@ def fill_tensor(name: str, shape: Shape, seed: int = 7) -> torch.Tensor:
         a = np.float32(0.1) * a
     elif name.startswith("mapping"):
         a = 100 * a  # lr_mul 0.01: weights are drawn from N(0, 1/lr_mul)
+    elif name == PLACE:
+        a = a / np.float32(PLACE_GAIN)
     return torch.from_numpy(a)
 
 
@@ -105,8 +107,11 @@ def narrow(
     style_dim: int = 32,
     n_mlp: int = 3,
     coarse: int = 0,
+    place: int = 0,
 ) -> Architecture:
     """A small architecture with a different width at each resolution."""
     resolutions = [2**i for i in range(2, size.bit_length())]
     channels = {r: width - 2 * i for i, r in enumerate(resolutions)}
-    return Architecture(size, num_down, n_res, latent_dim, style_dim, n_mlp, content_kernel, channels, coarse)
+    return Architecture(
+        size, num_down, n_res, latent_dim, style_dim, n_mlp, content_kernel, channels, coarse, place
+    )

@@ -23,7 +23,7 @@ from engines.errors import EngineError, StyleError, WeightsError
 from engines.installation import install_line
 from tests.golden import golden_weights, narrow, relative_error
 
-ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16, coarse=1)
+ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16, coarse=1, place=5)
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
 needs_onnx = pytest.mark.skipif(
     find_spec("onnx") is None or find_spec("onnxruntime") is None, reason="needs onnx and onnxruntime"

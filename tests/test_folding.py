@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 
 from benchmarks.official import OfficialGenerator, normalise, quantise
 from engines.architecture import Architecture
-from engines.graph import ContentEncoder, Decoder, MappingNetwork, StyleEncoder, StyleVectors
+from engines.graph import ContentEncoder, Decoder, MappingNetwork, Place, StyleEncoder, StyleVectors
 from engines.weights import Weights
+from gnr_video.tracking.alignment import head_margins, head_side
 from tests.golden import fill_tensor, generator_state, golden_weights, narrow, relative_error
 
 TOLERANCE = 1e-5
@@ -30,6 +33,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
     size = draw(st.sampled_from([16, 32]))
     resolutions = [2**i for i in range(2, size.bit_length())]
     num_down = draw(st.integers(1, len(resolutions) - 1))
+    coarse = draw(st.integers(0, len(resolutions) - 1 - num_down))
     return Architecture(
         size=size,
         num_down=num_down,
@@ -39,7 +43,8 @@ def architectures(draw: st.DrawFn) -> Architecture:
         n_mlp=draw(st.integers(1, 4)),
         content_kernel=draw(st.sampled_from([1, 3])),
         channels={r: draw(st.integers(1, 12)) for r in resolutions},
-        coarse=draw(st.integers(0, len(resolutions) - 1 - num_down)),
+        coarse=coarse,
+        place=draw(st.integers(0, 12)) if coarse else 0,
     )
 
 
@@ -74,11 +79,11 @@ def test_any_architecture_equals_the_official_path(architecture, seed, batch):
             assert relative_error(baked.features(content[:1]), expected[:1]) < TOLERANCE
 
 
-@pytest.mark.parametrize(("num_down", "coarse"), [(3, 0), (2, 2)])
-def test_equals_the_trainable_network(num_down, coarse):
+@pytest.mark.parametrize(("num_down", "coarse", "place"), [(3, 0, 0), (2, 2, 5)])
+def test_equals_the_trainable_network(num_down, coarse, place):
     from train.networks import Generator
 
-    architecture = narrow(size=64, num_down=num_down, n_res=2, content_kernel=3, coarse=coarse)
+    architecture = narrow(size=64, num_down=num_down, n_res=2, content_kernel=3, coarse=coarse, place=place)
     state = generator_state(architecture, seed=3)
     trainable = Generator(architecture)
     trainable.load_state_dict(state)
@@ -97,6 +102,26 @@ def test_equals_the_trainable_network(num_down, coarse):
         for i in range(2):
             baked = Decoder(weights, vectors[i])
             assert relative_error(baked.features(content[i : i + 1]), expected[i : i + 1]) < TOLERANCE
+
+
+@pytest.mark.parametrize("cells", [8, 16, 64])
+def test_a_face_has_the_places_that_it_has_in_its_head(cells):
+    pixels = 32  # a cell's, whose number does not matter
+    left, _, top, _ = head_margins(cells * pixels)
+    architecture = replace(narrow(), coarse=1, place=head_side(cells))
+    row, column = architecture.place_start(cells)
+    assert abs(row - top / pixels) <= 0.5 and column == left // pixels
+    assert architecture.place_start(architecture.place) == (0, 0)
+
+    places = torch.randn(3, architecture.place, architecture.place, generator=generator(0))
+    place = Place(architecture, places)
+    assert torch.equal(
+        place(torch.zeros(1, 3, cells, cells))[0], places[:, row : row + cells, column : column + cells]
+    )
+    assert torch.equal(place(torch.zeros(1, 3, *places.shape[1:]))[0], places)
+    wider = place(torch.zeros(1, 3, 2 * cells, 2 * cells))[0]
+    assert torch.equal(wider[:, 0, 0], places[:, 0, 0])  # beyond it, its outermost cells
+    assert torch.equal(wider[:, -1, -1], places[:, -1, -1])
 
 
 def test_bytes_are_rounded_and_clamped():

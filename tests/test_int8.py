@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-ARCHITECTURE = narrow(size=64, num_down=2, latent_dim=8, style_dim=16, coarse=2)
+ARCHITECTURE = narrow(size=64, num_down=2, latent_dim=8, style_dim=16, coarse=2, place=5)
 FACES = Calibration("twelve faces", lambda size: np.stack(list(sample_crops(size, 12))))
 
 

@@ -21,7 +21,7 @@ from tests.golden import golden_weights, narrow
 
 onnx = pytest.importorskip("onnx", reason="needs onnx")
 
-ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16, coarse=1)
+ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16, coarse=1, place=5)
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from engines.tensorrt_ahead import build_ahead  # noqa: E402
 from engines.tensorrt_engine import build_part, engine_key, upsampling  # noqa: E402
 from engines.tensorrt_plan import Plan  # noqa: E402
 
-ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16, coarse=1)
+ARCHITECTURE = narrow(size=64, num_down=3, latent_dim=8, style_dim=16, coarse=1, place=5)
 TARGETS = ("sm86", "sm89", "sm120")
 MALFORMED = int(trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.architecture import Architecture
+from engines.architecture import PLACE_GAIN, Architecture
 from engines.errors import WeightsError
 from engines.weights import STYLE_ENCODER, Weights
 from train.distributed import gather
@@ -263,6 +263,24 @@ class CoarseLevel(nn.Module):
         return added
 
 
+class Place(nn.Module):
+    """What the coarse branch knows of places (`Architecture.place`); it begins as nothing, as the branch does."""
+
+    def __init__(self, architecture: Architecture, channels: int):
+        super().__init__()
+        side = architecture.place
+        self.map = nn.Parameter(torch.zeros(channels, side, side))
+        self._start = architecture.place_start
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (N, C, s, s) -> what is added to them, (C, s, s)."""
+        count = torch.arange(x.shape[-1], device=x.device)
+        rows, columns = (
+            (count + start).clamp(0, self.map.shape[-1] - 1) for start in self._start(x.shape[-1])
+        )
+        return self.map[:, rows][:, :, columns] * PLACE_GAIN
+
+
 class ToRGB(nn.Module):
     """Modulated 1x1 convolution to a picture, added to the one from below."""
 
@@ -367,6 +385,8 @@ class Generator(nn.Module):
         c, r = a.content_channels, a.content_size
         widths = [a.channels[r >> i] for i in range(a.coarse + 1)]
         self.coarse = nn.ModuleList(CoarseLevel(c_in, c_out, a.style_dim) for c_in, c_out in pairwise(widths))
+        if a.place:
+            self.place = Place(a, widths[-1])
         self.adain_bottleneck = nn.ModuleList(StyledResBlock(c, a.style_dim) for _ in range(a.n_res))
         self.conv1 = StyledConv(c, c, a.style_dim)
         self.to_rgb1 = ToRGB(c, a.style_dim, up=False)
@@ -435,6 +455,8 @@ class Generator(nn.Module):
         for level in self.coarse:
             finer.append(level.get_submodule("down")(finer[-1]))
         h = finer.pop()
+        if self.architecture.place:
+            h = h + self.place(h)
         for level in reversed(self.coarse):
             h = finer.pop() + level(h, w)
         return h

@@ -271,12 +271,14 @@ RECIPES = {
         replace(
             _OWN,
             name="cpu",
-            architecture=Architecture(256, 3, n_res=2, latent_dim=16, style_dim=256, channels=SLIM, coarse=2),
-            stages=(Stage(128, 1_600, 12), Stage(128, 5_900, 8), Stage(256, 2_000, 8)),
+            architecture=Architecture(
+                256, 3, n_res=2, latent_dim=16, style_dim=256, channels=SLIM, coarse=2, place=10
+            ),
+            stages=(Stage(128, 1_600, 12), Stage(128, 5_900, 8), Stage(256, 7_000, 8)),
             contents=1,
             warmup_steps=1_600,
             one_way=True,
-            wide=0.5,
+            wide=0.75,
             styles_each=2,
             degrees=7.0,
             scale=(0.92, 1.08),
@@ -291,7 +293,7 @@ RECIPES = {
                 motion=48.0,
                 style_reconstruction=0.0,
                 style_consistency=0.0,
-                latent=0.2,
+                latent=0.5,
                 cycle_lpips=0.0,
                 r1=0.0,
             ),
