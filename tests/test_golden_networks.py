@@ -76,6 +76,7 @@ def test_latent_discriminator(golden, inputs):
         Architecture(content_kernel=3),
         Architecture(64, 2, 2, 4, 24, 3, 1, {4: 8, 8: 12, 16: 20, 32: 16, 64: 8}),
         Architecture(64, 2, 1, 4, 24, 3, 3, {4: 8, 8: 12, 16: 20, 32: 16, 64: 8}, coarse=2),
+        Architecture(64, 2, 1, 4, 24, 3, 3, {4: 8, 8: 12, 16: 20, 32: 16, 64: 8}, coarse=1, place=10),
     ],
     ids=lambda a: a.describe()[:40],
 )
@@ -83,6 +84,12 @@ def test_names_and_shapes_are_the_architecture_s(architecture):
     shapes = {name: tuple(t.shape) for name, t in Generator(architecture).state_dict().items()}
     assert shapes == generator_tensors(architecture)
     assert detect(shapes) == architecture
+
+
+@pytest.mark.parametrize("wrong", [{"place": 5}, {"coarse": 1, "place": -1}, {"coarse": 3}])
+def test_what_makes_no_network(wrong):
+    with pytest.raises(ValueError, match="map of places|place must be|coarse must leave"):
+        Architecture(**wrong)
 
 
 def test_detection_names_what_does_not_fit():
