@@ -88,7 +88,7 @@ def test_names_and_shapes_are_the_architecture_s(architecture):
 
 @pytest.mark.parametrize("wrong", [{"place": 5}, {"coarse": 1, "place": -1}, {"coarse": 3}])
 def test_what_makes_no_network(wrong):
-    with pytest.raises(ValueError, match="map of places|place must be|coarse must leave"):
+    with pytest.raises(ValueError, match=r"map of places|place must be|coarse must leave"):
         Architecture(**wrong)
 
 
