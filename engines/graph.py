@@ -28,6 +28,7 @@ from engines.graph_layers import (
     conv,
     equalised,
     linear,
+    shown_places,
     shuffle,
     stem,
     to_features,
@@ -259,36 +260,14 @@ class _ToRgb(nn.Module):
         return x if rgb is None else x + self.up(rgb)
 
 
-class Place(nn.Module):
-    """What is known of the places of features (N, C, s, s): the part of the map of a head that they show, (1, C, s, s).
-
-    Args:
-        places: the map, (C, place, place), as it is added.
-    """
-
-    places: Tensor
-
-    def __init__(self, architecture: Architecture, places: Tensor) -> None:
-        super().__init__()
-        self._start = architecture.place_start
-        self._last = architecture.place - 1
-        self.register_buffer("places", places[None])
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Graphs may be traced without a size, so that it is a tensor here.
-        cells = x.shape[-1]
-        count = torch.arange(cells, device=x.device)
-        rows, columns = ((count + start).clamp(0, self._last) for start in self._start(cells))
-        part: Tensor = self.places.to(x.dtype).index_select(2, rows).index_select(3, columns)
-        return part
-
-
 class _CoarseBranch(nn.Module):
     """The halved features of the coarse branch, and their way back; its styled layers are the decoder's.
 
     Args:
         gain: factor that what is added to the content code shall carry.
     """
+
+    places: Tensor | None
 
     def __init__(self, weights: Weights, gain: float) -> None:
         super().__init__()
@@ -301,9 +280,8 @@ class _CoarseBranch(nn.Module):
         )
         backs = [equalised(tensors, f"coarse.{i}.back.weight") * gains[i] for i in levels]
         self.backs = nn.ModuleList(nn.Sequential(conv(w), upsampling(len(w))) for w in backs)
-        self.place = (
-            Place(weights.architecture, tensors[PLACE] * PLACE_GAIN * smaller) if PLACE in tensors else None
-        )
+        self._architecture = weights.architecture
+        self.register_buffer("places", tensors[PLACE] * (PLACE_GAIN * smaller) if PLACE in tensors else None)
 
     def halved(self, x: Tensor) -> list[Tensor]:
         """Content code (N, C, s, s) -> features at s/2, s/4 ..."""
@@ -311,8 +289,8 @@ class _CoarseBranch(nn.Module):
         for down in self.downs:
             x = down(x)
             found.append(x)
-        if self.place is not None:
-            found[-1] = found[-1] + self.place(found[-1])
+        if self.places is not None:
+            found[-1] = x + shown_places(self.places, self._architecture, x.shape[-1])
         return found
 
     def back(self, level: int, x: Tensor) -> Tensor:

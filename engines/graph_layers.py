@@ -171,6 +171,16 @@ def transposed_kernel(weight: Tensor, up: Upsampling) -> Tensor:
     return torch.cat([(weight.reshape(-1, 9) @ m).view(c_out, c_in, 3, 3) for m in phases])
 
 
+def shown_places(places: Tensor, architecture: Architecture, cells: int) -> Tensor:
+    """What `cells` x `cells` features show of the map of places (C, place, place), (C, cells, cells); see
+    `Architecture.place_start`. `cells` may be a tensor, in a graph that is traced without a size."""
+    count = torch.arange(cells, device=places.device)
+    rows, columns = (
+        (count + start).clamp(0, architecture.place - 1) for start in architecture.place_start(cells)
+    )
+    return places.index_select(1, rows).index_select(2, columns)
+
+
 def shuffle(x: Tensor) -> Tensor:
     """(N, 4C, H, W), phase first -> (N, C, 2H, 2W); moves whole pixels in channels_last memory."""
     # torch's word on exports is the whole process's: an engine that runs meanwhile must not hear it.

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from benchmarks.official import OfficialGenerator, normalise, quantise
 from engines.architecture import Architecture
-from engines.graph import ContentEncoder, Decoder, MappingNetwork, Place, StyleEncoder, StyleVectors
+from engines.graph import ContentEncoder, Decoder, MappingNetwork, StyleEncoder, StyleVectors
+from engines.graph_layers import shown_places
 from engines.weights import Weights
 from gnr_video.tracking.alignment import head_margins, head_side
 from tests.golden import fill_tensor, generator_state, golden_weights, narrow, relative_error
@@ -71,7 +72,9 @@ def test_any_architecture_equals_the_official_path(architecture, seed, batch):
         assert relative_error(MappingNetwork(weights)(z), w) < TOLERANCE
         assert relative_error(ContentEncoder(weights)(images), content) < TOLERANCE
         style = official.encode_style(normalise(images))
-        assert relative_error(StyleEncoder(weights)(images), style) < TOLERANCE
+        # A code of few numbers may be next to nothing, a sum that cancels itself.
+        found = StyleEncoder(weights)(images)
+        assert (found - style).abs().max() < TOLERANCE * style.abs().max().clamp(min=0.1)
         for up in ("transposed", "polyphase"):
             dynamic = Decoder(weights, up=up)
             assert relative_error(dynamic.features(content, vectors), expected) < TOLERANCE
@@ -114,12 +117,10 @@ def test_a_face_has_the_places_that_it_has_in_its_head(cells):
     assert architecture.place_start(architecture.place) == (0, 0)
 
     places = torch.randn(3, architecture.place, architecture.place, generator=generator(0))
-    place = Place(architecture, places)
-    assert torch.equal(
-        place(torch.zeros(1, 3, cells, cells))[0], places[:, row : row + cells, column : column + cells]
-    )
-    assert torch.equal(place(torch.zeros(1, 3, *places.shape[1:]))[0], places)
-    wider = place(torch.zeros(1, 3, 2 * cells, 2 * cells))[0]
+    face = shown_places(places, architecture, cells)
+    assert torch.equal(face, places[:, row : row + cells, column : column + cells])
+    assert torch.equal(shown_places(places, architecture, architecture.place), places)
+    wider = shown_places(places, architecture, 2 * cells)
     assert torch.equal(wider[:, 0, 0], places[:, 0, 0])  # beyond it, its outermost cells
     assert torch.equal(wider[:, -1, -1], places[:, -1, -1])
 

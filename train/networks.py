@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from engines.architecture import PLACE_GAIN, Architecture
 from engines.errors import WeightsError
+from engines.graph_layers import shown_places
 from engines.weights import STYLE_ENCODER, Weights
 from train.distributed import gather
 from train.ops import kernels
@@ -268,17 +269,12 @@ class Place(nn.Module):
 
     def __init__(self, architecture: Architecture, channels: int):
         super().__init__()
-        side = architecture.place
-        self.map = nn.Parameter(torch.zeros(channels, side, side))
-        self._start = architecture.place_start
+        self._architecture = architecture
+        self.map = nn.Parameter(torch.zeros(channels, architecture.place, architecture.place))
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, C, s, s) -> what is added to them, (C, s, s)."""
-        count = torch.arange(x.shape[-1], device=x.device)
-        rows, columns = (
-            (count + start).clamp(0, self.map.shape[-1] - 1) for start in self._start(x.shape[-1])
-        )
-        return self.map[:, rows][:, :, columns] * PLACE_GAIN
+        return shown_places(self.map, self._architecture, x.shape[-1]) * PLACE_GAIN
 
 
 class ToRGB(nn.Module):
