@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gnr_video.live.cameras import open_camera
 from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink
@@ -20,7 +21,7 @@ from gnr_video.web.address import bind
 from tests.live_helpers import live_session, until
 
 aiohttp = pytest.importorskip("aiohttp", reason="needs aiohttp")
-aiortc = pytest.importorskip("aiortc", reason="needs aiortc")
+pytest.importorskip("aiortc", reason="needs aiortc")
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,6 @@ def session(tiny: Path, face_clip: Path, face_model: Path, tmp_path_factory: pyt
 
 @pytest.fixture
 def served(session: LiveSession, face_clip: Path, tmp_path: Path) -> Iterator[WebSink]:
-    from gnr_video.live.cameras import open_camera
-
     recorder = Recorder(session, tmp_path / "out.mp4")
     session.controls.on_record = recorder.toggle
     sink = WebSink(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,15 @@ from typing import Any
 import pytest
 
 from engines.weights import load_weights, save_weights
-from gnr_video.live.cameras import open_camera
-from gnr_video.live.recorder import Recorder
 from gnr_video.live.session import LiveSession
 from gnr_video.live.web import WebSink
-from gnr_video.web.address import bind
 from tests.browser import Page, chromium, needs_chromium
 from tests.cli_helpers import REPOSITORY
 from tests.live_helpers import live_session, until
+from tests.live_web_fixtures import served
 from tests.tiny_weights import with_colors
 
-pytest.importorskip("aiohttp", reason="needs aiohttp")
-pytest.importorskip("aiortc", reason="needs aiortc")
+__all__ = ["served"]  # fixture
 pytestmark = [needs_chromium, pytest.mark.slow]
 
 # A picture is drawn small and read back: 16x12 RGB values.
@@ -50,25 +47,6 @@ def session(tiny: Path, face_clip: Path, face_model: Path, tmp_path_factory: pyt
     with live_session(folder / "tiny.safetensors", face_clip, folder=folder) as running:
         until(lambda: running.counts.faces)
         yield running
-
-
-@pytest.fixture
-def served(session: LiveSession, face_clip: Path, tmp_path: Path) -> Iterator[WebSink]:
-    recorder = Recorder(session, tmp_path / "out.mp4")
-    session.controls.on_record = recorder.toggle
-    sink = WebSink(
-        session,
-        bind("127.0.0.1", 0),
-        token="",
-        recorder=recorder,
-        server_camera=lambda: open_camera(str(face_clip)),
-    )
-    session.add_sink(sink)
-    yield sink
-    session.remove_sink(sink)
-    recorder.stop()
-    session.controls.run("view", "after")
-    assert sink.failure is None
 
 
 def browse(url: str, work: Callable[[Page, Any], Awaitable[Any]]) -> Any:
