@@ -25,15 +25,24 @@ from train import checkpoint, loop
 from train.augment import blur, to_float
 from train.data import Domains, ImagePool
 from train.facial_parts import FacialPlaces
-from train.one_sided import PALETTE_DRAWINGS, OneSidedTrainer, face_of, in_head, reproduction_error
+from train.one_sided import (
+    PALETTE_DRAWINGS,
+    TEXTURE_PICTURES,
+    OneSidedTrainer,
+    face_of,
+    in_head,
+    reproduction_error,
+)
 from train.projected import (
+    TEXTURE_GRID,
     ProjectedDiscriminator,
     content_distance,
     cut_out,
     discriminator_hinge,
+    energy_distance,
     generator_hinge,
     palette_cells,
-    palette_energy,
+    texture_cells,
     upper_part,
 )
 from train.recipes import Recipe, RecipeError, Stage, continued, get_recipe
@@ -229,7 +238,7 @@ def test_palettes_are_compared_cell_by_cell():
 
     def energy(fake: torch.Tensor, real: torch.Tensor) -> float:
         x, y = palette_cells(fake), palette_cells(real)
-        return float(palette_energy(x, y, x))
+        return float(energy_distance(x, y, x))
 
     unit = 3**0.5
     assert energy(plain(1, 0), plain(1.5, 1.5)) == pytest.approx((2 - 1) * unit, abs=1e-5)
@@ -246,11 +255,11 @@ def test_colors_are_drawn_to_those_of_drawings_and_kept_apart():
     def some(count: int, mean: torch.Tensor) -> torch.Tensor:
         return mean + 0.3 * torch.randn(4, count, 3, generator=generator)
 
-    assert abs(float(palette_energy(some(300, red), some(300, red), some(300, red)))) < 0.02
-    assert float(palette_energy(some(300, grey), some(300, red), some(300, grey))) > 0.2
+    assert abs(float(energy_distance(some(300, red), some(300, red), some(300, red)))) < 0.02
+    assert float(energy_distance(some(300, grey), some(300, red), some(300, grey))) > 0.2
     painted = some(64, grey).requires_grad_()
     for _ in range(300):
-        palette_energy(painted, some(64, red), painted.detach()).backward()
+        energy_distance(painted, some(64, red), painted.detach()).backward()
         with torch.no_grad():
             painted -= 10.0 * painted.grad
         painted.grad = None
@@ -328,7 +337,7 @@ def test_all_terms_work_in_bfloat16(tmp_path, domains, trunk):
     assert all(torch.isfinite(value) for value in trainer.train_step().values())
     trainer.train_step()
     terms = trainer.train_step()
-    assert {"adversarial", "motion", "reproduction", "palette"} <= terms.keys()
+    assert {"adversarial", "motion", "reproduction", "palette", "texture"} <= terms.keys()
     assert all(torch.isfinite(value) for value in terms.values())
 
 
@@ -392,6 +401,43 @@ def test_hair_has_to_look_drawn(tmp_path, domains, trunk, monkeypatch):
         assert "surroundings" not in trainer.train_step()
 
 
+def test_texture_is_what_features_are_and_how_far_they_vary_in_each_cell():
+    """The left half is even, the right half a chequerboard of the same mean."""
+
+    def tap(channels: int, rms: float, size: int) -> torch.Tensor:
+        board = torch.ones(size, size)
+        board[::2, ::2] = board[1::2, 1::2] = -1
+        board[:, : size // 2] = 0.5
+        return (rms * board).expand(2, channels, size, size)
+
+    sizes = (64, 32, 16, 8, 8)
+    cells = texture_cells([tap(*of) for of in zip(CHANNELS, TAP_RMS, sizes, strict=True)])
+    for x, channels in zip(cells, CHANNELS, strict=True):
+        assert x.shape == (TEXTURE_GRID**2, 2, 2 * channels)
+        mean, deviation = (x * (2 * channels) ** 0.5).unflatten(0, (TEXTURE_GRID, TEXTURE_GRID)).chunk(2, -1)
+        left, right = slice(None, TEXTURE_GRID // 2), slice(TEXTURE_GRID // 2, None)
+        assert torch.allclose(mean[:, left], torch.tensor(0.5)) and deviation[:, left].max() < 0.1
+        assert mean[:, right].abs().max() < 1e-5
+        assert torch.allclose(deviation[:, right], torch.tensor(1.0), atol=1e-3)
+
+
+def test_textures_are_compared_with_earlier_pictures(tmp_path, domains, trunk):
+    recipe = replace(RECIPE, stages=(Stage(64, 40, 4),), warmup_steps=0)
+    trainer = OneSidedTrainer(domains, recipe, tmp_path, trunk=trunk, bf16=False)
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(size: float) -> list[torch.Tensor]:
+        return trainer.trunk.features(size * torch.randn(4, 3, 64, 64, generator=generator))
+
+    def distance(fake: float) -> float:
+        trainer.seen = []
+        losses = [float(trainer._texture(noise(fake), noise(0.5))) for _ in range(30)]
+        assert {cells.shape[1] for kind in trainer.seen for cells in kind} == {TEXTURE_PICTURES}
+        return sum(losses[20:]) / 10
+
+    assert abs(distance(0.5)) < 0.1 * distance(0.1)
+
+
 def test_the_discriminator_rests_while_it_is_ahead(tmp_path, domains, trunk):
     def learned(name: str, rest: float) -> tuple[bool, float]:
         recipe = replace(RECIPE, stages=(Stage(64, 3, 4),), warmup_steps=0, d_rest=rest)
@@ -432,7 +478,7 @@ def test_seeds_and_drawings_styles_are_each_compared_with_drawings(tmp_path, dom
 
 @pytest.mark.slow
 def test_resumes_to_the_bit(tmp_path, domains, trunk):
-    recipe = replace(RECIPE, loss=replace(RECIPE.loss, palette=10.0))
+    recipe = replace(RECIPE, loss=replace(RECIPE.loss, palette=10.0, texture=50.0))
 
     def trainer(name: str) -> OneSidedTrainer:
         return OneSidedTrainer(domains, recipe, tmp_path / name, trunk=trunk, bf16=False)

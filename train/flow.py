@@ -37,7 +37,8 @@ def random_motion(
         generator: on the CPU.
         flow: how far a control point of the smooth flow is shifted at most along each axis, as a fraction of
             the side, 0 to `MOST`.
-        affine: turn by +-8 degrees, zoom by 0.92 to 1.08, shift by 4 %, mirror half of them.
+        affine: turn by +-8 degrees, zoom by 0.92 to 1.08, shift by 4 %. Not mirrored: no head
+            in a video is, and a drawing whose hair falls to one side has no mirrored one.
 
     Returns:
         Where each pixel is read, (count, size, size, 2) as `torch.nn.functional.grid_sample` takes it.
@@ -46,7 +47,9 @@ def random_motion(
         raise ValueError(f"flow must be 0 to {MOST}, got {flow}")
     every = count * world()
     if affine:
-        theta = random_affine(every, generator, degrees=8, scale=(0.92, 1.08), translate=0.04, jitter_crop=1)
+        theta = random_affine(
+            every, generator, degrees=8, scale=(0.92, 1.08), translate=0.04, jitter_crop=1, flip=False
+        )
     else:
         theta = torch.eye(2, 3).repeat(every, 1, 1)
     grid = affine_grid(mine(theta).to(device), [count, 3, size, size])

@@ -38,12 +38,15 @@ class LossWeights:
         surroundings: what is painted around the face of a whole head, its hair above all, looks like a drawing's
             (one-way training on `Domains.heads` and `drawn_heads`).
         palette: translations have the colours of drawings, where drawings have them and as often (one-way training,
-            `train.projected.palette_energy`).
+            `train.projected.palette_cells`).
+        texture: translations look to the trunk as drawings do, cell by cell and as often: the moments of its features
+            are spread alike, as in GFMN (dos Santos et al. 2019), and compared by their energy distance (one-way
+            training, `train.projected.texture_cells`). Needs no discriminator, hence says the same at every step.
         cyclegan_identity: a picture that is of the target domain already passes through the translator
             unchanged (Zhu et al. 2017, section 5.2), with its own style. Not in one-way training, whose
             `reproduction` is just that.
-        motion: a face that is moved or mirrored and then translated is the translation, moved or mirrored: the
-            temporal loss of vid2vid (Wang et al. 2018), with motion that is known because it is made (`train.flow`).
+        motion: a face that is moved and then translated is the translation, moved: the temporal loss of
+            vid2vid (Wang et al. 2018), with motion that is known because it is made (`train.flow`).
         path_length: StyleGAN2's regulariser of the decoder; 2 there.
         r1: gradient penalty of the discriminators.
         r1_form: "sample" is the usual penalty (mean over the batch of the squared gradient of each picture's
@@ -64,6 +67,7 @@ class LossWeights:
     parts: float = 0.0
     surroundings: float = 0.0
     palette: float = 0.0
+    texture: float = 0.0
     cyclegan_identity: float = 0.0
     motion: float = 0.0
     path_length: float = 0.0

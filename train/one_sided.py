@@ -41,9 +41,10 @@ from train.projected import (
     ProjectedDiscriminator,
     content_distance,
     discriminator_hinge,
+    energy_distance,
     generator_hinge,
     palette_cells,
-    palette_energy,
+    texture_cells,
     upper_part,
 )
 from train.trainer import Trainer
@@ -56,6 +57,8 @@ Resize: TypeAlias = Callable[[Tensor], Tensor]
 FIT_STEPS = 300
 PALETTE_DRAWINGS = 64
 """How many drawings' colours, and earlier translations', a step's translations are compared with."""
+TEXTURE_PICTURES = 96
+"""The same, of pictures' features (`texture_cells`)."""
 COLOR_WEIGHT = 6.0
 """Of the colours of cells (`palette_cells`) that a reproduction is asked for besides its pixels."""
 FACES_EVENNESS = 1 / 3
@@ -352,6 +355,8 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
             )
             if r.loss.palette:
                 terms["palette"] = self._palette(fake)
+            if r.loss.texture:
+                terms["texture"] = self._texture(taps, taps_b)
             if r.loss.style_reconstruction:
                 terms["style_reconstruction"] = masked_mse(net.style(fake), to_b, kept)
             self._add_lazy(terms, given, fake[::each], w_b[::each])
@@ -406,15 +411,28 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
         return mine(self._augment(heads.sample(count * world(), self.generator)))
 
     def _palette(self, fake: Tensor) -> Tensor:
-        """`palette_energy` of translations whose styles are seeds and drawings' by turns. Seeds are compared by
-        themselves and drawings' styles by themselves, or one kind makes up for the other."""
+        """`energy_distance` of the colours of translations whose styles are seeds and drawings' by turns. Seeds are
+        compared by themselves and drawings' styles by themselves, or one kind makes up for the other."""
         drawings = self._pool(self.data.train_b).sample(PALETTE_DRAWINGS, self.generator)
         real = palette_cells(to_float(drawings))
         kinds = [palette_cells(fake[kind::2]) for kind in (0, 1)]
         new = [gather(cells.detach().transpose(0, 1)).transpose(0, 1) for cells in kinds]
         before = self.painted or new
-        apart = [palette_energy(cells, real, others) for cells, others in zip(kinds, before, strict=True)]
+        apart = [energy_distance(cells, real, others) for cells, others in zip(kinds, before, strict=True)]
         self.painted = [torch.cat(pair, 1)[:, -PALETTE_DRAWINGS:] for pair in zip(before, new, strict=True)]
+        return torch.stack(apart).mean()
+
+    def _texture(self, taps: Sequence[Tensor], taps_b: Sequence[Tensor]) -> Tensor:
+        """`energy_distance` of the features of translations from those of drawings, averaged over the levels."""
+        fake, real = texture_cells(taps), texture_cells(taps_b)
+        new = [[gather(x.detach().transpose(0, 1)).transpose(0, 1) for x in cells] for cells in (fake, real)]
+        earlier = self.seen or new
+        drawings = [torch.cat(pair, 1) for pair in zip(earlier[1], new[1], strict=True)]
+        apart = [energy_distance(*cells) for cells in zip(fake, drawings, earlier[0], strict=True)]
+        self.seen = [
+            [torch.cat(pair, 1)[:, -TEXTURE_PICTURES:] for pair in zip(*kinds, strict=True)]
+            for kinds in zip(earlier, new, strict=True)
+        ]
         return torch.stack(apart).mean()
 
 

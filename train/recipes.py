@@ -274,7 +274,7 @@ RECIPES = {
             architecture=Architecture(
                 256, 3, n_res=2, latent_dim=16, style_dim=256, channels=SLIM, coarse=2, place=10
             ),
-            stages=(Stage(128, 1_600, 12), Stage(128, 5_900, 8), Stage(256, 7_000, 8)),
+            stages=(Stage(128, 1_600, 12), Stage(128, 5_900, 8), Stage(256, 6_000, 8)),
             contents=1,
             warmup_steps=1_600,
             one_way=True,
@@ -285,11 +285,12 @@ RECIPES = {
             translate=0.03,
             loss=LossWeights(
                 adversarial=10.0,
-                reproduction=2.0,
+                reproduction=4.0,
                 content=0.5,
                 parts=120.0,
                 surroundings=6.0,
                 palette=6.0,
+                texture=100.0,
                 motion=48.0,
                 style_reconstruction=0.0,
                 style_consistency=0.0,
