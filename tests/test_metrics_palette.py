@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from train.metrics.palette import PaletteSpace, mean_distances, palette_estimate
-from train.projected import palette_cells, palette_energy
+from train.projected import energy_distance, palette_cells
 
 
 def plain(*colors: tuple[int, int, int]) -> list[np.ndarray]:
@@ -59,6 +59,6 @@ def test_it_is_what_training_asks_for():
         palette_cells(torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2) / 127.5 - 1) for x in (a, b)
     )
     space = PaletteSpace()
-    assert float(palette_energy(fake, real, fake)) == pytest.approx(
+    assert float(energy_distance(fake, real, fake)) == pytest.approx(
         palette_estimate(space(a), space(b)).value, abs=1e-5
     )

@@ -2,7 +2,7 @@
 
 The energy distance (Székely and Rizzo 2013) between the colours of a cell in either set, averaged over the cells of
 a 16x16 grid. It sees what networks trained to name things hardly do: skins too dark, eyes without colour, one tint
-over everything. Training can ask for it, see `train.projected.palette_energy`.
+over everything. Training can ask for it, see `train.projected.energy_distance`.
 """
 
 from __future__ import annotations
