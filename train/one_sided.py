@@ -416,24 +416,31 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
         drawings = self._pool(self.data.train_b).sample(PALETTE_DRAWINGS, self.generator)
         real = palette_cells(to_float(drawings))
         kinds = [palette_cells(fake[kind::2]) for kind in (0, 1)]
-        new = [gather(cells.detach().transpose(0, 1)).transpose(0, 1) for cells in kinds]
+        new = everyones(kinds)
         before = self.painted or new
         apart = [energy_distance(cells, real, others) for cells, others in zip(kinds, before, strict=True)]
-        self.painted = [torch.cat(pair, 1)[:, -PALETTE_DRAWINGS:] for pair in zip(before, new, strict=True)]
+        self.painted = latest(before, new, PALETTE_DRAWINGS)
         return torch.stack(apart).mean()
 
     def _texture(self, taps: Sequence[Tensor], taps_b: Sequence[Tensor]) -> Tensor:
         """`energy_distance` of the features of translations from those of drawings, averaged over the levels."""
         fake, real = texture_cells(taps), texture_cells(taps_b)
-        new = [[gather(x.detach().transpose(0, 1)).transpose(0, 1) for x in cells] for cells in (fake, real)]
+        new = [everyones(fake), everyones(real)]
         earlier = self.seen or new
         drawings = [torch.cat(pair, 1) for pair in zip(earlier[1], new[1], strict=True)]
         apart = [energy_distance(*cells) for cells in zip(fake, drawings, earlier[0], strict=True)]
-        self.seen = [
-            [torch.cat(pair, 1)[:, -TEXTURE_PICTURES:] for pair in zip(*kinds, strict=True)]
-            for kinds in zip(earlier, new, strict=True)
-        ]
+        self.seen = [latest(*kind, TEXTURE_PICTURES) for kind in zip(earlier, new, strict=True)]
         return torch.stack(apart).mean()
+
+
+def everyones(cells: Sequence[Tensor]) -> list[Tensor]:
+    """Cells, each (cells, N, D), of all processes' pictures; no gradient reaches them."""
+    return [gather(x.detach().transpose(0, 1)).transpose(0, 1) for x in cells]
+
+
+def latest(earlier: Sequence[Tensor], new: Sequence[Tensor], count: int) -> list[Tensor]:
+    """The last `count` pictures' cells of both, each (cells, N, D)."""
+    return [torch.cat(pair, 1)[:, -count:] for pair in zip(earlier, new, strict=True)]
 
 
 def reproduction_error(found: Tensor, wanted: Tensor) -> Tensor:
