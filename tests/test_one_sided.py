@@ -341,6 +341,23 @@ def test_all_terms_work_in_bfloat16(tmp_path, domains, trunk):
     assert all(torch.isfinite(value) for value in terms.values())
 
 
+def test_where_codes_are_is_a_matter_of_the_style_head(tmp_path, domains, trunk):
+    recipe = replace(RECIPE, stages=(Stage(64, 3, 4),), warmup_steps=0)
+    trainer = OneSidedTrainer(domains, recipe, tmp_path, trunk=trunk, bf16=False)
+    terms, _ = trainer._translate(trainer._draw(trainer._enter_step()))
+    encoder = trainer.networks.g_ab.encoder
+
+    def reaches(term: str, part: torch.nn.Module) -> bool:
+        found = torch.autograd.grad(
+            terms[term], list(part.parameters()), retain_graph=True, allow_unused=True
+        )
+        return any(gradient is not None and gradient.any() for gradient in found)
+
+    assert reaches("latent", encoder.style)
+    assert not reaches("latent", encoder.stem)
+    assert reaches("reproduction", encoder.stem)
+
+
 def test_whole_heads_are_seen_with_what_is_around_them(tmp_path, domains, trunk, monkeypatch):
     """Half of the wide steps show the heads, their surroundings as they are."""
     side = head_side(64)
@@ -390,6 +407,7 @@ def test_hair_has_to_look_drawn(tmp_path, domains, trunk, monkeypatch):
     while not judged:
         terms = trainer.train_step()
     assert torch.isfinite(terms["surroundings"])
+    assert trainer.textures.keys() == {"face", "hair"}
     fake, real, again = judged
     assert fake.shape == (2, 3, round(side * 0.45) - round(side * 0.05), side) and fake.requires_grad
     assert torch.equal(again, fake) and not again.requires_grad
@@ -430,9 +448,9 @@ def test_textures_are_compared_with_earlier_pictures(tmp_path, domains, trunk):
         return trainer.trunk.features(size * torch.randn(4, 3, 64, 64, generator=generator))
 
     def distance(fake: float) -> float:
-        trainer.seen = []
-        losses = [float(trainer._texture(noise(fake), noise(0.5))) for _ in range(30)]
-        assert {cells.shape[1] for kind in trainer.seen for cells in kind} == {TEXTURE_PICTURES}
+        trainer.textures = {}
+        losses = [float(trainer._texture("face", noise(fake), noise(0.5))) for _ in range(30)]
+        assert {cells.shape[1] for kind in trainer.textures["face"] for cells in kind} == {TEXTURE_PICTURES}
         return sum(losses[20:]) / 10
 
     assert abs(distance(0.5)) < 0.1 * distance(0.1)

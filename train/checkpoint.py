@@ -50,7 +50,7 @@ def save(trainer: Trainer[Any]) -> None:
         "architecture": trainer.recipe.architecture.to_json(),
         "path_means": trainer.path_means,
         "painted": trainer.painted,
-        "seen": trainer.seen,
+        "textures": trainer.textures,
         "codes": trainer.codes,
         "ada": {name: ada.state_dict() for name, ada in trainer.ada.items()},
         "rng": trainer.generator.get_state(),
@@ -121,7 +121,10 @@ def resume(trainer: Trainer[Any]) -> bool:
     for name, average in state.get("path_means", {}).items():
         trainer.path_means[name].copy_(average)
     trainer.painted = [colors.to(trainer.device) for colors in state.get("painted", [])]
-    trainer.seen = [[cells.to(trainer.device) for cells in kind] for kind in state.get("seen", [])]
+    trainer.textures = {
+        part: [[cells.to(trainer.device) for cells in kind] for kind in kinds]
+        for part, kinds in state.get("textures", {}).items()
+    }
     trainer.codes = state.get("codes", trainer.codes).to(trainer.device)
     for name in trainer.ada.keys() & state.get("ada", {}).keys():
         trainer.ada[name].load_state_dict(state["ada"][name])

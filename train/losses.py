@@ -39,9 +39,10 @@ class LossWeights:
             (one-way training on `Domains.heads` and `drawn_heads`).
         palette: translations have the colours of drawings, where drawings have them and as often (one-way training,
             `train.projected.palette_cells`).
-        texture: translations look to the trunk as drawings do, cell by cell and as often: the moments of its features
-            are spread alike, as in GFMN (dos Santos et al. 2019), and compared by their energy distance (one-way
-            training, `train.projected.texture_cells`). Needs no discriminator, hence says the same at every step.
+        texture: translations and their hair look to the trunk as drawings do, cell by cell and as often: the moments
+            of its features are spread alike, as in GFMN (dos Santos et al. 2019), and compared by their energy
+            distance (one-way training, `train.projected.texture_cells`). Needs no discriminator, hence says the same
+            at every step.
         cyclegan_identity: a picture that is of the target domain already passes through the translator
             unchanged (Zhu et al. 2017, section 5.2), with its own style. Not in one-way training, whose
             `reproduction` is just that.

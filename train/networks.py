@@ -406,7 +406,11 @@ class Generator(nn.Module):
 
     def style(self, x: Tensor) -> Tensor:
         """Style code (N, latent_dim) of pictures (N, 3, S, S), float32."""
-        code: Tensor = self.encoder.style(self.encoder.stem(x).contiguous())
+        return self.style_of(self.encoder.stem(x))
+
+    def style_of(self, features: Tensor) -> Tensor:
+        """Style code (N, latent_dim), float32, of what the encoder's stem says about pictures."""
+        code: Tensor = self.encoder.style(features.contiguous())
         return code.float()
 
     def decode(self, content: Tensor, style: Tensor) -> Tensor:

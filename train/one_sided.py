@@ -130,6 +130,7 @@ class _Shown:
         styles, fake, taps: codes, translations and the trunk's taps of these.
         places: where eyes and mouths are in them, and how far these ought to be open.
         hair, hair_taps: what they have around faces.
+        real_hair_taps: of what drawings have around theirs.
     """
 
     real_style: Tensor
@@ -140,6 +141,7 @@ class _Shown:
     places: FacialPlaces | None = None
     hair: Tensor | None = None
     hair_taps: list[Tensor] = field(default_factory=list)
+    real_hair_taps: list[Tensor] = field(default_factory=list)
 
 
 class OneSidedTrainer(Trainer[OneSidedNetworks]):
@@ -232,17 +234,17 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
 
     def _reproduction(self, net: Generator, x: Tensor, again: Tensor) -> tuple[Tensor, Tensor]:
         """How unlike pictures (N, 3, S, S) are to what comes back from their content, read off as they are but covered
-        and blurred, and their style, read off `again`, the same under another augmentation. And the style codes.
+        and blurred, and their style, read off `again`, the same under another augmentation. And what the encoder's stem says about `again`.
 
         So the style code has to say what another view of the same drawing shares with this one and the content does
         not say: colours, and how what is small is drawn.
         """
-        style = net.style(again)
+        seen = net.encoder.stem(again)
         content = net.content(blur(self._covered(x), self.generator))
-        same = net.decode(content, style).contiguous(memory_format=self.memory_format)
+        same = net.decode(content, net.style_of(seen)).contiguous(memory_format=self.memory_format)
         with torch.no_grad():
             wanted = self.trunk.features(x)
-        return reproduction_error(same, x) + feature_distance(self.trunk.features(same), wanted), style
+        return reproduction_error(same, x) + feature_distance(self.trunk.features(same), wanted), seen
 
     def _warmup_step(self, batch: int) -> dict[str, Tensor]:
         """One update of the generator as an autoencoder of both domains; a third of the pictures are faces."""
@@ -252,9 +254,10 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
         x, again = (torch.cat([mine(self._augment(part)) for part in raw]) for _ in range(2))
         terms: dict[str, Tensor] = {}
         with self._autocast():
-            terms["reproduction"], style = self._reproduction(self.networks.g_ab, x, again)
+            net = self.networks.g_ab
+            terms["reproduction"], seen = self._reproduction(net, x, again)
             # Seeds are to be drawings: only theirs are asked to be where seeds are drawn.
-            terms["latent"] = self._latent(style[few:])
+            terms["latent"] = self._latent(net.style_of(seen[few:]))
         loss = self.recipe.loss
         self._update_generators(terms["reproduction"] * loss.reproduction + terms["latent"] * loss.latent)
         return terms
@@ -346,17 +349,22 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
                     shown.places = FacialPlaces.read_from(wanted)
                 terms["parts"] = part_distance(self.parts(taps), wanted)
             terms["adversarial"] = generator_hinge(judge(shown.taps, shown.fake, to_b, shown.places))
+            if r.loss.texture:
+                terms["texture"] = self._texture("face", taps, taps_b)
             if given.hair is not None:
+                with torch.no_grad():
+                    shown.real_hair_taps = self.trunk.features(given.hair)
                 shown.hair = upper_part(whole[::each]).contiguous(memory_format=self.memory_format)
                 shown.hair_taps = self.trunk.features(shown.hair)
                 terms["surroundings"] = generator_hinge(judge.judge_surroundings(shown.hair_taps, shown.hair))
+                if r.loss.texture:
+                    of_hair = self._texture("hair", shown.hair_taps, shown.real_hair_taps)
+                    terms["texture"] = terms["texture"] + of_hair
             terms["content"] = content_distance(
                 taps[CONTENT_TAP], taps_a[CONTENT_TAP].repeat_interleave(each, 0)
             )
             if r.loss.palette:
                 terms["palette"] = self._palette(fake)
-            if r.loss.texture:
-                terms["texture"] = self._texture(taps, taps_b)
             if r.loss.style_reconstruction:
                 terms["style_reconstruction"] = masked_mse(net.style(fake), to_b, kept)
             self._add_lazy(terms, given, fake[::each], w_b[::each])
@@ -380,8 +388,9 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
         if self._due(r.reproduce_every):
             some = slice(0, len(given.b) - len(given.b) // 2)
             again = mine(self._augment(given.raw_b))[some]
-            terms["reproduction"], style = self._reproduction(net, given.b[some], again)
-            terms["latent"] = self._latent(style)
+            terms["reproduction"], seen = self._reproduction(net, given.b[some], again)
+            # A matter of the style head: in the stem its gradient is ten times those of the terms about the picture.
+            terms["latent"] = self._latent(net.style_of(seen.detach()))
 
     def _judge(self, given: _Given, shown: _Shown, terms: dict[str, Tensor]) -> Tensor:
         """The discriminator's loss; what adaptive augmentation watches goes into `terms`."""
@@ -398,9 +407,7 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
         of_fake = judge(_detached(shown.taps), shown.fake.detach(), shown.styles, shown.places)
         loss = discriminator_hinge(of_real, of_fake)
         if given.hair is not None and shown.hair is not None:
-            with torch.no_grad():
-                hair_taps = self.trunk.features(given.hair)
-            of_real = judge.judge_surroundings(hair_taps, given.hair)
+            of_real = judge.judge_surroundings(shown.real_hair_taps, given.hair)
             of_fake = judge.judge_surroundings(_detached(shown.hair_taps), shown.hair.detach())
             loss = loss + discriminator_hinge(of_real, of_fake)
         return loss
@@ -422,14 +429,15 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
         self.painted = latest(before, new, PALETTE_DRAWINGS)
         return torch.stack(apart).mean()
 
-    def _texture(self, taps: Sequence[Tensor], taps_b: Sequence[Tensor]) -> Tensor:
-        """`energy_distance` of the features of translations from those of drawings, averaged over the levels."""
+    def _texture(self, part: str, taps: Sequence[Tensor], taps_b: Sequence[Tensor]) -> Tensor:
+        """`energy_distance` of the features of translations from those of drawings, averaged over the levels, and both
+        remembered as this `part` of the head."""
         fake, real = texture_cells(taps), texture_cells(taps_b)
         new = [everyones(fake), everyones(real)]
-        earlier = self.seen or new
+        earlier = self.textures.get(part, new)
         drawings = [torch.cat(pair, 1) for pair in zip(earlier[1], new[1], strict=True)]
         apart = [energy_distance(*cells) for cells in zip(fake, drawings, earlier[0], strict=True)]
-        self.seen = [latest(*kind, TEXTURE_PICTURES) for kind in zip(earlier, new, strict=True)]
+        self.textures[part] = [latest(*kind, TEXTURE_PICTURES) for kind in zip(earlier, new, strict=True)]
         return torch.stack(apart).mean()
 
 

@@ -274,7 +274,7 @@ RECIPES = {
             architecture=Architecture(
                 256, 3, n_res=2, latent_dim=16, style_dim=256, channels=SLIM, coarse=2, place=10
             ),
-            stages=(Stage(128, 1_600, 12), Stage(128, 5_900, 8), Stage(256, 6_000, 8)),
+            stages=(Stage(128, 1_600, 12), Stage(128, 5_900, 8), Stage(256, 6_500, 8)),
             contents=1,
             warmup_steps=1_600,
             one_way=True,
@@ -290,7 +290,7 @@ RECIPES = {
                 parts=120.0,
                 surroundings=3.0,
                 palette=6.0,
-                texture=100.0,
+                texture=200.0,
                 motion=48.0,
                 style_reconstruction=0.0,
                 style_consistency=0.0,
@@ -301,7 +301,7 @@ RECIPES = {
             lr=2e-3,
             d_lr=1.0,
             d_rest=0.25,
-            ema=0.999,
+            ema=0.998,
         ),
         replace(
             _OWN,

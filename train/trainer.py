@@ -110,8 +110,8 @@ class Trainer(ABC, Generic[Nets]):
         self._make_optimisers()
         self.painted: list[Tensor] = []
         """Colours of the last translations, by kind of style (`LossWeights.palette`)."""
-        self.seen: list[list[Tensor]] = []
-        """Features of the last translations and drawings, by level (`LossWeights.texture`)."""
+        self.textures: dict[str, list[list[Tensor]]] = {}
+        """Features of the last translations' and drawings' faces and hair, by level (`LossWeights.texture`)."""
         self.codes = torch.zeros(0, recipe.architecture.latent_dim, device=self.device)
         """Style codes of the last steps (`LossWeights.latent`)."""
         self.path_means = {name: torch.zeros((), device=self.device) for name in ("g_ab", "g_ba")}
