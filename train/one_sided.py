@@ -234,7 +234,8 @@ class OneSidedTrainer(Trainer[OneSidedNetworks]):
 
     def _reproduction(self, net: Generator, x: Tensor, again: Tensor) -> tuple[Tensor, Tensor]:
         """How unlike pictures (N, 3, S, S) are to what comes back from their content, read off as they are but covered
-        and blurred, and their style, read off `again`, the same under another augmentation. And what the encoder's stem says about `again`.
+        and blurred, and their style, read off `again`, the same under another augmentation. And what the encoder's
+        stem says about `again`.
 
         So the style code has to say what another view of the same drawing shares with this one and the content does
         not say: colours, and how what is small is drawn.
