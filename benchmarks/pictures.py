@@ -28,7 +28,7 @@ from gnr_video.translator import Translator
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images"
 SEEDS = (0, 1, 2, 3, 4, 42)
-PEOPLE_SEEDS = (42, 6, 9, 7)
+PEOPLE_SEEDS = (42, 6, 9, 12)
 COLORS = ("hair:blond", "hair:red", "hair:blue", "hair:pink+skin:tan")
 
 

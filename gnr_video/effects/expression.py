@@ -45,7 +45,7 @@ _CLOSED = 0.012
 _LIP_LINE, _LASHES_LINE = 0.012, 0.022
 """Thickness of lines, in heights of the face."""
 _LID_TOP, _LID_BOTTOM, _LID_REST = -0.155, 0.13, 0.055
-"""Where a drawn eye begins and ends, and where the lid of a closed one is, below the middle of the face's."""
+"""Where a large drawn eye begins and ends, and where the lid of a closed one is, below the middle of the face's."""
 _INSIDE = np.array([178.0, 76.0, 76.0], np.float32)
 _TONGUE = np.array([222.0, 128.0, 122.0], np.float32)
 _ALIKE = 90
