@@ -33,7 +33,9 @@ EXECUTIONS = [
 ]
 NEEDS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime"), "int8": ("nncf",)}
 # Two engines in fp32 may differ where a value lies between two levels.
-BARS = {"fp32": 55.0, "bf16": 40.0, "int8": 32.0}
+BARS = {"fp32": 55.0, "bf16": 40.0, "int8": 30.0}
+INT8_MEAN = 32.0
+"""dB of each picture; int8 is built to a mean (`engines.int8.BAR`)."""
 FACES, STYLES = 10, 5
 HEADS, HEAD_STYLES = 3, 2
 
@@ -58,7 +60,8 @@ def pictures(name: str, precision: str, heads: bool) -> np.ndarray:
     size = weights.architecture.size
     side = head_side(size) if heads else size
     calibration = Calibration("twenty faces", lambda size: crops(size)[FACES:])
-    styles = np.random.default_rng(77).standard_normal((STYLES, 8)).astype(np.float32)
+    drawn = np.random.default_rng(77).standard_normal((STYLES, weights.architecture.latent_dim))
+    styles = drawn.astype(np.float32)
     faces = crops(side)[:FACES]
     if heads:
         faces, styles = faces[:HEADS], styles[:HEAD_STYLES]
@@ -70,7 +73,8 @@ def pictures(name: str, precision: str, heads: bool) -> np.ndarray:
         for style in styles:
             engine.set_style(style)
             found.append(engine.decode(content))
-        np.testing.assert_array_equal(engine.translate(faces[:1]), found[-1][:1])
+        # Of another batch, hence added up in another order.
+        np.testing.assert_allclose(engine.translate(faces[:1]).astype(int), found[-1][:1].astype(int), atol=1)
     assert found[0].shape == (len(faces), side, side, 3)
     return np.stack(found)
 
@@ -90,6 +94,7 @@ def test_pictures_are_the_same(one, other):
     found = values(available(*one), available(*other))
     assert len(found) == FACES * STYLES
     assert min(found) >= min(BARS[one[1]], BARS[other[1]]), f"mean {np.mean(found):.1f} dB"
+    assert np.mean(found) >= INT8_MEAN
 
 
 @pytest.mark.parametrize("execution", EXECUTIONS[1:], ids="-".join)
@@ -97,6 +102,7 @@ def test_pictures_of_whole_heads_are_the_same(execution):
     found = values(available(*execution, heads=True), available(*EXECUTIONS[0], heads=True))
     assert len(found) == HEADS * HEAD_STYLES
     assert min(found) >= BARS[execution[1]], f"mean {np.mean(found):.1f} dB"
+    assert np.mean(found) >= INT8_MEAN
 
 
 @pytest.mark.parametrize("execution", EXECUTIONS, ids="-".join)
