@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 VERSION = 3
 """Raised whenever the same inputs would give other graphs, so that those in caches are built again."""
 
-BAR = 32.5
-"""Mean PSNR in dB that the checked pictures must reach: half a decibel more than is promised for others."""
+BAR = 34.5
+"""Mean PSNR in dB that the checked pictures must reach, so that the worst of others has the 32 that are promised."""
 ENCODER_BAR = BAR + 3.0
 """The same for the encoder alone, followed by a float decoder: half of the error is the encoder's."""
 CALIBRATION_STYLES, CHECK_STYLES, CHECK_FACES = 4, 5, 10

@@ -280,9 +280,9 @@ def test_weights_of_our_trainer_have_it_by_themselves(tiny: Path) -> None:
 
 
 def test_a_picture(face_model: Path) -> None:
-    """The demo portrait smiles, and so does its drawing."""
+    """The demo portrait smiles, and so does its drawing, in a look that does not by itself."""
     with Translator(
-        None, 42, engine=EngineOptions("torch", precision="fp32", threads=1), look=LookOptions(paste="crop")
+        None, 15, engine=EngineOptions("torch", precision="fp32", threads=1), look=LookOptions(paste="crop")
     ) as translator:
         with FaceTracker(face_model) as tracker:
             place_there = fit_alignment(tracker.track(portrait(), 0.0)[0])
@@ -292,4 +292,4 @@ def test_a_picture(face_model: Path) -> None:
         translator.effects.switch("expression", False)
         own = translator.translate_frame(portrait())[y, x]
     assert np.count_nonzero(is_inside(smiling)) > 60
-    assert not np.array_equal(smiling, own)
+    assert np.count_nonzero(is_inside(own)) < 20

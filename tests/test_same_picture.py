@@ -33,9 +33,7 @@ EXECUTIONS = [
 ]
 NEEDS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime"), "int8": ("nncf",)}
 # Two engines in fp32 may differ where a value lies between two levels.
-BARS = {"fp32": 55.0, "bf16": 40.0, "int8": 30.0}
-INT8_MEAN = 32.0
-"""dB of each picture; int8 is built to a mean (`engines.int8.BAR`)."""
+BARS = {"fp32": 55.0, "bf16": 40.0, "int8": 32.0}
 FACES, STYLES = 10, 5
 HEADS, HEAD_STYLES = 3, 2
 
@@ -73,8 +71,8 @@ def pictures(name: str, precision: str, heads: bool) -> np.ndarray:
         for style in styles:
             engine.set_style(style)
             found.append(engine.decode(content))
-        # Of another batch, hence added up in another order.
-        np.testing.assert_allclose(engine.translate(faces[:1]).astype(int), found[-1][:1].astype(int), atol=1)
+        # A batch of one, as torch adds up others in another order.
+        np.testing.assert_array_equal(engine.translate(faces[:1]), engine.decode(engine.encode(faces[:1])))
     assert found[0].shape == (len(faces), side, side, 3)
     return np.stack(found)
 
@@ -94,7 +92,6 @@ def test_pictures_are_the_same(one, other):
     found = values(available(*one), available(*other))
     assert len(found) == FACES * STYLES
     assert min(found) >= min(BARS[one[1]], BARS[other[1]]), f"mean {np.mean(found):.1f} dB"
-    assert np.mean(found) >= INT8_MEAN
 
 
 @pytest.mark.parametrize("execution", EXECUTIONS[1:], ids="-".join)
@@ -102,7 +99,6 @@ def test_pictures_of_whole_heads_are_the_same(execution):
     found = values(available(*execution, heads=True), available(*EXECUTIONS[0], heads=True))
     assert len(found) == HEADS * HEAD_STYLES
     assert min(found) >= BARS[execution[1]], f"mean {np.mean(found):.1f} dB"
-    assert np.mean(found) >= INT8_MEAN
 
 
 @pytest.mark.parametrize("execution", EXECUTIONS, ids="-".join)
